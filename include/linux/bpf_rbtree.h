@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The ordered map, BPF_MAP_TYPE_RBTREE, as kernel code sees that keeps kernel
+ * objects in it on behalf of programs.
+ */
+#ifndef _LINUX_BPF_RBTREE_H
+#define _LINUX_BPF_RBTREE_H
+
+#include <linux/list.h>
+#include <linux/types.h>
+
+struct bpf_map;
+
+/**
+ * struct bpf_rbtree_owner - who keeps objects in ordered maps
+ * @maps: the maps this owner holds, protected by rbtree_owner_lock
+ *
+ * Embedded in the owner, a qdisc for instance. It lives until
+ * bpf_rbtree_disown() has returned.
+ */
+struct bpf_rbtree_owner {
+	struct list_head maps;
+};
+
+static inline void bpf_rbtree_owner_init(struct bpf_rbtree_owner *owner)
+{
+	INIT_LIST_HEAD(&owner->maps);
+}
+
+bool bpf_rbtree_holds_packets(const struct bpf_map *map);
+
+int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+		    const void *key, void *obj);
+void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner);
+void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+			   const void *bound, u64 *first);
+void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
+void bpf_rbtree_disown(struct bpf_rbtree_owner *owner);
+
+#endif /* _LINUX_BPF_RBTREE_H */

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _NET_SCH_BPF_H
+#define _NET_SCH_BPF_H
+
+#include <linux/types.h>
+
+struct Qdisc;
+struct sk_buff;
+
+/**
+ * struct sch_bpf_ctx - what a program of type BPF_PROG_TYPE_QDISC gets
+ * @skb: the packet, owned by the program; enqueue programs only
+ * @qdisc: the qdisc, to read
+ * @expire: when a throttled qdisc wants to be asked again, ns CLOCK_MONOTONIC;
+ *          read and written, dequeue programs only
+ * @classid: class of SCH_BPF_PASS, a handle; read and written
+ * @queue: tx queue of the device that the qdisc belongs to
+ */
+struct sch_bpf_ctx {
+	struct sk_buff *skb;
+	struct Qdisc *qdisc;
+	u64 expire;
+	u32 classid;
+	u32 queue;
+};
+
+#endif /* _NET_SCH_BPF_H */

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: GPL-2.0
+/* BPF_PROG_TYPE_QDISC: the programs of the qdisc "bpf"
+ *
+ * Two mechanisms are kept apart. The verifier knows who owns a packet: an
+ * enqueue program starts by owning ctx->skb, and every packet that a program
+ * owns is given to one of the functions below or is still owned at a verdict
+ * that keeps it. The functions count: what they store, take out and drop goes
+ * into the qdisc's qlen, backlog and statistics here, whatever the program
+ * returns afterwards.
+ */
+#include <linux/bpf.h>
+#include <linux/bpf_verifier.h>
+#include <linux/btf.h>
+#include <linux/btf_ids.h>
+#include <linux/filter.h>
+#include <linux/skbuff.h>
+#include <linux/timekeeping.h>
+#include "sch_bpf.h"
+
+/* ---- what programs call ---- */
+
+static void sch_bpf_count_stored(struct Qdisc *sch, const struct sk_buff *skb)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	q->stored++;
+	qdisc_qlen_inc(sch);
+	qdisc_qstats_backlog_inc(sch, skb);
+}
+
+static void sch_bpf_count_taken(struct Qdisc *sch, const struct sk_buff *skb)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	q->stored--;
+	qdisc_qlen_dec(sch);
+	qdisc_qstats_backlog_dec(sch, skb);
+}
+
+/* The packet of an enqueue program has a new owner. */
+static void sch_bpf_give_away(struct sch_bpf_run *run, struct sk_buff *skb, bool queued)
+{
+	if (likely(skb == run->ctx.skb)) {
+		run->given_away = true;
+		run->queued = queued;
+	}
+}
+
+__bpf_kfunc_start_defs();
+
+/**
+ * bpf_qdisc_push_skb() - store a packet behind all others with an equal key
+ * @skb: an owned packet; it is given away, whatever is returned
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the key, as long as the map's keys
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: SCH_BPF_QUEUED; SCH_BPF_DROPPED if the qdisc is at its limit, the map
+ * is full, or another qdisc keeps packets in it: the packet has been dropped
+ * and counted.
+ */
+__bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
+				   void *map__packet_map, const void *key__mapkey)
+{
+	struct sch_bpf_run *run = sch_bpf_run(ctx);
+	struct sch_bpf_data *q = qdisc_priv(run->sch);
+
+	if (unlikely(q->stored >= run->sch->limit) ||
+	    unlikely(bpf_rbtree_push(map__packet_map, &q->owner, key__mapkey, skb))) {
+		sch_bpf_drop(run, skb, QDISC_DROP_OVERLIMIT);
+		return SCH_BPF_DROPPED;
+	}
+
+	sch_bpf_count_stored(run->sch, skb);
+	sch_bpf_give_away(run, skb, true);
+	return SCH_BPF_QUEUED;
+}
+
+/**
+ * bpf_qdisc_drop_skb() - drop a packet and count it
+ * @skb: an owned packet; it is given away
+ * @ctx: context of the program
+ * @reason: enum qdisc_drop_reason, for the tracepoint skb:kfree_skb; any other
+ *          value stands for QDISC_DROP_GENERIC
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: SCH_BPF_DROPPED.
+ */
+__bpf_kfunc int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, int reason)
+{
+	if (reason <= __QDISC_DROP_REASON || reason >= QDISC_DROP_MAX)
+		reason = QDISC_DROP_GENERIC;
+	sch_bpf_drop(sch_bpf_run(ctx), skb, reason);
+	return SCH_BPF_DROPPED;
+}
+
+/**
+ * bpf_qdisc_take() - take the first packet out of a map and own it
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: the oldest packet of the lowest key; NULL if this qdisc keeps none in
+ * the map.
+ */
+__bpf_kfunc struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map__packet_map)
+{
+	struct sch_bpf_run *run = sch_bpf_run(ctx);
+	struct sch_bpf_data *q = qdisc_priv(run->sch);
+	struct sk_buff *skb;
+
+	skb = bpf_rbtree_pop(map__packet_map, &q->owner);
+	if (skb)
+		sch_bpf_count_taken(run->sch, skb);
+	return skb;
+}
+
+/**
+ * bpf_qdisc_deliver_skb() - make an owned packet the one that leaves the qdisc
+ * @skb: an owned packet; it is given away
+ * @ctx: context of the program
+ *
+ * One packet leaves in a run: a second one is dropped and counted.
+ *
+ * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
+ * Return: SCH_BPF_DEQUEUED.
+ */
+__bpf_kfunc int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
+{
+	struct sch_bpf_run *run = sch_bpf_run(ctx);
+
+	if (unlikely(run->out))
+		sch_bpf_drop(run, skb, QDISC_DROP_GENERIC);
+	else
+		run->out = skb;
+	return SCH_BPF_DEQUEUED;
+}
+
+/**
+ * bpf_qdisc_pop() - take the first packet out of a map and deliver it
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ *
+ * Takes nothing if this run has a packet to deliver already.
+ *
+ * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
+ * Return: SCH_BPF_DEQUEUED; SCH_BPF_EMPTY if this qdisc keeps none in the map.
+ */
+__bpf_kfunc int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map__packet_map)
+{
+	struct sch_bpf_run *run = sch_bpf_run(ctx);
+
+	if (likely(!run->out)) {
+		run->out = bpf_qdisc_take(ctx, map__packet_map);
+		if (!run->out)
+			return SCH_BPF_EMPTY;
+	}
+	return SCH_BPF_DEQUEUED;
+}
+
+/**
+ * bpf_qdisc_pop_until() - take and deliver the first packet up to a key
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the highest key to take, as long as the map's keys; ns
+ *               CLOCK_MONOTONIC where the keys are departure times
+ *
+ * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
+ * Return: SCH_BPF_DEQUEUED; SCH_BPF_THROTTLE if the first key is higher, which
+ * ctx->expire is then set to (keys that are no u64: 0); SCH_BPF_EMPTY if this
+ * qdisc keeps no packet in the map.
+ */
+__bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_map,
+				    const void *key__mapkey)
+{
+	struct sch_bpf_run *run = sch_bpf_run(ctx);
+	struct sch_bpf_data *q = qdisc_priv(run->sch);
+	struct sk_buff *skb;
+
+	if (unlikely(run->out))
+		return SCH_BPF_DEQUEUED;
+
+	skb = bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey, &ctx->expire);
+	if (IS_ERR(skb))
+		return SCH_BPF_THROTTLE;
+	if (!skb)
+		return SCH_BPF_EMPTY;
+
+	sch_bpf_count_taken(run->sch, skb);
+	run->out = skb;
+	return SCH_BPF_DEQUEUED;
+}
+
+/**
+ * bpf_qdisc_departure() - when a packet asks to leave
+ * @ctx: context of the program
+ * @skb: the packet
+ *
+ * Context: qdisc programs.
+ * Return: skb->tstamp in ns CLOCK_MONOTONIC, whatever clock the stamp is in; the
+ * present time for a packet without a stamp.
+ */
+__bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	ktime_t offset;
+
+	if (!skb->tstamp)
+		return ktime_get_ns();
+
+	switch (skb->tstamp_type) {
+	case SKB_CLOCK_REALTIME:
+		offset = ktime_mono_to_any(0, TK_OFFS_REAL);
+		break;
+	case SKB_CLOCK_TAI:
+		offset = ktime_mono_to_any(0, TK_OFFS_TAI);
+		break;
+	default:
+		return skb->tstamp;
+	}
+	return max_t(ktime_t, ktime_sub(skb->tstamp, offset), 0);
+}
+
+__bpf_kfunc_end_defs();
+
+BTF_KFUNCS_START(sch_bpf_kfunc_ids)
+BTF_ID_FLAGS(func, bpf_qdisc_push_skb, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_qdisc_drop_skb, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_qdisc_take, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_qdisc_deliver_skb, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_qdisc_pop)
+BTF_ID_FLAGS(func, bpf_qdisc_pop_until)
+BTF_ID_FLAGS(func, bpf_qdisc_departure)
+BTF_ID_FLAGS(func, bpf_skb_get_hash)
+BTF_ID_FLAGS(func, bpf_dynptr_from_skb)
+BTF_KFUNCS_END(sch_bpf_kfunc_ids)
+
+/* What a kfunc returns is a verdict, so that it can be returned as it is. The
+ * indices are those of the list below.
+ */
+static const struct bpf_retval_range sch_bpf_kfunc_ranges[] = {
+	{ SCH_BPF_QUEUED,   SCH_BPF_DROPPED },
+	{ SCH_BPF_DROPPED,  SCH_BPF_DROPPED },
+	{ SCH_BPF_DEQUEUED, SCH_BPF_DEQUEUED },
+	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
+	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
+};
+
+BTF_ID_LIST(sch_bpf_verdict_kfuncs)
+BTF_ID(func, bpf_qdisc_push_skb)
+BTF_ID(func, bpf_qdisc_drop_skb)
+/* from here on in dequeue programs only */
+BTF_ID(func, bpf_qdisc_deliver_skb)
+BTF_ID(func, bpf_qdisc_pop)
+BTF_ID(func, bpf_qdisc_pop_until)
+#define SCH_BPF_FIRST_DEQUEUE_KFUNC 2
+
+static int sch_bpf_verdict_kfunc(u32 kfunc_id)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(sch_bpf_kfunc_ranges); i++)
+		if (sch_bpf_verdict_kfuncs[i] == kfunc_id)
+			return i;
+	return -1;
+}
+
+static bool sch_bpf_kfunc_retval_range(u32 kfunc_id, struct bpf_retval_range *range)
+{
+	int i = sch_bpf_verdict_kfunc(kfunc_id);
+
+	if (i < 0)
+		return false;
+	*range = sch_bpf_kfunc_ranges[i];
+	return true;
+}
+
+static int sch_bpf_kfunc_filter(const struct bpf_prog *prog, u32 kfunc_id)
+{
+	if (prog->expected_attach_type == BPF_QDISC_ENQUEUE &&
+	    sch_bpf_verdict_kfunc(kfunc_id) >= SCH_BPF_FIRST_DEQUEUE_KFUNC)
+		return -EACCES;
+	return 0;
+}
+
+static const struct btf_kfunc_id_set sch_bpf_kfunc_set = {
+	.owner = THIS_MODULE,
+	.set = &sch_bpf_kfunc_ids,
+	.filter = sch_bpf_kfunc_filter,
+};
+
+/* ---- what programs may read and write ---- */
+
+BTF_ID_LIST(sch_bpf_btf_ids)
+BTF_ID(struct, sk_buff)
+BTF_ID(struct, Qdisc)
+
+static int sch_bpf_init_ctx_args(struct bpf_prog *prog)
+{
+	const struct bpf_ctx_arg_aux packet = {
+		.offset = offsetof(struct sch_bpf_ctx, skb),
+		.reg_type = PTR_TO_BTF_ID | PTR_TRUSTED,
+		.btf = bpf_get_btf_vmlinux(),
+		.btf_id = sch_bpf_btf_ids[0],
+		.refcounted = true,
+	};
+
+	if (prog->expected_attach_type != BPF_QDISC_ENQUEUE)
+		return 0;
+	return bpf_prog_ctx_arg_info_init(prog, &packet, 1);
+}
+
+static bool sch_bpf_pointer_access(struct bpf_insn_access_aux *info, u32 btf_id)
+{
+	info->reg_type = PTR_TO_BTF_ID | PTR_TRUSTED;
+	info->btf = bpf_get_btf_vmlinux();
+	info->btf_id = btf_id;
+	return true;
+}
+
+static bool sch_bpf_is_valid_access(int off, int size, enum bpf_access_type type,
+				    const struct bpf_prog *prog,
+				    struct bpf_insn_access_aux *info)
+{
+	bool enqueue = prog->expected_attach_type == BPF_QDISC_ENQUEUE;
+
+	switch (off) {
+	case offsetof(struct sch_bpf_ctx, skb):
+		if (type != BPF_READ || size != sizeof(void *) || !enqueue)
+			return false;
+		info->ref_id = prog->aux->ctx_arg_info[0].ref_id;
+		return sch_bpf_pointer_access(info, sch_bpf_btf_ids[0]);
+	case offsetof(struct sch_bpf_ctx, qdisc):
+		if (type != BPF_READ || size != sizeof(void *))
+			return false;
+		return sch_bpf_pointer_access(info, sch_bpf_btf_ids[1]);
+	case offsetof(struct sch_bpf_ctx, expire):
+		return size == sizeof(u64) && !enqueue;
+	case offsetof(struct sch_bpf_ctx, classid):
+		return size == sizeof(u32);
+	case offsetof(struct sch_bpf_ctx, queue):
+		return size == sizeof(u32) && type == BPF_READ;
+	default:
+		return false;
+	}
+}
+
+static bool sch_bpf_skb_field_writable(int off, int size)
+{
+	static const struct {
+		u32 start, end;
+	} fields[] = {
+		{ offsetof(struct sk_buff, tstamp), offsetofend(struct sk_buff, tstamp) },
+		{ offsetof(struct sk_buff, mark), offsetofend(struct sk_buff, mark) },
+		{ offsetof(struct sk_buff, priority), offsetofend(struct sk_buff, priority) },
+		{ offsetof(struct sk_buff, cb) + offsetof(struct qdisc_skb_cb, data),
+		  offsetof(struct sk_buff, cb) + offsetofend(struct qdisc_skb_cb, data) },
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(fields); i++)
+		if (off >= fields[i].start && off + size <= fields[i].end)
+			return true;
+	return false;
+}
+
+static int sch_bpf_btf_struct_access(struct bpf_verifier_log *log,
+				     const struct bpf_reg_state *reg, int off, int size)
+{
+	if (reg->btf_id != sch_bpf_btf_ids[0] || !btf_is_kernel(reg->btf)) {
+		bpf_log(log, "only a packet can be written to\n");
+		return -EACCES;
+	}
+	if (!sch_bpf_skb_field_writable(off, size)) {
+		bpf_log(log, "of a packet only tstamp, mark, priority and the qdisc's control block can be written\n");
+		return -EACCES;
+	}
+	return 0;
+}
+
+static const struct bpf_func_proto *
+sch_bpf_func_proto(enum bpf_func_id func_id, const struct bpf_prog *prog)
+{
+	/* The next program would start by owning a packet that this one may
+	 * have given away.
+	 */
+	if (func_id == BPF_FUNC_tail_call)
+		return NULL;
+	return bpf_base_func_proto(func_id, prog);
+}
+
+const struct bpf_verifier_ops qdisc_verifier_ops = {
+	.get_func_proto		= sch_bpf_func_proto,
+	.is_valid_access	= sch_bpf_is_valid_access,
+	.btf_struct_access	= sch_bpf_btf_struct_access,
+	.init_ctx_args		= sch_bpf_init_ctx_args,
+	.kfunc_retval_range	= sch_bpf_kfunc_retval_range,
+};
+
+const struct bpf_prog_ops qdisc_prog_ops = {
+};
+
+static int __init sch_bpf_prog_init(void)
+{
+	BUILD_BUG_ON(ARRAY_SIZE(sch_bpf_kfunc_ranges) != 5);
+
+	return register_btf_kfunc_id_set(BPF_PROG_TYPE_QDISC, &sch_bpf_kfunc_set);
+}
+late_initcall(sch_bpf_prog_init);

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause) */
+/*
+ * What a program of type BPF_PROG_TYPE_QDISC may call: the interface of sch_bpf
+ * for authors of queueing policies. Include it after vmlinux.h and
+ * <bpf/bpf_helpers.h>. A map argument is the address of an ordered map
+ * (BPF_MAP_TYPE_RBTREE) whose value holds one `struct sk_buff __kptr *`; a key
+ * argument is the address of a key of that map's key size.
+ *
+ * Every packet a program owns is pushed, dropped, delivered, or still owned at a
+ * verdict that keeps it; the verifier refuses anything else. What was stored,
+ * taken and dropped is counted by these functions, never by the program.
+ */
+#ifndef __BPF_QDISC_H
+#define __BPF_QDISC_H
+
+extern int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
+			      const void *key) __ksym;
+extern int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, int reason) __ksym;
+extern int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
+
+/**
+ * bpf_qdisc_push() - store a packet behind all others with an equal key
+ * @ctx: context of the program
+ * @map: where to
+ * @key: under which key
+ * @skb: an owned packet; it is given away, whatever is returned
+ *
+ * In enqueue programs. Returns SCH_BPF_QUEUED, or SCH_BPF_DROPPED if the map or
+ * the qdisc's limit is full or another qdisc holds the map: the packet has then
+ * been dropped and counted. Either value can be returned as the verdict.
+ */
+static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, const void *key,
+					  struct sk_buff *skb)
+{
+	return bpf_qdisc_push_skb(skb, ctx, map, key);
+}
+
+/**
+ * bpf_qdisc_drop() - drop a packet and count it
+ * @ctx: context of the program
+ * @skb: an owned packet; it is given away
+ * @reason: enum skb_drop_reason, shown by the tracepoint skb:kfree_skb; 0 for
+ *          the qdisc's ordinary one
+ *
+ * Returns SCH_BPF_DROPPED.
+ */
+static __always_inline int bpf_qdisc_drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
+{
+	return bpf_qdisc_drop_skb(skb, ctx, reason);
+}
+
+/**
+ * bpf_qdisc_deliver() - make an owned packet the one that leaves the qdisc
+ * @ctx: context of the program
+ * @skb: an owned packet, from bpf_qdisc_take(); it is given away
+ *
+ * In dequeue programs, once a run: a second packet is dropped and counted.
+ * Returns SCH_BPF_DEQUEUED.
+ */
+static __always_inline int bpf_qdisc_deliver(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return bpf_qdisc_deliver_skb(skb, ctx);
+}
+
+/**
+ * bpf_qdisc_take() - take the first packet out of a map and own it
+ * @ctx: context of the program
+ * @map: where from
+ *
+ * For programs that look at a packet before they deliver or drop it, and for
+ * enqueue programs that make room. Returns the oldest packet of the lowest key,
+ * or NULL if this qdisc holds no packet in @map.
+ */
+extern struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map) __ksym;
+
+/**
+ * bpf_qdisc_pop() - take the first packet out of a map and deliver it
+ * @ctx: context of the program
+ * @map: where from
+ *
+ * In dequeue programs. Returns SCH_BPF_DEQUEUED, or SCH_BPF_EMPTY if there is none.
+ */
+extern int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map) __ksym;
+
+/**
+ * bpf_qdisc_pop_until() - take and deliver the first packet up to a key
+ * @ctx: context of the program
+ * @map: where from; its key is a time, __u64 ns CLOCK_MONOTONIC
+ * @key: the highest key to take, now for a queue of departure times
+ *
+ * In dequeue programs. Returns SCH_BPF_DEQUEUED; SCH_BPF_THROTTLE with
+ * ctx->expire set to the first key, if that is higher than @key; or SCH_BPF_EMPTY.
+ */
+extern int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
+
+/**
+ * bpf_qdisc_departure() - when a packet asks to leave
+ * @ctx: context of the program
+ * @skb: the packet
+ *
+ * Returns skb->tstamp in ns CLOCK_MONOTONIC, whatever clock the stamp is in, or
+ * the present time for a packet without a stamp.
+ */
+extern __u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
+
+#endif /* __BPF_QDISC_H */
