@@ -1,0 +1,701 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * q_bpf.c	The qdisc "bpf": enqueue and dequeue are BPF programs.
+ *
+ * One source for two builds: a part of iproute2, and, with TC_PLUGIN defined, a
+ * plug-in for a tc that was built without it.
+ */
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <linux/bpf.h>
+#include <linux/magic.h>
+#include <linux/pkt_sched.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#ifdef TC_PLUGIN
+#include "tc_plugin.h"
+#define EXPORTED __attribute__((visibility("default")))
+#else
+#include "utils.h"
+#include "tc_util.h"
+#define EXPORTED
+#endif
+
+/* The verifier's log of one program. It is only touched as far as it is filled. */
+#define LOG_SIZE	(16 << 20)
+
+/* tc's loader of classifiers pins there too, and so they find each other's maps */
+#define BPFFS		"/sys/fs/bpf"
+#define BPFFS_ENV	"TC_BPF_MNT"
+#define PIN_DIR		"tc"
+#define PIN_SUBDIR	"globals"
+
+#define MSG_ROOM	4096
+
+enum { ENQUEUE, DEQUEUE, OPS };
+
+static const struct {
+	const char *name;
+	const char *section;
+	enum bpf_qdisc_attach_type attach;
+	int attr;
+} ops[OPS] = {
+	[ENQUEUE] = { "enqueue", "qdisc/enqueue", BPF_QDISC_ENQUEUE, TCA_SCH_BPF_ENQUEUE },
+	[DEQUEUE] = { "dequeue", "qdisc/dequeue", BPF_QDISC_DEQUEUE, TCA_SCH_BPF_DEQUEUE },
+};
+
+/* What the command line asks for */
+struct bpf_request {
+	const char *object;
+	const char *program[OPS];	/* program or section in the object */
+	const char *pinned[OPS];	/* path of a pinned program, instead */
+	__u32 limit;
+	bool has_limit;
+	bool verbose;
+};
+
+/* An object that is being loaded */
+struct loader {
+	const char *path;
+	struct bpf_object *obj;
+	struct bpf_program *prog[OPS];
+	char *log[OPS];
+};
+
+/* The kernel takes file descriptors, and gets them after parse_qopt() has returned */
+static int prog_fds[OPS] = { -1, -1 };
+
+/* What libbpf has to say, kept back until it is known whether it is of use */
+static FILE *said;
+
+static void explain(void)
+{
+	fprintf(stderr,
+		"Usage: ... bpf { obj | object-file } FILE [ enqueue NAME ] [ dequeue NAME ]\n"
+		"               [ limit PACKETS ] [ verbose ]\n"
+		"       ... bpf enqueue object-pinned PATH dequeue object-pinned PATH\n"
+		"               [ limit PACKETS ]\n"
+		"\n"
+		"FILE is a BPF object with a program in section \"qdisc/enqueue\" and one in\n"
+		"\"qdisc/dequeue\". Where it has several, NAME is the name of a program or of a\n"
+		"section such as \"qdisc/enqueue/NAME\".\n");
+}
+
+static void __attribute__((format(printf, 1, 2))) complain(const char *fmt, ...)
+{
+	va_list args;
+
+	fputs("qdisc bpf: ", stderr);
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+#ifdef TC_PLUGIN
+/*
+ * A tc of another version may lack a function, or may have moved the members of
+ * struct qdisc_util. Of its own qdisc prio both the structure and a function
+ * that the structure points to can be seen from here.
+ */
+static bool tc_fits(void)
+{
+	const struct {
+		const void *function;
+		const char *name;
+	} needed[] = {
+		{ addattr_l, "addattr_l" },
+		{ addattr_nest, "addattr_nest" },
+		{ addattr_nest_end, "addattr_nest_end" },
+		{ parse_rtattr_flags, "parse_rtattr_flags" },
+		{ get_u32, "get_u32" },
+		{ open_json_object, "open_json_object" },
+		{ close_json_object, "close_json_object" },
+		{ print_color_string, "print_color_string" },
+		{ print_color_uint, "print_color_uint" },
+		{ &prio_qdisc_util, "prio_qdisc_util" },
+		{ prio_print_opt, "prio_print_opt" },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+		if (needed[i].function)
+			continue;
+		complain("this tc has no %s() for its plug-ins; iproute2 5.15 or newer is needed",
+			 needed[i].name);
+		return false;
+	}
+	if (prio_qdisc_util.print_qopt != prio_print_opt) {
+		complain("this tc has another struct qdisc_util than the plug-in was built for");
+		return false;
+	}
+	return true;
+}
+#else
+static bool tc_fits(void)
+{
+	return true;
+}
+#endif
+
+static int print_kept(enum libbpf_print_level level, const char *fmt, va_list args)
+{
+	if (level > LIBBPF_WARN || !said)
+		return 0;
+	return vfprintf(said, fmt, args);
+}
+
+static int print_now(enum libbpf_print_level level, const char *fmt, va_list args)
+{
+	return vfprintf(stderr, fmt, args);
+}
+
+/* Is it a BPF object? libbpf says "Invalid argument" to all that is not. */
+static int check_file(const char *path)
+{
+	const int order = __BYTE_ORDER == __LITTLE_ENDIAN ? ELFDATA2LSB : ELFDATA2MSB;
+	Elf64_Ehdr head = {};
+	struct stat st;
+	ssize_t len;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		complain("%s: %s", path, strerror(errno));
+		return -1;
+	}
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+		complain("%s: not a regular file", path);
+		close(fd);
+		return -1;
+	}
+	len = read(fd, &head, sizeof(head));
+	close(fd);
+
+	if (len < EI_NIDENT || memcmp(head.e_ident, ELFMAG, SELFMAG)) {
+		complain("%s: not an ELF object", path);
+		return -1;
+	}
+	if (len < sizeof(head) || head.e_ident[EI_CLASS] != ELFCLASS64 ||
+	    head.e_ident[EI_DATA] != order || head.e_machine != EM_BPF) {
+		complain("%s: not for BPF, or of the other byte order; compile with clang -target bpf",
+			 path);
+		return -1;
+	}
+	return 0;
+}
+
+/* Is the program in "qdisc/enqueue" or in "qdisc/enqueue/anything"? */
+static bool is_for(const struct bpf_program *prog, int op)
+{
+	const char *section = bpf_program__section_name(prog);
+	size_t len = strlen(ops[op].section);
+
+	return !strncmp(section, ops[op].section, len) &&
+	       (section[len] == '\0' || section[len] == '/');
+}
+
+static bool is_named(const struct bpf_program *prog, const char *name)
+{
+	return !name || !strcmp(bpf_program__name(prog), name) ||
+	       !strcmp(bpf_program__section_name(prog), name);
+}
+
+static void list_programs(struct bpf_object *obj, int op, const char *name)
+{
+	struct bpf_program *prog;
+
+	bpf_object__for_each_program(prog, obj) {
+		if (is_for(prog, op) && is_named(prog, name))
+			fprintf(stderr, "  %s (section %s)\n", bpf_program__name(prog),
+				bpf_program__section_name(prog));
+	}
+}
+
+static int pick_program(struct loader *ld, int op, const char *name)
+{
+	struct bpf_program *prog;
+	int candidates = 0, found = 0;
+
+	bpf_object__for_each_program(prog, ld->obj) {
+		if (!is_for(prog, op))
+			continue;
+		candidates++;
+		if (!is_named(prog, name))
+			continue;
+		found++;
+		ld->prog[op] = prog;
+	}
+	if (found == 1)
+		return 0;
+
+	if (!candidates) {
+		complain("%s: no %s program: section \"%s\" is not there", ld->path,
+			 ops[op].name, ops[op].section);
+	} else if (!found) {
+		complain("%s: no %s program or section is named \"%s\"; there are", ld->path,
+			 ops[op].name, name);
+		list_programs(ld->obj, op, NULL);
+	} else {
+		complain("%s: %d %s programs; say with \"%s NAME\" which one", ld->path, found,
+			 ops[op].name, ops[op].name);
+		list_programs(ld->obj, op, name);
+	}
+	return -1;
+}
+
+/* Load the two programs of the qdisc and leave classifiers and the like alone */
+static int prepare_programs(struct loader *ld, const struct bpf_request *req)
+{
+	struct bpf_program *prog;
+	int op;
+
+	bpf_object__for_each_program(prog, ld->obj)
+		bpf_program__set_autoload(prog, false);
+
+	for (op = 0; op < OPS; op++) {
+		if (pick_program(ld, op, req->program[op]))
+			return -1;
+		prog = ld->prog[op];
+		ld->log[op] = calloc(1, LOG_SIZE);
+		if (!ld->log[op]) {
+			complain("out of memory");
+			return -1;
+		}
+		bpf_program__set_autoload(prog, true);
+		/* the section says it; spelled out for a libbpf that does not know it */
+		bpf_program__set_type(prog, BPF_PROG_TYPE_QDISC);
+		bpf_program__set_expected_attach_type(prog,
+						      (enum bpf_attach_type)ops[op].attach);
+		bpf_program__set_log_buf(prog, ld->log[op], LOG_SIZE);
+		bpf_program__set_log_level(prog, req->verbose);
+	}
+	return 0;
+}
+
+static const char *bpffs_path(void)
+{
+	const char *path = getenv(BPFFS_ENV);
+
+	return path ? path : BPFFS;
+}
+
+static int make_dir(const char *path)
+{
+	if (!mkdir(path, 0700) || errno == EEXIST)
+		return 0;
+	complain("%s: %s", path, strerror(errno));
+	return -1;
+}
+
+static int make_pin_dir(void)
+{
+	const char *bpffs = bpffs_path();
+	char path[PATH_MAX];
+	struct statfs st;
+
+	if (statfs(bpffs, &st)) {
+		complain("%s, for pinned maps: %s", bpffs, strerror(errno));
+		return -1;
+	}
+	if (st.f_type != BPF_FS_MAGIC && mount("bpf", bpffs, "bpf", 0, "mode=0700")) {
+		complain("cannot mount bpffs on %s, for pinned maps: %s", bpffs, strerror(errno));
+		return -1;
+	}
+	snprintf(path, sizeof(path), "%s/%s", bpffs, PIN_DIR);
+	if (make_dir(path))
+		return -1;
+	snprintf(path, sizeof(path), "%s/%s/%s", bpffs, PIN_DIR, PIN_SUBDIR);
+	return make_dir(path);
+}
+
+static int prepare_maps(struct loader *ld)
+{
+	struct bpf_map *map;
+
+	bpf_object__for_each_map(map, ld->obj) {
+		if (bpf_map__pin_path(map))
+			return make_pin_dir();
+	}
+	return 0;
+}
+
+static int open_object(struct loader *ld)
+{
+	char pin_root[PATH_MAX];
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = pin_root);
+
+	if (check_file(ld->path))
+		return -1;
+	snprintf(pin_root, sizeof(pin_root), "%s/%s/%s", bpffs_path(), PIN_DIR, PIN_SUBDIR);
+	ld->obj = bpf_object__open_file(ld->path, &opts);
+	if (!ld->obj) {
+		complain("%s: cannot be opened as a BPF object: %s", ld->path, strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+static void print_log(const struct loader *ld, int op)
+{
+	const char *log = ld->log[op];
+	size_t len = strlen(log);
+
+	fprintf(stderr, "verifier log of program '%s':\n%s%s", bpf_program__name(ld->prog[op]),
+		log, len && log[len - 1] != '\n' ? "\n" : "");
+}
+
+/* The program that loads last is the last in the object with a log */
+static int refused_op(const struct loader *ld)
+{
+	struct bpf_program *prog;
+	int op, last = -1;
+
+	bpf_object__for_each_program(prog, ld->obj) {
+		for (op = 0; op < OPS; op++) {
+			if (prog == ld->prog[op] && ld->log[op][0])
+				last = op;
+		}
+	}
+	return last;
+}
+
+/* One line that says why, after the verifier's log or libbpf's words if they help */
+static void explain_refusal(const struct loader *ld, int err, const char *words)
+{
+	int op = refused_op(ld);
+
+	if (op >= 0) {
+		print_log(ld, op);
+		complain("%s: the verifier refused the %s program '%s': %s", ld->path,
+			 ops[op].name, bpf_program__name(ld->prog[op]), strerror(-err));
+	} else if (err == -EPERM) {
+		complain("%s: no permission to load it: CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed",
+			 ld->path);
+	} else if (libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_QDISC, NULL) == 0) {
+		complain("this kernel has no bpf qdisc: it has to be built with CONFIG_NET_SCH_EBPF");
+	} else {
+		fputs(words, stderr);
+		complain("%s: cannot be loaded: %s", ld->path, strerror(-err));
+	}
+}
+
+static int load_object(struct loader *ld, const struct bpf_request *req)
+{
+	char *words = NULL;
+	size_t len;
+	int op, err;
+
+	said = open_memstream(&words, &len);
+	if (!said) {
+		complain("out of memory");
+		return -1;
+	}
+	err = bpf_object__load(ld->obj);
+	fclose(said);
+	said = NULL;
+	if (err)
+		explain_refusal(ld, err, words);
+	free(words);
+
+	for (op = 0; !err && req->verbose && op < OPS; op++)
+		print_log(ld, op);
+	return err;
+}
+
+static void release_programs(void)
+{
+	int op;
+
+	for (op = 0; op < OPS; op++) {
+		if (prog_fds[op] >= 0)
+			close(prog_fds[op]);
+		prog_fds[op] = -1;
+	}
+}
+
+/* The programs outlive the object, and hold their maps */
+static int keep_programs(struct loader *ld)
+{
+	int op;
+
+	for (op = 0; op < OPS; op++) {
+		prog_fds[op] = fcntl(bpf_program__fd(ld->prog[op]), F_DUPFD_CLOEXEC, 3);
+		if (prog_fds[op] < 0) {
+			complain("%s: %s", ld->path, strerror(errno));
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static int get_from_object(const struct bpf_request *req)
+{
+	struct loader ld = { .path = req->object };
+	int op, ret = -1;
+
+	libbpf_set_print(req->verbose ? print_now : print_kept);
+	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld) &&
+	    !load_object(&ld, req))
+		ret = keep_programs(&ld);
+
+	bpf_object__close(ld.obj);
+	for (op = 0; op < OPS; op++)
+		free(ld.log[op]);
+	return ret;
+}
+
+static int get_pinned(const struct bpf_request *req)
+{
+	int op;
+
+	for (op = 0; op < OPS; op++) {
+		prog_fds[op] = bpf_obj_get(req->pinned[op]);
+		if (prog_fds[op] < 0) {
+			complain("%s: %s", req->pinned[op], strerror(errno));
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static int get_programs(const struct bpf_request *req)
+{
+	release_programs();
+	if (req->object)
+		return get_from_object(req);
+	if (req->pinned[ENQUEUE])
+		return get_pinned(req);
+	return 0;
+}
+
+static int missing_value(const char *arg)
+{
+	complain("\"%s\" needs a value; try \"bpf help\"", arg);
+	return -1;
+}
+
+/* enqueue [ section ] NAME | enqueue object-pinned PATH; returns arguments used */
+static int parse_program(struct bpf_request *req, int op, int argc, char **argv)
+{
+	bool pinned;
+
+	if (argc < 2)
+		return missing_value(argv[0]);
+	pinned = !strcmp(argv[1], "object-pinned");
+	if (!pinned && strcmp(argv[1], "section")) {
+		req->program[op] = argv[1];
+		return 2;
+	}
+	if (argc < 3)
+		return missing_value(argv[1]);
+	if (pinned)
+		req->pinned[op] = argv[2];
+	else
+		req->program[op] = argv[2];
+	return 3;
+}
+
+static int parse_limit(struct bpf_request *req, int argc, char **argv)
+{
+	if (argc < 2)
+		return missing_value(argv[0]);
+	if (get_u32(&req->limit, argv[1], 0)) {
+		complain("limit \"%s\" is not a number of packets", argv[1]);
+		return -1;
+	}
+	req->has_limit = true;
+	return 2;
+}
+
+static int parse_object(struct bpf_request *req, int argc, char **argv)
+{
+	if (argc < 2)
+		return missing_value(argv[0]);
+	if (req->object) {
+		complain("two objects, %s and %s", req->object, argv[1]);
+		return -1;
+	}
+	req->object = argv[1];
+	return 2;
+}
+
+/* Returns how many arguments were used */
+static int parse_arg(struct bpf_request *req, int argc, char **argv)
+{
+	if (!strcmp(*argv, "obj") || !strcmp(*argv, "object-file"))
+		return parse_object(req, argc, argv);
+	if (!strcmp(*argv, "enqueue"))
+		return parse_program(req, ENQUEUE, argc, argv);
+	if (!strcmp(*argv, "dequeue"))
+		return parse_program(req, DEQUEUE, argc, argv);
+	if (!strcmp(*argv, "limit"))
+		return parse_limit(req, argc, argv);
+	if (!strcmp(*argv, "verbose")) {
+		req->verbose = true;
+		return 1;
+	}
+	if (!strcmp(*argv, "help"))
+		explain();
+	else
+		complain("what is \"%s\"? Try \"bpf help\"", *argv);
+	return -1;
+}
+
+/* What is wrong with the arguments taken together? NULL if nothing is. */
+static const char *contradiction(const struct bpf_request *req, bool add)
+{
+	bool pinned = req->pinned[ENQUEUE] || req->pinned[DEQUEUE];
+
+	if (pinned && req->object)
+		return "either \"obj\" or \"object-pinned\", not both";
+	if (pinned && !(req->pinned[ENQUEUE] && req->pinned[DEQUEUE]))
+		return "\"object-pinned\" is needed for both enqueue and dequeue";
+	if (!req->object && (req->program[ENQUEUE] || req->program[DEQUEUE]))
+		return "programs of which object? \"obj FILE\" is missing";
+	if (add && !req->object && !pinned)
+		return "\"obj FILE\" is missing; try \"bpf help\"";
+	return NULL;
+}
+
+static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
+{
+	struct rtattr *options, *program;
+	const char *base;
+	size_t len;
+	int op;
+
+	options = addattr_nest(n, MSG_ROOM, TCA_OPTIONS | NLA_F_NESTED);
+	if (req->has_limit)
+		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_LIMIT, &req->limit, sizeof(req->limit));
+	if (req->object) {
+		char name[SCH_BPF_OBJECT_LEN] = {};
+
+		base = strrchr(req->object, '/');
+		base = base ? base + 1 : req->object;
+		len = strnlen(base, sizeof(name) - 1);
+		memcpy(name, base, len);
+		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_OBJECT, name, len + 1);
+	}
+	for (op = 0; op < OPS; op++) {
+		if (prog_fds[op] < 0)
+			continue;
+		program = addattr_nest(n, MSG_ROOM, ops[op].attr | NLA_F_NESTED);
+		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_PROG_FD, &prog_fds[op], sizeof(__u32));
+		addattr_nest_end(n, program);
+	}
+	addattr_nest_end(n, options);
+}
+
+static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
+			 struct nlmsghdr *n, const char *dev)
+{
+	struct bpf_request req = {};
+	const char *wrong;
+	int used;
+
+	if (!tc_fits())
+		return -1;
+	for (; argc > 0; argc -= used, argv += used) {
+		used = parse_arg(&req, argc, argv);
+		if (used < 0)
+			return -1;
+	}
+	wrong = contradiction(&req, n->nlmsg_flags & NLM_F_EXCL);
+	if (wrong) {
+		complain("%s", wrong);
+		return -1;
+	}
+	if (get_programs(&req))
+		return -1;
+	put_options(n, &req);
+	return 0;
+}
+
+static void print_text(const char *key, const char *fmt, const struct rtattr *attr)
+{
+	char text[256];
+
+	if (!attr)
+		return;
+	snprintf(text, sizeof(text), "%.*s", (int)RTA_PAYLOAD(attr),
+		 (const char *)RTA_DATA(attr));
+	print_string(PRINT_ANY, key, fmt, text);
+}
+
+static void print_number(const char *key, const char *fmt, const struct rtattr *attr)
+{
+	__u32 value;
+
+	if (!attr || RTA_PAYLOAD(attr) < sizeof(value))
+		return;
+	memcpy(&value, RTA_DATA(attr), sizeof(value));
+	print_uint(PRINT_ANY, key, fmt, value);
+}
+
+static void print_tag(const struct rtattr *attr)
+{
+	char text[2 * BPF_TAG_SIZE + 1];
+	const unsigned char *tag;
+	int i;
+
+	if (!attr || RTA_PAYLOAD(attr) < BPF_TAG_SIZE)
+		return;
+	tag = RTA_DATA(attr);
+	for (i = 0; i < BPF_TAG_SIZE; i++)
+		sprintf(text + 2 * i, "%02x", tag[i]);
+	print_string(PRINT_ANY, "tag", "tag %s ", text);
+}
+
+static void print_program(int op, struct rtattr *attr)
+{
+	struct rtattr *tb[TCA_SCH_BPF_PROG_MAX + 1];
+
+	if (!attr)
+		return;
+	parse_rtattr_nested(tb, TCA_SCH_BPF_PROG_MAX, attr);
+	open_json_object(ops[op].name);
+	print_string(PRINT_FP, NULL, "%s ", ops[op].name);
+	print_text("name", "%s ", tb[TCA_SCH_BPF_PROG_NAME]);
+	print_number("id", "id %u ", tb[TCA_SCH_BPF_PROG_ID]);
+	print_tag(tb[TCA_SCH_BPF_PROG_TAG]);
+	close_json_object();
+}
+
+static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *opt)
+{
+	struct rtattr *tb[TCA_SCH_BPF_MAX + 1];
+	int op;
+
+	if (!opt)
+		return 0;
+	if (!tc_fits())
+		return -1;
+	parse_rtattr_nested(tb, TCA_SCH_BPF_MAX, opt);
+	print_number("limit", "limit %up ", tb[TCA_SCH_BPF_LIMIT]);
+	print_text("obj", "obj %s ", tb[TCA_SCH_BPF_OBJECT]);
+	for (op = 0; op < OPS; op++)
+		print_program(op, tb[ops[op].attr]);
+	return 0;
+}
+
+struct qdisc_util EXPORTED bpf_qdisc_util = {
+	.id		= "bpf",
+	.parse_qopt	= bpf_parse_opt,
+	.print_qopt	= bpf_print_opt,
+};
