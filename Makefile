@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0
+# The commands of sch_bpf. Each does its own set-up; what is built is checked by
+# content in a second or two. `make help` lists them.
+
+.PHONY: help kernel kernel-debug tools demo check check-debug check-upstream bench lint clean FORCE
+
+help:
+	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
+	@echo 'make check [TEST=NAME]  all tests, or one, in a virtual machine'
+	@echo 'make check-debug        the same on a kernel with KASAN, lockdep and kmemleak'
+	@echo 'make bench              what a packet costs, beside other qdiscs'
+	@echo 'make policies/NAME.bpf.o  build a policy; a path of your own works too'
+	@echo 'make kernel tools       the kernel; libbpf, bpftool, tc (build/tools/bin)'
+	@echo 'make kernel-debug       the kernel for check-debug'
+	@echo 'make lint               style of the scripts and of the kernel code'
+	@echo 'make clean              remove build/ (downloads and ccache stay)'
+	@echo 'vm/run COMMAND          run a command on this kernel; vm/run --help'
+
+kernel kernel-debug tools:
+	@scripts/build $@
+
+# The set-up first, then a make of its own, so that it sees the new headers
+%.bpf.o: FORCE tools
+	@$(MAKE) -s --no-print-directory -f scripts/bpf.mk $@
+
+demo: kernel tools
+	@demo/run
+
+check: kernel tools
+	@selftests/run $(TEST)
+
+check-debug: kernel-debug tools
+	@selftests/run --debug $(TEST)
+
+check-upstream: kernel tools
+	@selftests/run --upstream $(TEST)
+
+bench: kernel tools
+	@bench/run
+
+lint:
+	@scripts/lint
+
+clean:
+	rm -rf build

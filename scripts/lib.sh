@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034 # the scripts use the variables
+# Common to the scripts: where things are, errors, progress, the lock, and the
+# git repository that is the kernel tree.
+
+set -euo pipefail
+shopt -s inherit_errexit
+export LC_ALL=C
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+build=$top/build
+linux=$build/linux
+cache=${XDG_CACHE_HOME:-~/.cache}/sch_bpf
+jobs=$(nproc)
+# shellcheck source-path=SCRIPTDIR/.. source=BASE
+. "$top/BASE"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "${0##*/}: $*"; exit 1; }
+
+# Everything that writes to build/ runs under one lock; children inherit it.
+lock() {
+	[ -z "${SCH_BPF_LOCKED:-}" ] || return 0
+	mkdir -p "$build/log" "$cache" || die "cannot write to $build or $cache"
+	exec 9>"$build/.lock"
+	if ! flock -n 9; then
+		say "another run is at work in $build; waiting for it"
+		flock 9
+	fi
+	export SCH_BPF_LOCKED=1
+}
+
+# space NEEDED_MB DIR: one line now instead of a broken build in ten minutes
+space() {
+	local free
+	free=$(($(stat -fc '%a * %S / 1048576' "$2")))
+	((free >= $1)) || die "disk full: $free MB are free in $2, $1 MB are needed;" \
+		"free some (make clean removes build/, rm -r '$cache' the downloads)"
+}
+
+# Pass a command's output on as progress: on a terminal one line that changes,
+# else a line a minute, so that a log shows that it lives.
+ticker() {
+	local line last='' count=0 status start=$SECONDS shown=$SECONDS every=60
+	[ -t 2 ] && every=1
+	while :; do
+		status=0
+		read -r -t 5 line || status=$?
+		if ((status == 0)); then
+			count=$((count + 1)) last=$line
+		elif ((status <= 128)); then
+			break
+		fi
+		((SECONDS - shown >= every)) || continue
+		shown=$SECONDS
+		if [ -t 2 ]; then
+			printf '\r\033[K  %s: %d s, %d lines: %.40s' "$1" $((SECONDS - start)) \
+				"$count" "${last//[^[:print:]]/ }" >&2
+		else
+			say "  $1: $((SECONDS - start)) s, $count lines"
+		fi
+	done
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+}
+
+# step NAME COMMAND...: run it, its output in build/log. Not to be called in a
+# condition: bash would then ignore the command's own set -e. If it fails, the
+# variable hint says in one line what to do; without it the output's end is shown.
+step() {
+	local name=$1 log status start=$SECONDS
+	log=$build/log/${name//[ \/]/-}.log
+	shift
+	set +e
+	(
+		set -e
+		"$@"
+	) </dev/null 2>&1 | tee "$log" | ticker "$name"
+	status=${PIPESTATUS[0]}
+	set -e
+	if ((status)); then
+		space 200 "$build"
+		space 200 "$cache"
+		[ -z "${hint:-}" ] || die "$name: $hint (output: $log)"
+		tail -n 25 "$log" >&2
+		die "$name failed; the whole output is in $log"
+	fi
+	say "  $name: $((SECONDS - start)) s"
+}
+
+digest() { sha256sum | cut -c1-40; }
+
+# --- the kernel tree ---------------------------------------------------------
+
+# The user's git configuration must not change how patches come out.
+kgit() { GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 git -C "$linux" "$@"; }
+
+# build/linux/.git/sch_bpf says what the tree was made of:
+#   source   what the first commit holds   base     that commit
+#   key      patches and new files         files    base plus the new files
+#   pending  a checkout has begun          tip      files plus the patches
+state() { sed -n "s/^$1 //p" "$linux/.git/sch_bpf" 2>/dev/null || true; }
+
+set_state() {
+	printf '%s\n' "$@" >"$linux/.git/sch_bpf.new"
+	mv "$linux/.git/sch_bpf.new" "$linux/.git/sch_bpf"
+}
+
+# Folders that mirror the kernel's: what lies there is a new kernel file.
+kernel_dirs=(Documentation arch block drivers fs include kernel lib mm net samples tools)
+
+new_files() {
+	git -C "$top" ls-files -co --exclude-standard -- "${kernel_dirs[@]}" | sort |
+		while IFS= read -r f; do
+			[ ! -f "$top/$f" ] || printf '%s\n' "$f"
+		done
+}
+
+series() {
+	local list=$top/patches/linux/series
+	[ ! -f "$list" ] || sed '/^#/d; /^$/d' "$list"
+}
+
+file_mode() { if [ -x "$1" ]; then echo 100755; else echo 100644; fi; }
+
+# A key of all that is put on top of the base
+kernel_key() {
+	local f
+	{
+		new_files | while IFS= read -r f; do
+			printf '%s %s %s\n' "$(file_mode "$top/$f")" "$f" "$(sha256sum <"$top/$f")"
+		done
+		series | while IFS= read -r f; do
+			[ -f "$top/patches/linux/$f" ] || die "patches/linux/series names $f, which is not there"
+			printf 'patch %s\n' "$f"
+			cat "$top/patches/linux/$f"
+		done
+	} | digest
+}
+
+# The kernel tree as it is now, local edits and all
+tree_key() {
+	{
+		kgit rev-parse 'HEAD^{tree}'
+		kgit diff HEAD
+		kgit ls-files -o --exclude-standard | while IFS= read -r f; do
+			printf '%s %s\n' "$f" "$(sha256sum <"$linux/$f")"
+		done
+	} | digest
+}
+
+tree_dirty() { [ -n "$(kgit status --porcelain)" ] || [ "$(kgit rev-parse HEAD)" != "$(state tip)" ]; }
+
+# commit_tree TREE PARENT|'' <MESSAGE: the same input gives the same commit
+commit_tree() {
+	GIT_AUTHOR_NAME=${author_name:-sch_bpf} GIT_AUTHOR_EMAIL=${author_email:-sch_bpf@localhost} \
+	GIT_AUTHOR_DATE=${author_date:-2026-01-01T00:00:00Z} GIT_COMMITTER_NAME=sch_bpf \
+	GIT_COMMITTER_EMAIL=sch_bpf@localhost GIT_COMMITTER_DATE=2026-01-01T00:00:00Z \
+		kgit commit-tree "$1" ${2:+-p "$2"}
+}
