@@ -52,7 +52,7 @@ enum { ENQUEUE, DEQUEUE, OPS };
 static const struct {
 	const char *name;
 	const char *section;
-	enum bpf_qdisc_attach_type attach;
+	int attach;	/* expected_attach_type */
 	int attr;
 } ops[OPS] = {
 	[ENQUEUE] = { "enqueue", "qdisc/enqueue", BPF_QDISC_ENQUEUE, TCA_SCH_BPF_ENQUEUE },
