@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * edt: every flow leaves at a rate, by earliest departure time.
+ *
+ * Two programs share the work. The clsact program gives each packet the time at
+ * which its flow may send it, on all CPUs at once and without a lock: a flow is
+ * no more than the time of its next packet, and a packet of n bytes moves that
+ * time on by n / rate. The qdisc keeps the packets in the order of these times
+ * and holds each until its own. A flow that was silent starts at the present
+ * time: it saves nothing up and so never sends a burst.
+ *
+ * A packet that the qdisc drops, because its map is full or because the packet
+ * would leave more than HORIZON from now, has not used the link. Its flow gets
+ * the time back; with a clsact program in front of a qdisc that does not know of
+ * it, that share of the rate would be lost.
+ *
+ *   # tc qdisc add dev eth0 root bpf obj edt.bpf.o
+ *   # tc qdisc add dev eth0 clsact
+ *   # tc filter add dev eth0 egress bpf da obj edt.bpf.o sec tc
+ *   # bpftool map update pinned /sys/fs/bpf/tc/globals/edt_rate \
+ *         key 2 0 0 0 value 160 37 38 0 0 0 0 0
+ *
+ * The rate is in bytes of Ethernet frames a second without FCS, for each flow,
+ * as a little-endian number of 8 bytes (here 2500000, 20 Mbit/s). Its key is the
+ * device's interface index (here 2). A device without a rate is not paced.
+ *
+ * Both objects find the maps edt_rate, edt_flows and edt_stats by their pins, and
+ * so do all devices that use edt. Interface indices keep the devices apart.
+ *
+ * Where it does badly: flows are told apart by the packet's hash, so two flows
+ * may share one rate, and a TCP connection that chooses a new hash after a time-out
+ * starts anew beside what it has in the queue. A GSO packet leaves whole, its
+ * segments at the speed of the link. A new rate holds for packets to come, not
+ * for those that stand. Beyond 65536 flows the longest silent one is forgotten,
+ * also if its packets still stand. Packets that are neither IPv4 nor IPv6 are
+ * not paced.
+ *
+ * Statistics: map edt_stats, per device and CPU.
+ */
+#include "policy.h"
+
+#define HORIZON		(2 * NSEC_PER_SEC)
+
+struct edt_flow {
+	__u32 ifindex;
+	__u32 hash;
+};
+
+struct edt_stats {
+	__u64 packets;		/* offered to the qdisc */
+	__u64 bytes;
+	__u64 dropped;		/* of these packets */
+	__u64 dropped_bytes;
+	__u64 given_back;	/* ns, for packets dropped */
+	__u64 throttled;	/* times that dequeue found packets, but none due */
+};
+
+struct {				/* departure time, ns CLOCK_MONOTONIC -> packet */
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, 10000);
+} edt_pkts SEC(".maps");
+
+struct {				/* interface index -> bytes a second */
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 256);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} edt_rate SEC(".maps");
+
+struct {				/* flow -> when its next packet may leave */
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct edt_flow);
+	__type(value, __u64);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} edt_flows SEC(".maps");
+
+struct {				/* interface index -> what happened there */
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__type(key, __u32);
+	__type(value, struct edt_stats);
+	__uint(max_entries, 256);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} edt_stats SEC(".maps");
+
+/* How long a flow's link of its own, at the device's rate, would be busy with a
+ * packet, in ns; 0 if the device is not paced.
+ */
+static __u64 time_of(__u32 ifindex, __u32 len)
+{
+	__u64 *rate = bpf_map_lookup_elem(&edt_rate, &ifindex);
+
+	return rate && *rate ? len * NSEC_PER_SEC / *rate : 0;
+}
+
+static __u64 *find_flow(struct edt_flow *flow, __u64 now)
+{
+	__u64 *next = bpf_map_lookup_elem(&edt_flows, flow);
+
+	if (next)
+		return next;
+	bpf_map_update_elem(&edt_flows, flow, &now, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&edt_flows, flow);
+}
+
+/* Take @cost of the flow's time, and return where it starts: not before @floor.
+ * Of several CPUs that find a silent flow one moves it to the present; all add.
+ */
+static __u64 reserve(__u64 *next, __u64 floor, __u64 cost)
+{
+	__u64 seen = *next;
+
+	if (seen < floor)
+		__sync_val_compare_and_swap(next, seen, floor);
+	return __sync_fetch_and_add(next, cost);
+}
+
+/* The earliest time that is left to a packet which may have been paced before. */
+static __u64 earliest(struct __sk_buff *skb)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	if (skb->tstamp_type == BPF_SKB_CLOCK_MONOTONIC && skb->tstamp > now)
+		return skb->tstamp;
+	return now;
+}
+
+SEC("tc")
+int edt_stamp(struct __sk_buff *skb)
+{
+	struct edt_flow flow = { .ifindex = skb->ifindex };
+	__u64 cost, floor, *next;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+		return TC_ACT_UNSPEC;
+	cost = time_of(flow.ifindex, skb->wire_len);
+	if (!cost)
+		return TC_ACT_UNSPEC;
+
+	flow.hash = bpf_get_hash_recalc(skb);
+	floor = earliest(skb);
+	next = find_flow(&flow, floor);
+	if (next)
+		bpf_skb_set_tstamp(skb, reserve(next, floor, cost), BPF_SKB_CLOCK_MONOTONIC);
+	return TC_ACT_UNSPEC;
+}
+
+static struct edt_stats *stats_of(__u32 ifindex)
+{
+	static const struct edt_stats none;
+	struct edt_stats *s = bpf_map_lookup_elem(&edt_stats, &ifindex);
+
+	if (s)
+		return s;
+	bpf_map_update_elem(&edt_stats, &ifindex, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&edt_stats, &ifindex);
+}
+
+/* A dropped packet has not used its time: what the flow sends next may. */
+static __u64 give_back(struct edt_flow *flow, __u32 len)
+{
+	__u64 *next = bpf_map_lookup_elem(&edt_flows, flow);
+	__u64 cost = next ? time_of(flow->ifindex, len) : 0;
+
+	if (cost)
+		__sync_fetch_and_add(next, -cost);
+	return cost;
+}
+
+static void count_dropped(struct edt_flow *flow, __u32 len)
+{
+	struct edt_stats *s = stats_of(flow->ifindex);
+	__u64 cost = give_back(flow, len);
+
+	if (!s)
+		return;
+	s->dropped++;
+	s->dropped_bytes += len;
+	s->given_back += cost;
+}
+
+static void count(__u32 ifindex, __u32 len)
+{
+	struct edt_stats *s = stats_of(ifindex);
+
+	if (!s)
+		return;
+	s->packets++;
+	s->bytes += len;
+}
+
+static int push_or_drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	__u64 when = bpf_qdisc_departure(ctx, skb);
+
+	if (when > bpf_ktime_get_ns() + HORIZON)
+		return bpf_qdisc_drop(ctx, skb, 0);
+	return bpf_qdisc_push(ctx, &edt_pkts, &when, skb);
+}
+
+SEC("qdisc/enqueue")
+int edt_enqueue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .hash = skb->hash };
+	__u32 len = pkt_len(skb);
+	int verdict;
+
+	count(flow.ifindex, len);
+	verdict = push_or_drop(ctx, skb);
+	if (verdict == SCH_BPF_DROPPED)
+		count_dropped(&flow, len);
+	return verdict;
+}
+
+SEC("qdisc/dequeue")
+int edt_dequeue(struct sch_bpf_ctx *ctx)
+{
+	__u64 now = bpf_ktime_get_ns();
+	int verdict = bpf_qdisc_pop_until(ctx, &edt_pkts, &now);
+	struct edt_stats *s;
+
+	if (verdict != SCH_BPF_THROTTLE)
+		return verdict;
+	s = stats_of(ctx->qdisc->dev_queue->dev->ifindex);
+	if (s)
+		s->throttled++;
+	return verdict;
+}
+
+char LICENSE[] SEC("license") = "GPL";
