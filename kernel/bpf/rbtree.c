@@ -403,9 +403,8 @@ unlock:
 	return err;
 }
 
-static void *rbtree_take_first(struct bpf_rbtree *rb)
+static void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
-	struct rbtree_elem *elem = rb->first;
 	void **slot = elem_obj(rb, elem);
 	void *obj = *slot;
 
@@ -432,7 +431,7 @@ void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 	if (unlikely(raw_res_spin_lock(&rb->lock)))
 		return NULL;
 	if (likely(rb->owner == owner && rb->first))
-		obj = rbtree_take_first(rb);
+		obj = rbtree_take(rb, rb->first);
 	raw_res_spin_unlock(&rb->lock);
 	return obj;
 }
@@ -458,11 +457,38 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		return NULL;
 	if (likely(rb->owner == owner && rb->first)) {
 		if (rbtree_cmp(rb, rb->first->key, bound) <= 0) {
-			obj = rbtree_take_first(rb);
+			obj = rbtree_take(rb, rb->first);
 		} else {
 			*first = rb->key_is_u64 ? *(u64 *)rb->first->key : 0;
 			obj = ERR_PTR(-EAGAIN);
 		}
+	}
+	raw_res_spin_unlock(&rb->lock);
+	return obj;
+}
+
+/**
+ * bpf_rbtree_pop_key() - take the oldest object of one key out
+ * @map: an ordered map of packets
+ * @owner: who takes it
+ * @key: key, map->key_size bytes
+ *
+ * Context: bottom halves off, not in hard interrupt or NMI.
+ * Return: the object, with its reference; NULL if @owner keeps none under @key,
+ * or if the map's lock could not be had.
+ */
+void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem;
+	void *obj = NULL;
+
+	if (unlikely(raw_res_spin_lock(&rb->lock)))
+		return NULL;
+	if (likely(rb->owner == owner)) {
+		elem = rbtree_find(rb, key);
+		if (elem)
+			obj = rbtree_take(rb, elem);
 	}
 	raw_res_spin_unlock(&rb->lock);
 	return obj;
@@ -500,7 +526,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 		return NULL;
 	if (rb->owner == owner) {
 		if (rb->first) {
-			obj = rbtree_take_first(rb);
+			obj = rbtree_take(rb, rb->first);
 		} else {
 			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
@@ -537,6 +563,35 @@ void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner)
 			return obj;
 	}
 	return NULL;
+}
+
+/**
+ * bpf_rbtree_owner_find() - find a map in which an owner keeps objects
+ * @owner: the owner
+ * @match: is this the map wanted? Called with interrupts off, must not sleep
+ * @arg: argument of @match
+ *
+ * Context: any but hard interrupt and NMI. The caller sees to it that @owner
+ * does not push or pop meanwhile.
+ * Return: the first map that is not empty and that @match wants, alive as long
+ * as objects are in it; NULL if there is none.
+ */
+struct bpf_map *bpf_rbtree_owner_find(struct bpf_rbtree_owner *owner,
+				      bool (*match)(struct bpf_map *map, void *arg), void *arg)
+{
+	struct bpf_map *found = NULL;
+	struct bpf_rbtree *rb;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
+	list_for_each_entry(rb, &owner->maps, owner_node) {
+		if (READ_ONCE(rb->count) && match(&rb->map, arg)) {
+			found = &rb->map;
+			break;
+		}
+	}
+	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
+	return found;
 }
 
 /**

@@ -15,8 +15,15 @@
  * empty (kernel/bpf/rbtree.c). Reset takes the packets of all maps that the
  * qdisc holds, also of inner maps that user space has unlinked meanwhile.
  *
- * A policy can be slow but not silent: a throttle is cut at a horizon, and while
- * packets are stored and the program says EMPTY, it is asked again.
+ * A policy can be slow but not silent. A throttle is cut at a horizon, and while
+ * packets are stored and the program says EMPTY, it is asked again. If for five
+ * seconds nothing leaves, although it could, the policy is stuck: the kernel takes
+ * its packets in key order and serves a FIFO of its own, until the programs are
+ * changed or the qdisc is reset.
+ *
+ * Change in place swaps both programs under the tree lock. Packets stay in their
+ * maps; a change is refused if the new dequeue program knows nothing of a map
+ * that holds some.
  */
 #include <linux/bpf.h>
 #include <linux/filter.h>
@@ -37,6 +44,9 @@
  */
 #define SCH_BPF_RETRY		NSEC_PER_MSEC
 #define SCH_BPF_RETRY_SHIFT_MAX	10
+
+/* A policy in trouble for longer is stuck. */
+#define SCH_BPF_PATIENCE	(5ULL * NSEC_PER_SEC)
 
 /**
  * sch_bpf_drop() - drop a packet that no map holds, and count it
@@ -62,16 +72,113 @@ void sch_bpf_drop(struct sch_bpf_run *run, struct sk_buff *skb,
 	__qdisc_drop(skb, run->to_free);
 }
 
+/* ---- the safety net ---- */
+
+/* Nothing leaves although something could. Is it so for too long? Only what
+ * happens again counts: a single event, and another one much later, do not.
+ */
+static bool sch_bpf_trouble(struct sch_bpf_data *q, u64 now)
+{
+	if (!q->trouble || now - q->trouble_last > SCH_BPF_PATIENCE)
+		q->trouble = now;
+	q->trouble_last = now;
+	return now - q->trouble >= SCH_BPF_PATIENCE;
+}
+
+/* Take the packets out of the maps, in key order, and the policy out of service. */
+static void sch_bpf_set_stuck(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sk_buff *skb;
+
+	while ((skb = bpf_rbtree_drain(&q->owner)))
+		__skb_queue_tail(&q->fifo, skb);
+	q->stored = 0;
+	q->stuck = true;
+	q->xstats.stuck++;
+	netdev_warn(qdisc_dev(sch),
+		    "qdisc bpf %x: policy '%s' is stuck, serving a FIFO until it is changed\n",
+		    sch->handle >> 16, q->enqueue->aux->name);
+}
+
+static int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct sk_buff **to_free)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	if (q->fifo.qlen >= sch->limit)
+		return qdisc_drop_reason(skb, sch, to_free, QDISC_DROP_OVERLIMIT);
+	__skb_queue_tail(&q->fifo, skb);
+	qdisc_qlen_inc(sch);
+	qdisc_qstats_backlog_inc(sch, skb);
+	return NET_XMIT_SUCCESS;
+}
+
+static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sk_buff *skb = __skb_dequeue(&q->fifo);
+
+	if (skb) {
+		qdisc_qlen_dec(sch);
+		qdisc_qstats_backlog_dec(sch, skb);
+		qdisc_bstats_update(sch, skb);
+	}
+	return skb;
+}
+
+/* ---- enqueue ---- */
+
 /* The packet is still owned: do what the verdict says, and say what it was. */
 static int sch_bpf_settle(struct sch_bpf_run *run, u32 verdict)
 {
-	if (verdict == SCH_BPF_STOLEN) {
+	struct sch_bpf_data *q = qdisc_priv(run->sch);
+
+	switch (verdict) {
+	case SCH_BPF_PASS:
+		return sch_bpf_class_enqueue(run);
+	case SCH_BPF_STOLEN:
+		q->xstats.stolen++;
 		__qdisc_drop(run->ctx.skb, run->to_free);
 		return NET_XMIT_SUCCESS | __NET_XMIT_STOLEN;
+	default:
+		sch_bpf_drop(run, run->ctx.skb, QDISC_DROP_GENERIC);
+		return NET_XMIT_DROP;
 	}
-	/* SCH_BPF_PASS too, as long as there are no classes */
-	sch_bpf_drop(run, run->ctx.skb, QDISC_DROP_GENERIC);
-	return NET_XMIT_DROP;
+}
+
+/* Everything but one packet stored and nothing else done. */
+static noinline int sch_bpf_enqueue_slow(struct sch_bpf_run *run, u32 verdict, u32 qlen,
+					 u32 backlog)
+{
+	unsigned int len = qdisc_pkt_len(run->ctx.skb);
+	struct Qdisc *sch = run->sch;
+	struct sch_bpf_data *q;
+	int ret, more, bytes;
+
+	q = qdisc_priv(sch);
+	if (run->queued)
+		ret = NET_XMIT_CN;
+	else if (run->given_away)
+		ret = NET_XMIT_DROP;
+	else
+		ret = sch_bpf_settle(run, verdict);
+
+	/* The parents count this packet if, and only if, this returns success.
+	 * Whatever else the program has stored or dropped they do not know of.
+	 */
+	more = sch->q.qlen - qlen;
+	bytes = sch->qstats.backlog - backlog;
+	if (ret == NET_XMIT_SUCCESS) {
+		more--;
+		bytes -= len;
+	}
+	if (more || bytes)
+		qdisc_tree_reduce_backlog(sch, -more, -bytes);
+
+	/* A full queue that waits for its time is no trouble. */
+	if (ret == NET_XMIT_DROP && !qdisc_qlen(sch) && sch_bpf_trouble(q, ktime_get_ns()))
+		sch_bpf_set_stuck(sch);
+	return ret;
 }
 
 static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
@@ -81,53 +188,59 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 	unsigned int len = qdisc_pkt_len(skb);
 	u32 backlog = sch->qstats.backlog;
 	u32 qlen = sch->q.qlen;
-	struct sch_bpf_run run = {
-		.ctx.skb = skb,
-		.ctx.qdisc = sch,
-		.ctx.queue = q->queue,
-		.sch = sch,
-		.to_free = to_free,
-	};
+	struct sch_bpf_run run;
 	u32 verdict;
-	int ret;
+
+	if (unlikely(q->stuck))
+		return sch_bpf_fifo_enqueue(skb, sch, to_free);
+
+	run.ctx.skb = skb;
+	run.ctx.qdisc = sch;
+	run.ctx.classid = 0;
+	run.ctx.queue = q->queue;
+	run.sch = sch;
+	run.to_free = to_free;
+	run.given_away = false;
+	run.queued = false;
 
 	verdict = bpf_prog_run(q->enqueue, &run.ctx);
 	q->idle = 0;
 
-	qlen = sch->q.qlen - qlen;
-	backlog = sch->qstats.backlog - backlog;
-	if (likely(run.queued && qlen == 1 && backlog == len))
+	if (likely(run.queued && sch->q.qlen == qlen + 1 &&
+		   sch->qstats.backlog == backlog + len))
 		return NET_XMIT_SUCCESS;
-
-	if (run.queued)
-		ret = NET_XMIT_CN;
-	else if (run.given_away)
-		ret = NET_XMIT_DROP;
-	else
-		ret = sch_bpf_settle(&run, verdict);
-
-	/* The parents count this packet only on success. Whatever else the
-	 * program has stored or dropped is not known to them.
-	 */
-	qdisc_tree_reduce_backlog(sch, -(int)qlen, -(int)backlog);
-	return ret;
+	return sch_bpf_enqueue_slow(&run, verdict, qlen, backlog);
 }
 
-/* Nothing left although packets are stored: see to it that the program is asked
- * again.
- */
-static void sch_bpf_rearm(struct sch_bpf_data *q, const struct sch_bpf_run *run, u32 verdict)
-{
-	u64 now = ktime_get_ns(), when;
+/* ---- dequeue ---- */
 
-	if (verdict == SCH_BPF_THROTTLE && run->ctx.expire) {
+/* Nothing left although packets are there: see to it that the program is asked
+ * again. Returns a packet if it has been found stuck.
+ */
+static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_run *run, u32 verdict)
+{
+	struct sch_bpf_data *q = qdisc_priv(run->sch);
+	u64 now = ktime_get_ns(), when = run->ctx.expire;
+
+	if (verdict == SCH_BPF_THROTTLE && when) {
 		qdisc_qstats_overlimit(run->sch);
-		when = min(run->ctx.expire, now + SCH_BPF_HORIZON);
+		if (when > now && when - now <= SCH_BPF_HORIZON)
+			q->trouble = 0;
+		else if (sch_bpf_trouble(q, now))
+			goto stuck;
+		when = min(when, now + SCH_BPF_HORIZON);
 	} else {
+		if (sch_bpf_trouble(q, now))
+			goto stuck;
 		when = now + (SCH_BPF_RETRY << min(q->idle, SCH_BPF_RETRY_SHIFT_MAX));
 		q->idle++;
 	}
 	qdisc_watchdog_schedule_ns(&q->watchdog, when);
+	return NULL;
+
+stuck:
+	sch_bpf_set_stuck(run->sch);
+	return sch_bpf_fifo_dequeue(run->sch);
 }
 
 static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
@@ -138,8 +251,15 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	struct sch_bpf_run run;
 	u32 verdict;
 
-	/* Not qlen: that counts a packet that was peeked at, too. */
-	if (!q->stored)
+	/* Packets of a policy that got stuck leave before those of its successor. */
+	if (unlikely(!skb_queue_empty(&q->fifo)))
+		return sch_bpf_fifo_dequeue(sch);
+
+	if (unlikely(q->stuck))
+		return sch_bpf_class_dequeue_any(sch);
+
+	/* Not qlen alone: that counts a packet that was peeked at, too. */
+	if (!q->stored && (!q->classes.hashelems || !qlen))
 		return NULL;
 
 	run.ctx.skb = NULL;
@@ -152,35 +272,68 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	run.out = NULL;
 
 	verdict = bpf_prog_run(q->dequeue, &run.ctx);
+	if (verdict == SCH_BPF_PASS && !run.out)
+		run.out = sch_bpf_class_dequeue(sch, run.ctx.classid);
 
 	qlen -= sch->q.qlen;
 	backlog -= sch->qstats.backlog;
 	if (likely(run.out)) {
 		q->idle = 0;
+		q->trouble = 0;
 		qdisc_bstats_update(sch, run.out);
 		qlen--;
 		backlog -= qdisc_pkt_len(run.out);
-	} else if (q->stored) {
-		sch_bpf_rearm(q, &run, verdict);
 	}
+	/* What was dropped the parents count still. */
 	if (unlikely(qlen || backlog))
 		qdisc_tree_reduce_backlog(sch, qlen, backlog);
+
+	if (unlikely(!run.out)) {
+		/* A class that has nothing now knows when to ask again. */
+		if (q->stored || (qdisc_qlen(sch) && verdict != SCH_BPF_PASS))
+			run.out = sch_bpf_rearm(&run, verdict);
+		else if (qlen && sch_bpf_trouble(q, ktime_get_ns()))
+			sch_bpf_set_stuck(sch);	/* it drops whatever it gets */
+	}
 	return run.out;
+}
+
+/* Take all packets, those of classes excepted, for the caller to free. */
+static void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list)
+{
+	struct sk_buff *skb;
+
+	while ((skb = __skb_dequeue(&q->fifo)))
+		__skb_queue_tail(list, skb);
+	while ((skb = bpf_rbtree_drain(&q->owner)))
+		__skb_queue_tail(list, skb);
+	q->stored = 0;
+}
+
+static void sch_bpf_free_list(struct sk_buff_head *list)
+{
+	struct sk_buff *skb;
+
+	while ((skb = __skb_dequeue(list)))
+		rtnl_kfree_skbs(skb, skb);
 }
 
 static void sch_bpf_reset(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sk_buff *skb;
+	struct sk_buff_head list;
 
-	if (q->watchdog.qdisc)
-		qdisc_watchdog_cancel(&q->watchdog);
-	if (q->owner.maps.next) {
-		while ((skb = bpf_rbtree_drain(&q->owner)))
-			rtnl_kfree_skbs(skb, skb);
-	}
-	q->stored = 0;
+	/* Not initialised if another kind's init failed before ours. */
+	if (q->watchdog.qdisc != sch)
+		return;
+	qdisc_watchdog_cancel(&q->watchdog);
+	__skb_queue_head_init(&list);
+	sch_bpf_purge(q, &list);
+	sch_bpf_free_list(&list);
+	sch_bpf_class_reset(sch);
 	q->idle = 0;
+	q->trouble = 0;
+	q->stuck = false;
 }
 
 /* ---- netlink ---- */
@@ -194,6 +347,7 @@ static const struct nla_policy sch_bpf_policy[TCA_SCH_BPF_MAX + 1] = {
 	[TCA_SCH_BPF_OBJECT]	= { .type = NLA_NUL_STRING, .len = SCH_BPF_OBJECT_LEN - 1 },
 	[TCA_SCH_BPF_ENQUEUE]	= NLA_POLICY_NESTED(sch_bpf_prog_policy),
 	[TCA_SCH_BPF_DEQUEUE]	= NLA_POLICY_NESTED(sch_bpf_prog_policy),
+	[TCA_SCH_BPF_FLAGS]	= NLA_POLICY_MASK(NLA_U32, SCH_BPF_FLUSH),
 };
 
 /* tc does not set NLA_F_NESTED; apart from that nothing is forgiven. */
@@ -230,61 +384,208 @@ static struct bpf_prog *sch_bpf_get_prog(struct nlattr *opt, u32 type,
 	return prog;
 }
 
-static int sch_bpf_parse(struct nlattr *tb[TCA_SCH_BPF_MAX + 1], struct nlattr *opt,
-			 struct netlink_ext_ack *extack)
+/* What a netlink message asks for. Programs that are not installed are put. */
+struct sch_bpf_config {
+	struct bpf_prog *enqueue;
+	struct bpf_prog *dequeue;
+	struct nlattr *object;
+	u32 limit;			/* 0: not given */
+	u32 flags;
+};
+
+static void sch_bpf_config_put(const struct sch_bpf_config *cfg)
 {
-	if (!opt) {
-		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
+	if (cfg->enqueue)
+		bpf_prog_put(cfg->enqueue);
+	if (cfg->dequeue)
+		bpf_prog_put(cfg->dequeue);
+}
+
+static int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
+				struct netlink_ext_ack *extack)
+{
+	struct nlattr *tb[TCA_SCH_BPF_MAX + 1];
+	struct bpf_prog *prog;
+	int err;
+
+	memset(cfg, 0, sizeof(*cfg));
+	err = __nla_parse(tb, TCA_SCH_BPF_MAX, nla_data(opt), nla_len(opt),
+			  sch_bpf_policy, SCH_BPF_VALIDATE, extack);
+	if (err)
+		return err;
+	if (!tb[TCA_SCH_BPF_ENQUEUE] != !tb[TCA_SCH_BPF_DEQUEUE]) {
+		NL_SET_ERR_MSG(extack, "An enqueue and a dequeue program are given together");
 		return -EINVAL;
 	}
-	return __nla_parse(tb, TCA_SCH_BPF_MAX, nla_data(opt), nla_len(opt),
-			   sch_bpf_policy, SCH_BPF_VALIDATE, extack);
+	cfg->limit = nla_get_u32_default(tb[TCA_SCH_BPF_LIMIT], 0);
+	cfg->flags = nla_get_u32_default(tb[TCA_SCH_BPF_FLAGS], 0);
+	cfg->object = tb[TCA_SCH_BPF_OBJECT];
+	if (!tb[TCA_SCH_BPF_ENQUEUE])
+		return 0;
+
+	prog = sch_bpf_get_prog(tb[TCA_SCH_BPF_ENQUEUE], BPF_QDISC_ENQUEUE, extack);
+	if (IS_ERR(prog))
+		return PTR_ERR(prog);
+	cfg->enqueue = prog;
+	prog = sch_bpf_get_prog(tb[TCA_SCH_BPF_DEQUEUE], BPF_QDISC_DEQUEUE, extack);
+	if (IS_ERR(prog)) {
+		sch_bpf_config_put(cfg);
+		return PTR_ERR(prog);
+	}
+	cfg->dequeue = prog;
+	return 0;
+}
+
+/* Put @cfg in force and leave in it what was in force before. */
+static void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	if (cfg->limit)
+		WRITE_ONCE(sch->limit, cfg->limit);
+	if (!cfg->enqueue)
+		return;
+	swap(q->enqueue, cfg->enqueue);
+	swap(q->dequeue, cfg->dequeue);
+	q->object[0] = '\0';
+	if (cfg->object)
+		nla_strscpy(q->object, cfg->object, sizeof(q->object));
+	q->stuck = false;
+	q->idle = 0;
+	q->trouble = 0;
 }
 
 static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 			struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct nlattr *tb[TCA_SCH_BPF_MAX + 1];
-	struct bpf_prog *prog;
+	struct sch_bpf_config cfg;
 	int err;
 
-	q->queue = sch->dev_queue - netdev_get_tx_queue(qdisc_dev(sch), 0);
 	/* destroy runs after any failure */
 	qdisc_watchdog_init(&q->watchdog, sch);
 	bpf_rbtree_owner_init(&q->owner);
+	__skb_queue_head_init(&q->fifo);
+	q->queue = sch->dev_queue - netdev_get_tx_queue(qdisc_dev(sch), 0);
+	sch->limit = SCH_BPF_LIMIT;
+	sch->flags |= TCQ_F_DEQUEUE_DROPS;
 
-	err = sch_bpf_parse(tb, opt, extack);
-	if (err)
-		return err;
-	if (!tb[TCA_SCH_BPF_ENQUEUE] || !tb[TCA_SCH_BPF_DEQUEUE]) {
+	if (!opt) {
 		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
 		return -EINVAL;
 	}
-
-	prog = sch_bpf_get_prog(tb[TCA_SCH_BPF_ENQUEUE], BPF_QDISC_ENQUEUE, extack);
-	if (IS_ERR(prog))
-		return PTR_ERR(prog);
-	q->enqueue = prog;
-	prog = sch_bpf_get_prog(tb[TCA_SCH_BPF_DEQUEUE], BPF_QDISC_DEQUEUE, extack);
-	if (IS_ERR(prog))
-		return PTR_ERR(prog);
-	q->dequeue = prog;
-
-	sch->limit = nla_get_u32_default(tb[TCA_SCH_BPF_LIMIT], SCH_BPF_LIMIT);
-	if (tb[TCA_SCH_BPF_OBJECT])
-		nla_strscpy(q->object, tb[TCA_SCH_BPF_OBJECT], sizeof(q->object));
-	sch->flags |= TCQ_F_DEQUEUE_DROPS;
+	err = sch_bpf_class_init(sch, opt, extack);
+	if (err)
+		return err;
+	err = sch_bpf_config_parse(&cfg, opt, extack);
+	if (err)
+		return err;
+	if (!cfg.enqueue) {
+		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
+		return -EINVAL;
+	}
+	sch_bpf_config_swap(sch, &cfg);
 	return 0;
+}
+
+/* ---- change ---- */
+
+/* Is @map an inner map of @outer now? */
+static bool sch_bpf_map_inside(struct bpf_map *outer, const struct bpf_map *map)
+{
+	u8 keys[2][64] __aligned(8);
+	void *key = NULL, *next = keys[0];
+	struct bpf_map **inner;
+
+	if (outer->map_type != BPF_MAP_TYPE_ARRAY_OF_MAPS &&
+	    outer->map_type != BPF_MAP_TYPE_HASH_OF_MAPS)
+		return false;
+	/* Keys of that length are not worth more stack. */
+	if (outer->key_size > sizeof(keys[0]))
+		return false;
+
+	while (!outer->ops->map_get_next_key(outer, key, next)) {
+		inner = outer->ops->map_lookup_elem(outer, next);
+		if (inner == (void *)map)
+			return true;
+		key = next;
+		next = key == keys[0] ? keys[1] : keys[0];
+	}
+	return false;
+}
+
+static bool sch_bpf_unreachable(struct bpf_map *map, void *arg)
+{
+	const struct bpf_prog_aux *aux = ((struct bpf_prog *)arg)->aux;
+	u32 i;
+
+	for (i = 0; i < aux->used_map_cnt; i++)
+		if (aux->used_maps[i] == map || sch_bpf_map_inside(aux->used_maps[i], map))
+			return false;
+	return true;
+}
+
+static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
+			  struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_config cfg;
+	struct sk_buff_head list;
+	struct bpf_map *lost = NULL;
+	u32 qlen, backlog;
+	int err;
+
+	if (!opt)
+		return 0;
+	err = sch_bpf_config_parse(&cfg, opt, extack);
+	if (err)
+		return err;
+
+	__skb_queue_head_init(&list);
+	sch_tree_lock(sch);
+	if (cfg.flags & SCH_BPF_FLUSH) {
+		struct sk_buff *skb;
+
+		sch_bpf_purge(q, &list);
+		qlen = list.qlen;
+		backlog = 0;
+		skb_queue_walk(&list, skb)
+			backlog += qdisc_pkt_len(skb);
+		WRITE_ONCE(sch->q.qlen, sch->q.qlen - qlen);
+		qstats_backlog_sub(sch, backlog);
+		__qdisc_qstats_drop(sch, qlen);
+		qdisc_tree_reduce_backlog(sch, qlen, backlog);
+	} else if (cfg.dequeue) {
+		rcu_read_lock();
+		lost = bpf_rbtree_owner_find(&q->owner, sch_bpf_unreachable, cfg.dequeue);
+		if (lost) {
+			NL_SET_ERR_MSG_FMT(extack,
+					   "Map '%s' holds packets out of the new programs' reach",
+					   lost->name);
+			err = -EBUSY;
+		}
+		rcu_read_unlock();
+	}
+	if (!err)
+		sch_bpf_config_swap(sch, &cfg);
+	sch_tree_unlock(sch);
+
+	sch_bpf_free_list(&list);
+	sch_bpf_config_put(&cfg);
+	if (!err && qdisc_qlen_lockless(sch))
+		qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns());
+	return err;
 }
 
 static void sch_bpf_destroy(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
+	if (q->watchdog.qdisc != sch)
+		return;
 	sch_bpf_reset(sch);
-	if (q->owner.maps.next)
-		bpf_rbtree_disown(&q->owner);
+	bpf_rbtree_disown(&q->owner);
+	sch_bpf_class_destroy(sch);
 	if (q->enqueue)
 		bpf_prog_put(q->enqueue);
 	if (q->dequeue)
@@ -322,8 +623,23 @@ static int sch_bpf_dump(struct Qdisc *sch, struct sk_buff *skb)
 	return nla_nest_end(skb, opts);
 }
 
+static int sch_bpf_dump_stats(struct Qdisc *sch, struct gnet_dump *d)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct tc_sch_bpf_xstats xstats;
+
+	sch_tree_lock(sch);
+	xstats = q->xstats;
+	xstats.stored = q->stored;
+	xstats.fifo = q->fifo.qlen;
+	xstats.is_stuck = q->stuck;
+	sch_tree_unlock(sch);
+	return gnet_stats_copy_app(d, &xstats, sizeof(xstats));
+}
+
 static struct Qdisc_ops sch_bpf_qdisc_ops __read_mostly = {
 	.id		= "bpf",
+	.cl_ops		= &sch_bpf_class_ops,
 	.priv_size	= sizeof(struct sch_bpf_data),
 	.enqueue	= sch_bpf_enqueue,
 	.dequeue	= sch_bpf_dequeue,
@@ -331,7 +647,9 @@ static struct Qdisc_ops sch_bpf_qdisc_ops __read_mostly = {
 	.init		= sch_bpf_init,
 	.reset		= sch_bpf_reset,
 	.destroy	= sch_bpf_destroy,
+	.change		= sch_bpf_change,
 	.dump		= sch_bpf_dump,
+	.dump_stats	= sch_bpf_dump_stats,
 	.owner		= THIS_MODULE,
 };
 

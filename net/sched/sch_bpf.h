@@ -1,20 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Between the qdisc (sch_bpf.c) and its program type (sch_bpf_prog.c). */
+/* Between the parts of the qdisc "bpf": the qdisc (sch_bpf.c), its classes and
+ * filters (sch_bpf_class.c) and its program type (sch_bpf_prog.c).
+ */
 #ifndef _SCH_BPF_H
 #define _SCH_BPF_H
 
 #include <linux/bpf_rbtree.h>
 #include <net/pkt_sched.h>
 #include <net/sch_bpf.h>
+#include <net/sch_generic.h>
 
 struct sch_bpf_data {
-	struct bpf_prog *enqueue;
+	struct bpf_prog *enqueue;	/* both are changed under the tree lock */
 	struct bpf_prog *dequeue;
 	struct bpf_rbtree_owner owner;
 	u32 stored;			/* packets in the maps; qlen has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
 	u32 queue;			/* tx queue of the device */
+	bool stuck;			/* the kernel serves fifo instead of the policy */
+	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
+	u64 trouble;			/* since when, ns; 0: a packet has left since */
+	u64 trouble_last;
 	struct qdisc_watchdog watchdog;
+
+	struct tcf_proto __rcu *filter_list;
+	struct tcf_block *block;
+	struct Qdisc_class_hash classes;
+
+	struct tc_sch_bpf_xstats xstats;
 	char object[SCH_BPF_OBJECT_LEN];
 };
 
@@ -37,5 +50,14 @@ static inline struct sch_bpf_run *sch_bpf_run(struct sch_bpf_ctx *ctx)
 
 void sch_bpf_drop(struct sch_bpf_run *run, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason);
+
+extern const struct Qdisc_class_ops sch_bpf_class_ops;
+
+int sch_bpf_class_enqueue(struct sch_bpf_run *run);
+struct sk_buff *sch_bpf_class_dequeue(struct Qdisc *sch, u32 classid);
+struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch);
+int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack);
+void sch_bpf_class_reset(struct Qdisc *sch);
+void sch_bpf_class_destroy(struct Qdisc *sch);
 
 #endif /* _SCH_BPF_H */

@@ -15,6 +15,7 @@
 #include <linux/filter.h>
 #include <linux/skbuff.h>
 #include <linux/timekeeping.h>
+#include <net/inet_ecn.h>
 #include "sch_bpf.h"
 
 /* ---- what programs call ---- */
@@ -193,6 +194,81 @@ __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_m
 }
 
 /**
+ * bpf_qdisc_pop_key() - take and deliver the oldest packet of one key
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the key, as long as the map's keys
+ *
+ * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
+ * Return: SCH_BPF_DEQUEUED; SCH_BPF_EMPTY if this qdisc keeps no packet under the
+ * key.
+ */
+__bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map,
+				  const void *key__mapkey)
+{
+	struct sch_bpf_run *run = sch_bpf_run(ctx);
+	struct sch_bpf_data *q = qdisc_priv(run->sch);
+
+	if (unlikely(run->out))
+		return SCH_BPF_DEQUEUED;
+
+	run->out = bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey);
+	if (!run->out)
+		return SCH_BPF_EMPTY;
+	sch_bpf_count_taken(run->sch, run->out);
+	return SCH_BPF_DEQUEUED;
+}
+
+/**
+ * bpf_qdisc_clone() - make another packet of the same bytes
+ * @ctx: context of the program
+ * @skb: the packet
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: a packet that the program owns, or NULL without memory.
+ */
+__bpf_kfunc struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return skb_clone(skb, GFP_ATOMIC);
+}
+
+/**
+ * bpf_qdisc_ecn_mark() - mark a packet: congestion experienced
+ * @ctx: context of the program
+ * @skb: the packet; of a GSO packet every segment will be marked
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: true if the packet carries the mark now, false if its transport does
+ * not take part in ECN and it should be dropped instead.
+ */
+__bpf_kfunc bool bpf_qdisc_ecn_mark(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return INET_ECN_set_ce(skb);
+}
+
+/**
+ * bpf_qdisc_set_queue() - choose the tx queue of a packet
+ * @ctx: context of the program
+ * @skb: the packet
+ * @queue: index of a tx queue of the device
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: 0; -EINVAL if the device has no such queue; -EOPNOTSUPP if the qdisc
+ * belongs to one tx queue.
+ */
+__bpf_kfunc int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb, u32 queue)
+{
+	struct Qdisc *sch = sch_bpf_run(ctx)->sch;
+
+	if (sch->flags & TCQ_F_ONETXQUEUE)
+		return -EOPNOTSUPP;
+	if (queue >= READ_ONCE(qdisc_dev(sch)->real_num_tx_queues))
+		return -EINVAL;
+	skb_set_queue_mapping(skb, queue);
+	return 0;
+}
+
+/**
  * bpf_qdisc_departure() - when a packet asks to leave
  * @ctx: context of the program
  * @skb: the packet
@@ -230,7 +306,12 @@ BTF_ID_FLAGS(func, bpf_qdisc_take, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_deliver_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_pop)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_until)
+BTF_ID_FLAGS(func, bpf_qdisc_pop_key)
+BTF_ID_FLAGS(func, bpf_qdisc_clone, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_qdisc_ecn_mark)
+BTF_ID_FLAGS(func, bpf_qdisc_set_queue)
 BTF_ID_FLAGS(func, bpf_qdisc_departure)
+BTF_ID_FLAGS(func, bpf_skb_tc_classify)
 BTF_ID_FLAGS(func, bpf_skb_get_hash)
 BTF_ID_FLAGS(func, bpf_dynptr_from_skb)
 BTF_KFUNCS_END(sch_bpf_kfunc_ids)
@@ -244,6 +325,7 @@ static const struct bpf_retval_range sch_bpf_kfunc_ranges[] = {
 	{ SCH_BPF_DEQUEUED, SCH_BPF_DEQUEUED },
 	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
 	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
+	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
 };
 
 BTF_ID_LIST(sch_bpf_verdict_kfuncs)
@@ -253,7 +335,10 @@ BTF_ID(func, bpf_qdisc_drop_skb)
 BTF_ID(func, bpf_qdisc_deliver_skb)
 BTF_ID(func, bpf_qdisc_pop)
 BTF_ID(func, bpf_qdisc_pop_until)
+BTF_ID(func, bpf_qdisc_pop_key)
 #define SCH_BPF_FIRST_DEQUEUE_KFUNC 2
+
+BTF_ID_LIST_SINGLE(sch_bpf_classify_id, func, bpf_skb_tc_classify)
 
 static int sch_bpf_verdict_kfunc(u32 kfunc_id)
 {
@@ -279,6 +364,9 @@ static int sch_bpf_kfunc_filter(const struct bpf_prog *prog, u32 kfunc_id)
 {
 	if (prog->expected_attach_type == BPF_QDISC_ENQUEUE &&
 	    sch_bpf_verdict_kfunc(kfunc_id) >= SCH_BPF_FIRST_DEQUEUE_KFUNC)
+		return -EACCES;
+	if (prog->expected_attach_type == BPF_QDISC_DEQUEUE &&
+	    kfunc_id == sch_bpf_classify_id[0])
 		return -EACCES;
 	return 0;
 }
@@ -402,8 +490,6 @@ const struct bpf_prog_ops qdisc_prog_ops = {
 
 static int __init sch_bpf_prog_init(void)
 {
-	BUILD_BUG_ON(ARRAY_SIZE(sch_bpf_kfunc_ranges) != 5);
-
 	return register_btf_kfunc_id_set(BPF_PROG_TYPE_QDISC, &sch_bpf_kfunc_set);
 }
 late_initcall(sch_bpf_prog_init);

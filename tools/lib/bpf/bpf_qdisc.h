@@ -39,7 +39,7 @@ static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, co
  * bpf_qdisc_drop() - drop a packet and count it
  * @ctx: context of the program
  * @skb: an owned packet; it is given away
- * @reason: enum skb_drop_reason, shown by the tracepoint skb:kfree_skb; 0 for
+ * @reason: enum qdisc_drop_reason, shown by the tracepoint skb:kfree_skb; 0 for
  *          the qdisc's ordinary one
  *
  * Returns SCH_BPF_DROPPED.
@@ -92,6 +92,68 @@ extern int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map) __ksym;
  * ctx->expire set to the first key, if that is higher than @key; or SCH_BPF_EMPTY.
  */
 extern int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
+
+/**
+ * bpf_qdisc_pop_key() - take and deliver the oldest packet of one key
+ * @ctx: context of the program
+ * @map: where from
+ * @key: under which key
+ *
+ * In dequeue programs. Returns SCH_BPF_DEQUEUED, or SCH_BPF_EMPTY if there is none.
+ */
+extern int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
+
+/**
+ * bpf_qdisc_clone() - make another packet of the same bytes
+ * @ctx: context of the program
+ * @skb: the packet
+ *
+ * Returns a packet that the program owns, or NULL without memory.
+ */
+extern struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
+
+/**
+ * bpf_qdisc_ecn_mark() - mark a packet: congestion experienced
+ * @ctx: context of the program
+ * @skb: the packet; of a GSO packet every segment will be marked
+ *
+ * Returns true if the packet carries the mark now, false if its transport takes
+ * no part in ECN: drop it instead.
+ */
+extern bool bpf_qdisc_ecn_mark(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
+
+/**
+ * bpf_qdisc_set_queue() - choose the tx queue of a packet
+ * @ctx: context of the program
+ * @skb: the packet
+ * @queue: index of a tx queue of the device
+ *
+ * Returns 0, -EINVAL if there is no such queue, or -EOPNOTSUPP if the qdisc
+ * belongs to one tx queue.
+ */
+extern int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 queue) __ksym;
+
+/**
+ * bpf_skb_tc_classify() - run the TC filters of a qdisc on a packet
+ * @ctx: context of the program; ctx->classid is set if a filter matches
+ * @skb: the packet, which stays the program's
+ * @ifindex: device of the qdisc whose filters to run; 0 for the own one
+ * @handle: handle of that qdisc, or ffff:fff2 and ffff:fff3 for the directions of
+ *          clsact; 0 for the own one
+ *
+ * In enqueue programs. The filters of the own qdisc see the packet, those of
+ * others a clone; redirects to a device are refused. Returns TC_ACT_UNSPEC (-1)
+ * if no filter matches, a TC_ACT_* verdict, for the program to act on, or another
+ * negative number: no such device, no such qdisc.
+ */
+extern int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int ifindex,
+			       __u32 handle) __ksym;
+
+/**
+ * bpf_skb_get_hash() - the flow hash of a packet
+ * @skb: the packet
+ */
+extern __u32 bpf_skb_get_hash(struct sk_buff *skb) __ksym;
 
 /**
  * bpf_qdisc_departure() - when a packet asks to leave

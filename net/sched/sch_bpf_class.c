@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Classes and filters of the qdisc "bpf"
+ *
+ * A class is a child qdisc with a handle. The program passes packets to it and
+ * takes them from it with the verdict SCH_BPF_PASS and ctx->classid; classes mean
+ * nothing else to the kernel. The filters on the qdisc itself are run only when a
+ * program asks for it.
+ */
+#include <linux/rtnetlink.h>
+#include <linux/slab.h>
+#include <net/pkt_cls.h>
+#include "sch_bpf.h"
+
+struct sch_bpf_class {
+	struct Qdisc_class_common common;
+	struct gnet_stats_basic_sync bstats;
+	struct net_rate_estimator __rcu *rate_est;
+	struct Qdisc *qdisc;
+};
+
+static struct sch_bpf_class *sch_bpf_class_find(struct Qdisc *sch, u32 classid)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct Qdisc_class_common *clc;
+
+	clc = qdisc_class_find(&q->classes, classid);
+	return clc ? container_of(clc, struct sch_bpf_class, common) : NULL;
+}
+
+/**
+ * sch_bpf_class_enqueue() - pass the packet of an enqueue program to a class
+ * @run: the run, with ctx.classid
+ *
+ * A packet for a class that does not exist is dropped and counted.
+ *
+ * Context: under the qdisc's root lock, bottom halves off.
+ * Return: what the child's enqueue returns; NET_XMIT_DROP without a class.
+ */
+int sch_bpf_class_enqueue(struct sch_bpf_run *run)
+{
+	struct sch_bpf_class *cl = sch_bpf_class_find(run->sch, run->ctx.classid);
+	unsigned int len = qdisc_pkt_len(run->ctx.skb);
+	int ret;
+
+	if (!cl) {
+		sch_bpf_drop(run, run->ctx.skb, QDISC_DROP_GENERIC);
+		return NET_XMIT_DROP;
+	}
+
+	run->given_away = true;
+	ret = qdisc_enqueue(run->ctx.skb, cl->qdisc, run->to_free);
+	if (ret == NET_XMIT_SUCCESS) {
+		qdisc_qlen_inc(run->sch);
+		qstats_backlog_add(run->sch, len);
+	} else if (net_xmit_drop_count(ret)) {
+		qdisc_qstats_drop(run->sch);
+	}
+	return ret;
+}
+
+/**
+ * sch_bpf_class_dequeue() - take a packet from a class
+ * @sch: the qdisc
+ * @classid: handle of the class
+ *
+ * Context: under the qdisc's root lock, bottom halves off.
+ * Return: a packet, that is no longer counted in @sch; NULL if the class has none
+ * now, or does not exist.
+ */
+struct sk_buff *sch_bpf_class_dequeue(struct Qdisc *sch, u32 classid)
+{
+	struct sch_bpf_class *cl = sch_bpf_class_find(sch, classid);
+	struct sk_buff *skb;
+
+	if (!cl)
+		return NULL;
+	skb = qdisc_dequeue_peeked(cl->qdisc);
+	if (skb) {
+		bstats_update(&cl->bstats, skb);
+		qdisc_qlen_dec(sch);
+		qdisc_qstats_backlog_dec(sch, skb);
+	}
+	return skb;
+}
+
+/**
+ * sch_bpf_class_dequeue_any() - take a packet from any class
+ * @sch: a qdisc whose policy is stuck
+ *
+ * Context: under the qdisc's root lock, bottom halves off.
+ * Return: as sch_bpf_class_dequeue().
+ */
+struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_class *cl;
+	struct sk_buff *skb;
+	unsigned int i;
+
+	for (i = 0; i < q->classes.hashsize; i++) {
+		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode) {
+			skb = sch_bpf_class_dequeue(sch, cl->common.classid);
+			if (skb) {
+				qdisc_bstats_update(sch, skb);
+				return skb;
+			}
+		}
+	}
+	return NULL;
+}
+
+static struct Qdisc *sch_bpf_class_default(struct Qdisc *sch, u32 classid)
+{
+	struct Qdisc *child = qdisc_create_dflt(sch->dev_queue, &pfifo_qdisc_ops,
+						classid, NULL);
+
+	if (!child)
+		return &noop_qdisc;
+	qdisc_hash_add(child, true);
+	return child;
+}
+
+static int sch_bpf_class_add(struct Qdisc *sch, u32 classid, struct nlattr *est,
+			     unsigned long *arg, struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_class *cl;
+	int err;
+
+	if (!TC_H_MIN(classid) || TC_H_MAJ(classid) != sch->handle) {
+		NL_SET_ERR_MSG(extack, "A class of this qdisc has its major number and a minor one");
+		return -EINVAL;
+	}
+	cl = kzalloc_obj(*cl);
+	if (!cl)
+		return -ENOMEM;
+
+	gnet_stats_basic_sync_init(&cl->bstats);
+	cl->common.classid = classid;
+	if (est) {
+		err = gen_new_estimator(&cl->bstats, NULL, &cl->rate_est, NULL, true, est);
+		if (err) {
+			NL_SET_ERR_MSG(extack, "Cannot set up the rate estimator");
+			kfree(cl);
+			return err;
+		}
+	}
+	cl->qdisc = sch_bpf_class_default(sch, classid);
+
+	sch_tree_lock(sch);
+	qdisc_class_hash_insert(&q->classes, &cl->common);
+	sch_tree_unlock(sch);
+	qdisc_class_hash_grow(sch, &q->classes);
+	*arg = (unsigned long)cl;
+	return 0;
+}
+
+static int sch_bpf_class_change(struct Qdisc *sch, u32 classid, u32 parentid,
+				struct nlattr **tca, unsigned long *arg,
+				struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_class *cl = (struct sch_bpf_class *)*arg;
+
+	if (tca[TCA_OPTIONS] && nla_len(tca[TCA_OPTIONS])) {
+		NL_SET_ERR_MSG_ATTR(extack, tca[TCA_OPTIONS], "A class of the bpf qdisc has no options");
+		return -EINVAL;
+	}
+	if (!cl)
+		return sch_bpf_class_add(sch, classid, tca[TCA_RATE], arg, extack);
+	if (!tca[TCA_RATE])
+		return 0;
+	return gen_replace_estimator(&cl->bstats, NULL, &cl->rate_est, NULL, true,
+				     tca[TCA_RATE]);
+}
+
+static void sch_bpf_class_free(struct sch_bpf_class *cl)
+{
+	gen_kill_estimator(&cl->rate_est);
+	qdisc_put(cl->qdisc);
+	kfree(cl);
+}
+
+static int sch_bpf_class_delete(struct Qdisc *sch, unsigned long arg,
+				struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_class *cl = (struct sch_bpf_class *)arg;
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	if (qdisc_class_in_use(&cl->common)) {
+		NL_SET_ERR_MSG(extack, "A filter refers to the class");
+		return -EBUSY;
+	}
+
+	sch_tree_lock(sch);
+	qdisc_purge_queue(cl->qdisc);
+	qdisc_class_hash_remove(&q->classes, &cl->common);
+	sch_tree_unlock(sch);
+	sch_bpf_class_free(cl);
+	return 0;
+}
+
+static unsigned long sch_bpf_class_search(struct Qdisc *sch, u32 classid)
+{
+	return (unsigned long)sch_bpf_class_find(sch, classid);
+}
+
+static struct tcf_block *sch_bpf_tcf_block(struct Qdisc *sch, unsigned long arg,
+					   struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	if (arg) {
+		NL_SET_ERR_MSG(extack, "Filters are on the qdisc, not on its classes");
+		return NULL;
+	}
+	return q->block;
+}
+
+static unsigned long sch_bpf_class_bind(struct Qdisc *sch, unsigned long parent, u32 classid)
+{
+	struct sch_bpf_class *cl = sch_bpf_class_find(sch, classid);
+
+	if (cl)
+		qdisc_class_get(&cl->common);
+	return (unsigned long)cl;
+}
+
+static void sch_bpf_class_unbind(struct Qdisc *sch, unsigned long arg)
+{
+	struct sch_bpf_class *cl = (struct sch_bpf_class *)arg;
+
+	qdisc_class_put(&cl->common);
+}
+
+static int sch_bpf_class_graft(struct Qdisc *sch, unsigned long arg, struct Qdisc *new,
+			       struct Qdisc **old, struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_class *cl = (struct sch_bpf_class *)arg;
+
+	if (!new)
+		new = sch_bpf_class_default(sch, cl->common.classid);
+	*old = qdisc_replace(sch, new, &cl->qdisc);
+	return 0;
+}
+
+static struct Qdisc *sch_bpf_class_leaf(struct Qdisc *sch, unsigned long arg)
+{
+	return ((struct sch_bpf_class *)arg)->qdisc;
+}
+
+/* Nothing to do: there is no list of classes that have packets. */
+static void sch_bpf_class_qlen_notify(struct Qdisc *sch, unsigned long arg)
+{
+}
+
+static int sch_bpf_class_dump(struct Qdisc *sch, unsigned long arg,
+			      struct sk_buff *skb, struct tcmsg *tcm)
+{
+	struct sch_bpf_class *cl = (struct sch_bpf_class *)arg;
+
+	tcm->tcm_parent = TC_H_ROOT;
+	tcm->tcm_handle = cl->common.classid;
+	tcm->tcm_info = cl->qdisc->handle;
+	return 0;
+}
+
+static int sch_bpf_class_dump_stats(struct Qdisc *sch, unsigned long arg, struct gnet_dump *d)
+{
+	struct sch_bpf_class *cl = (struct sch_bpf_class *)arg;
+
+	if (gnet_stats_copy_basic(d, NULL, &cl->bstats, true) < 0 ||
+	    gnet_stats_copy_rate_est(d, &cl->rate_est) < 0 ||
+	    qdisc_qstats_copy(d, cl->qdisc) < 0)
+		return -1;
+	return 0;
+}
+
+static void sch_bpf_class_walk(struct Qdisc *sch, struct qdisc_walker *arg)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_class *cl;
+	unsigned int i;
+
+	if (arg->stop)
+		return;
+	for (i = 0; i < q->classes.hashsize; i++)
+		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode)
+			if (!tc_qdisc_stats_dump(sch, (unsigned long)cl, arg))
+				return;
+}
+
+/**
+ * sch_bpf_class_init() - set up filters and classes
+ * @sch: the qdisc
+ * @opt: its netlink options
+ * @extack: for the reason of a failure
+ *
+ * sch_bpf_class_destroy() is called for the qdisc also after a failure.
+ *
+ * Context: process, under RTNL.
+ * Return: 0 or a negative errno.
+ */
+int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	int err;
+
+	err = tcf_block_get(&q->block, &q->filter_list, sch, extack);
+	if (err)
+		return err;
+	return qdisc_class_hash_init(&q->classes);
+}
+
+/**
+ * sch_bpf_class_reset() - drop the packets of all classes
+ * @sch: the qdisc
+ *
+ * Context: as a qdisc's reset.
+ */
+void sch_bpf_class_reset(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_class *cl;
+	unsigned int i;
+
+	for (i = 0; i < q->classes.hashsize; i++)
+		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode)
+			qdisc_reset(cl->qdisc);
+}
+
+/**
+ * sch_bpf_class_destroy() - remove filters and classes
+ * @sch: the qdisc, also one whose init has failed
+ *
+ * Context: process, under RTNL.
+ */
+void sch_bpf_class_destroy(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_class *cl;
+	struct hlist_node *next;
+	unsigned int i;
+
+	tcf_block_put(q->block);
+	for (i = 0; i < q->classes.hashsize; i++) {
+		hlist_for_each_entry_safe(cl, next, &q->classes.hash[i], common.hnode) {
+			qdisc_class_hash_remove(&q->classes, &cl->common);
+			sch_bpf_class_free(cl);
+		}
+	}
+	qdisc_class_hash_destroy(&q->classes);
+}
+
+const struct Qdisc_class_ops sch_bpf_class_ops = {
+	.find		= sch_bpf_class_search,
+	.change		= sch_bpf_class_change,
+	.delete		= sch_bpf_class_delete,
+	.tcf_block	= sch_bpf_tcf_block,
+	.bind_tcf	= sch_bpf_class_bind,
+	.unbind_tcf	= sch_bpf_class_unbind,
+	.graft		= sch_bpf_class_graft,
+	.leaf		= sch_bpf_class_leaf,
+	.qlen_notify	= sch_bpf_class_qlen_notify,
+	.dump		= sch_bpf_class_dump,
+	.dump_stats	= sch_bpf_class_dump_stats,
+	.walk		= sch_bpf_class_walk,
+};

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+/* bpf_skb_tc_classify(): run TC filters that exist already
+ *
+ * The filters of the qdisc's own block see the packet itself, as those of any
+ * classful qdisc do; what they edit stays edited. The filters of any other qdisc
+ * of the network namespace see a clone, so that nothing they do can hurt.
+ *
+ * Both run under the root lock of this qdisc. To send a packet to another device
+ * from here could need this very lock again (a VLAN of the same device), so
+ * act_mirred is told that it is nested as deep as it may be: it refuses.
+ */
+#include <linux/bpf.h>
+#include <linux/btf.h>
+#include <linux/bpf_mprog.h>
+#include <linux/netdevice.h>
+#include <linux/skbuff.h>
+#include <net/ip.h>
+#include <net/ipv6.h>
+#include <net/pkt_cls.h>
+#include <net/tcx.h>
+#include "sch_bpf.h"
+
+static struct netdev_xmit *sch_bpf_xmit_state(void)
+{
+#ifdef CONFIG_PREEMPT_RT
+	return &current->net_xmit;
+#else
+	return this_cpu_ptr(&softnet_data.xmit);
+#endif
+}
+
+static int sch_bpf_run_filters(struct sk_buff *skb, const struct tcf_proto *tp,
+			       struct tcf_result *res)
+{
+	struct netdev_xmit *xmit = sch_bpf_xmit_state();
+	u8 nest = xmit->sched_mirred_nest;
+	int act;
+
+	xmit->sched_mirred_nest = MIRRED_NEST_LIMIT;
+	act = tcf_classify_qdisc(skb, tp, res, false);
+	xmit->sched_mirred_nest = nest;
+	return act;
+}
+
+/* act_ct keeps fragments for reassembly. The program owns the packet, so it must
+ * not be taken from under it.
+ */
+static bool sch_bpf_is_fragment(const struct sk_buff *skb)
+{
+	__be16 frag_off = 0;
+	u8 nexthdr;
+
+	switch (skb_protocol(skb, true)) {
+	case htons(ETH_P_IP):
+		return ip_is_fragment(ip_hdr(skb));
+	case htons(ETH_P_IPV6):
+		nexthdr = ipv6_hdr(skb)->nexthdr;
+		ipv6_skip_exthdr(skb, skb_network_offset(skb) + sizeof(struct ipv6hdr),
+				 &nexthdr, &frag_off);
+		return frag_off;
+	default:
+		return false;
+	}
+}
+
+static int sch_bpf_run_on_clone(struct sk_buff *skb, const struct tcf_proto *tp,
+				struct tcf_result *res)
+{
+	struct sk_buff *clone = skb_clone(skb, GFP_ATOMIC);
+	int act;
+
+	if (!clone)
+		return -ENOMEM;
+	act = sch_bpf_run_filters(clone, tp, res);
+	if (act == TC_ACT_CONSUMED)
+		return TC_ACT_STOLEN;
+	consume_skb(clone);
+	return act;
+}
+
+/* The filters that a handle names on a device, or an error. Under RCU. */
+static const struct tcf_proto *sch_bpf_find_filters(struct net_device *dev, u32 handle)
+{
+	const struct Qdisc_class_ops *cops;
+	struct bpf_mprog_entry *entry;
+	struct mini_Qdisc *miniq;
+	struct tcf_block *block;
+	struct tcf_chain *chain;
+	struct Qdisc *sch;
+
+	if (TC_H_MAJ(handle) == TC_H_MAJ(TC_H_CLSACT)) {
+		if (TC_H_MIN(handle) == TC_H_MIN_INGRESS)
+			entry = rcu_dereference_bh(dev->tcx_ingress);
+		else if (TC_H_MIN(handle) == TC_H_MIN_EGRESS)
+			entry = rcu_dereference_bh(dev->tcx_egress);
+		else
+			return ERR_PTR(-EINVAL);
+		miniq = entry ? rcu_dereference_bh(tcx_entry(entry)->miniq) : NULL;
+		return miniq ? rcu_dereference_bh(miniq->filter_list) : ERR_PTR(-ENOENT);
+	}
+
+	sch = qdisc_lookup_rcu(dev, TC_H_MAJ(handle));
+	if (!sch)
+		return ERR_PTR(-ENOENT);
+	cops = sch->ops->cl_ops;
+	block = cops && cops->tcf_block ? cops->tcf_block(sch, 0, NULL) : NULL;
+	if (!block)
+		return ERR_PTR(-EOPNOTSUPP);
+	chain = READ_ONCE(block->chain0.chain);
+	return chain ? rcu_dereference_bh(chain->filter_chain) : NULL;
+}
+
+__bpf_kfunc_start_defs();
+
+/**
+ * bpf_skb_tc_classify() - run the TC filters of a qdisc on a packet
+ * @ctx: context of the program; ctx->classid is set if a filter matches
+ * @skb: the packet, which stays the program's
+ * @ifindex: device of the qdisc whose filters to run; 0 for the program's own
+ * @handle: handle of that qdisc; with the minor number ffff:fff2 or ffff:fff3 a
+ *          direction of clsact; 0 for the program's own qdisc
+ *
+ * Filters of the own qdisc see the packet itself (fragments: a clone), others a
+ * clone. Redirects and mirrors to a device are refused, with TC_ACT_SHOT.
+ *
+ * Context: enqueue programs, under the qdisc's root lock, bottom halves off.
+ * Return: TC_ACT_UNSPEC if no filter matches; the matching filter's verdict,
+ * TC_ACT_OK, SHOT, STOLEN and so on: it is for the program to act on it; -ENODEV
+ * without such a device in the namespace, -ENOENT without such a qdisc,
+ * -EOPNOTSUPP if it has no filters, -EINVAL for another minor of clsact, -ENOMEM.
+ */
+__bpf_kfunc int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb,
+				    int ifindex, u32 handle)
+{
+	struct Qdisc *sch = sch_bpf_run(ctx)->sch;
+	struct net_device *dev = qdisc_dev(sch);
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	const struct tcf_proto *tp;
+	struct tcf_result res = {};
+	int act;
+
+	rcu_read_lock_bh();
+	if (ifindex && ifindex != dev->ifindex) {
+		dev = dev_get_by_index_rcu(dev_net(dev), ifindex);
+		if (!dev) {
+			act = -ENODEV;
+			goto out;
+		}
+	} else if (!handle || handle == sch->handle) {
+		tp = rcu_dereference_bh(q->filter_list);
+		if (unlikely(sch_bpf_is_fragment(skb)))
+			act = sch_bpf_run_on_clone(skb, tp, &res);
+		else
+			act = sch_bpf_run_filters(skb, tp, &res);
+		goto out;
+	}
+
+	tp = sch_bpf_find_filters(dev, handle);
+	act = IS_ERR(tp) ? PTR_ERR(tp) : sch_bpf_run_on_clone(skb, tp, &res);
+out:
+	rcu_read_unlock_bh();
+	if (act >= 0)
+		ctx->classid = res.classid;
+	return act;
+}
+
+__bpf_kfunc_end_defs();
