@@ -89,6 +89,17 @@ step() {
 
 digest() { sha256sum | cut -c1-40; }
 
+# The archive's address, as this machine's apt has it
+archive() {
+	local uri=${DEBIAN_ARCHIVE:-}
+	# shellcheck disable=SC2016 # apt's own placeholders
+	[ -n "$uri" ] || uri=$(apt-get indextargets --no-release-info --format '$(REPO_URI)' |
+		grep '/debian/*$' | head -n 1) || true
+	[ -n "$uri" ] || die "apt's sources name no Debian archive; run again with" \
+		"DEBIAN_ARCHIVE=URI, or with KERNEL_TARBALL=FILE"
+	printf '%s\n' "${uri%/}"
+}
+
 # --- the kernel tree ---------------------------------------------------------
 
 # The user's git configuration must not change how patches come out.
