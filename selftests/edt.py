@@ -1,0 +1,177 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The policy edt: order, times, rate, and time given back for dropped packets."""
+
+import time
+
+import lib
+from lib import GLOBALS, NSEC, POLICIES
+
+EDT = f"{POLICIES}/edt.bpf.o"
+MS = NSEC // 1000
+LATE = (400 if lib.DEBUG else 100) * MS     # emulated CPUs are late, never early
+
+
+def set_rate(device, rate):
+    lib.run("bpftool", "map", "update", "pinned", f"{GLOBALS}/edt_rate",
+            "key", *lib.map_bytes(device.ifindex, 4), "value", *lib.map_bytes(rate, 8))
+
+
+def stamp(device):
+    """Give packets their departure times, by the clsact program of the object."""
+    lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
+    lib.run("tc", "filter", "add", "dev", device.a, "egress", "bpf", "da",
+            "obj", EDT, "sec", "tc")
+
+
+def stats(device):
+    key = [f"0x{byte:02x}" for byte in device.ifindex.to_bytes(4, "little")]
+    entries = lib.bpftool("map", "dump", "pinned", f"{GLOBALS}/edt_stats")
+    (entry,) = [entry for entry in entries if entry["key"] == key]
+    return lib.sum_cpus(entry)
+
+
+def on_time(arrival, when):
+    late = arrival.when - when
+    lib.true(0 <= late < LATE, f"packet {arrival.number} came {late / MS:.3f} ms late")
+
+
+def packets_leave_by_departure_time_and_not_before():
+    delays = [7, 3, 9, 1, 5, 8, 2, 6, 4, 0]
+    with lib.wire(EDT) as (device, sender, receiver):
+        start = time.monotonic_ns() + 200 * MS
+        for number, delay in enumerate(delays):
+            sender.send(number, when=start + delay * 20 * MS)
+        arrivals = receiver.collect(len(delays))
+        lib.equal([delays[arrival.number] for arrival in arrivals], sorted(delays), "order")
+        for arrival in arrivals:
+            on_time(arrival, start + delays[arrival.number] * 20 * MS)
+        counts = lib.balance(device, sender, receiver)
+        lib.true(counts["overlimits"] > 0, "no throttle was counted")
+        lib.true(stats(device)["throttled"] > 0, "the policy counted no throttle")
+
+
+def equal_times_leave_in_the_order_of_arrival():
+    with lib.wire(EDT) as (device, sender, receiver):
+        when = time.monotonic_ns() + 100 * MS
+        for number in range(200):
+            sender.send(number, when=when)
+        lib.equal(lib.numbers(receiver.collect(200)), list(range(200)), "order")
+        lib.balance(device, sender, receiver)
+
+
+def an_earlier_packet_moves_the_throttle_forward():
+    with lib.wire(EDT) as (device, sender, receiver):
+        start = time.monotonic_ns()
+        late, early = start + 1500 * MS, start + 300 * MS
+        sender.send(0, when=late)
+        sender.send(1, when=early)
+        arrivals = receiver.collect(2)
+        lib.equal(lib.numbers(arrivals), [1, 0], "order")
+        on_time(arrivals[0], early)
+        on_time(arrivals[1], late)
+        lib.balance(device, sender, receiver)
+
+
+def packets_without_a_time_leave_at_once():
+    with lib.wire(EDT) as (device, sender, receiver):
+        sender.send(0, when=time.monotonic_ns() + NSEC)
+        sender.send(1)
+        (first,) = receiver.collect(1)
+        lib.equal(first.number, 1, "first packet")
+        lib.equal(device.qdisc()["qlen"], 1, "queued")
+        receiver.collect(1)
+        lib.balance(device, sender, receiver)
+
+
+def beyond_the_horizon_packets_are_dropped():
+    with lib.wire(EDT) as (device, sender, receiver):
+        lib.true(not sender.send(0, when=time.monotonic_ns() + 3 * NSEC), "packet taken")
+        lib.true(sender.send(1, when=time.monotonic_ns() + NSEC // 2), "packet dropped")
+        receiver.collect(1)
+        lib.balance(device, sender, receiver)
+        lib.equal(stats(device)["dropped"], 1, "drops counted by the policy")
+
+
+def a_flow_keeps_to_the_rate():
+    """1000 bytes at 100,000 bytes a second are 10 ms each."""
+    with lib.wire(EDT) as (device, sender, receiver):
+        stamp(device)
+        set_rate(device, 100_000)
+        start = time.monotonic_ns()
+        for number in range(50):
+            sender.send(number, 1000)
+        sent = time.monotonic_ns()
+        arrivals = receiver.collect(50)
+        lib.equal(lib.numbers(arrivals), list(range(50)), "order")
+        for arrival in arrivals:
+            early = start + arrival.number * 10 * MS - arrival.when
+            late = arrival.when - (sent + arrival.number * 10 * MS)
+            lib.true(early <= 0, f"packet {arrival.number} came {early / MS:.3f} ms early")
+            lib.true(late < LATE, f"packet {arrival.number} came {late / MS:.3f} ms late")
+        lib.balance(device, sender, receiver)
+
+
+def each_flow_has_the_rate_of_its_own():
+    with lib.wire(EDT) as (device, sender, receiver):
+        stamp(device)
+        set_rate(device, 100_000)
+        start = time.monotonic_ns()
+        for number in range(60):
+            sender.send(number, 1000, port=1000 + number % 3)
+        arrivals = receiver.collect(60)
+        for port in range(3):
+            own = [arrival for arrival in arrivals if arrival.number % 3 == port]
+            lib.equal(lib.numbers(own), list(range(port, 60, 3)), "order of a flow")
+            took = own[-1].when - start
+            lib.true(190 * MS <= took < 190 * MS + 2 * LATE, f"a flow took {took / MS:.1f} ms")
+        lib.balance(device, sender, receiver)
+
+
+def a_dropped_packet_gives_its_time_back():
+    """Twenty packets of 100 ms each, of which ten find no room: the next packet,
+    when there is room again, leaves after those ten that found it."""
+    with lib.wire(EDT, "limit", "10") as (device, sender, receiver):
+        stamp(device)
+        set_rate(device, 10_000)
+        start = time.monotonic_ns()
+        taken = [sender.send(number, 1000) for number in range(19)]
+        sent = time.monotonic_ns()
+        # The first may have left before the limit was reached
+        count = sum(taken)
+        lib.true(count in (10, 11), f"{count} packets taken, expected 10 or 11")
+        first = receiver.collect(2)
+        lib.true(sender.send(99, 1000), "no room after a packet had left")
+        arrivals = first + receiver.collect(count - 1)
+        lib.equal(arrivals[-1].number, 99, "last packet")
+        took = arrivals[-1].when - start
+        lib.true(count * 100 * MS <= took < count * 100 * MS + sent - start + LATE,
+                 f"the packet left after {took / MS:.1f} ms, expected {count * 100}")
+        lib.balance(device, sender, receiver)
+        policy = stats(device)
+        lib.equal((policy["dropped"], policy["dropped_bytes"]), (19 - count, 1000 * (19 - count)),
+                  "drops counted by the policy")
+        lib.equal(policy["given_back"], (19 - count) * 100 * MS, "time given back")
+
+
+def a_device_without_a_rate_is_not_paced():
+    with lib.wire(EDT) as (device, sender, receiver):
+        stamp(device)
+        start = time.monotonic_ns()
+        for number in range(100):
+            sender.send(number, 1000)
+        arrivals = receiver.collect(100)
+        lib.true(arrivals[-1].when - start < 2 * NSEC, "packets were held")
+        lib.equal(device.qdisc()["overlimits"], 0, "throttles")
+        lib.balance(device, sender, receiver)
+
+
+lib.main(packets_leave_by_departure_time_and_not_before,
+         equal_times_leave_in_the_order_of_arrival,
+         an_earlier_packet_moves_the_throttle_forward,
+         packets_without_a_time_leave_at_once,
+         beyond_the_horizon_packets_are_dropped,
+         a_flow_keeps_to_the_rate,
+         each_flow_has_the_rate_of_its_own,
+         a_dropped_packet_gives_its_time_back,
+         a_device_without_a_rate_is_not_paced)

@@ -1,0 +1,84 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The policy fifo, and what the qdisc does for every policy: order, counts,
+limits, what it says about itself."""
+
+import lib
+from lib import POLICIES, PROGS
+
+FIFO = f"{POLICIES}/fifo.bpf.o"
+HOLD = f"{PROGS}/hold.bpf.o"            # room for 2000 packets; none leaves
+
+
+def packets_leave_in_the_order_of_arrival():
+    with lib.wire(FIFO) as (device, sender, receiver):
+        for number in range(300):
+            sender.send(number, 60 + number % 900)
+        arrivals = receiver.collect(300)
+        lib.equal(lib.numbers(arrivals), list(range(300)), "order")
+        lib.balance(device, sender, receiver)
+
+
+def statistics_of_the_policy_agree_with_the_kernels():
+    before = lib.maps_named("fifo_stats")
+    with lib.wire(FIFO) as (device, sender, receiver):
+        (stats_map,) = lib.maps_named("fifo_stats") - before
+        for number in range(100):
+            sender.send(number, 500)
+        receiver.collect(100)
+        stats = lib.balance(device, sender, receiver)
+        policy = lib.policy_stats(stats_map)
+        lib.equal((policy["packets"], policy["bytes"]), (100, 50000), "counted by the policy")
+        lib.equal((stats["packets"], stats["bytes"]), (100, 50000), "counted by the kernel")
+        lib.equal(policy["dropped"], 0, "drops counted by the policy")
+
+
+def a_full_map_drops_and_counts():
+    with lib.wire(HOLD) as (device, sender, receiver):
+        taken = [sender.send(number, 200) for number in range(2012)]
+        lib.equal(taken, [True] * 2000 + [False] * 12, "packets taken")
+        stats = lib.balance(device, sender, receiver)
+        lib.equal((stats["qlen"], stats["backlog"]), (2000, 400_000), "queued")
+        lib.equal(stats["drops"], 12, "drops")
+
+
+def the_limit_drops_and_counts():
+    with lib.wire(HOLD, "limit", "5") as (device, sender, receiver):
+        taken = [sender.send(number, 300) for number in range(9)]
+        lib.equal(taken, [True] * 5 + [False] * 4, "packets taken")
+        stats = lib.balance(device, sender, receiver)
+        lib.equal((stats["qlen"], stats["drops"]), (5, 4), "queued and dropped")
+        lib.equal(stats["options"]["limit"], 5, "limit shown")
+
+
+def show_names_object_and_programs():
+    with lib.link() as device:
+        device.attach(FIFO)
+        options = device.qdisc()["options"]
+        lib.equal(options["obj"], "fifo.bpf.o", "object")
+        for op, name in (("enqueue", "fifo_enqueue"), ("dequeue", "fifo_dequeue")):
+            shown = options[op]
+            program = lib.bpftool("prog", "show", "id", str(shown["id"]))
+            lib.equal((shown["name"], shown["tag"]), (name, program["tag"]), op)
+            lib.equal(program["type"], "qdisc", "type that bpftool names")
+
+
+def an_object_that_is_not_there_is_refused():
+    with lib.link() as device:
+        words = lib.refused("tc", "qdisc", "add", "dev", device.a, "root", "bpf", "obj", "nosuch.o")
+        lib.contains(words, "nosuch.o")
+
+
+def a_qdisc_without_programs_is_refused():
+    with lib.link() as device:
+        lib.refused("tc", "qdisc", "add", "dev", device.a, "root", "bpf")
+        lib.refused("tc", "qdisc", "add", "dev", device.a, "root", "bpf", "limit", "7")
+
+
+lib.main(packets_leave_in_the_order_of_arrival,
+         statistics_of_the_policy_agree_with_the_kernels,
+         a_full_map_drops_and_counts,
+         the_limit_drops_and_counts,
+         show_names_object_and_programs,
+         an_object_that_is_not_there_is_refused,
+         a_qdisc_without_programs_is_refused)

@@ -1,0 +1,81 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Two qdiscs of one object share nothing; what is pinned they share, and a map
+of packets belongs to one of them."""
+
+import os
+
+import lib
+from lib import GLOBALS, POLICIES, PROGS
+
+FIFO = f"{POLICIES}/fifo.bpf.o"
+HOLD = f"{PROGS}/hold.bpf.o"
+SHARED = f"{PROGS}/shared.bpf.o"        # its map of packets is pinned
+
+
+def two_of_one_object_share_nothing():
+    with lib.wire(HOLD, "limit", "8") as (first, sender1, receiver1), \
+         lib.wire(HOLD, "limit", "8") as (second, sender2, receiver2):
+        lib.equal(len(lib.maps_named("hold_pkts")), 2, "maps")
+        lib.equal([sender1.send(n) for n in range(10)], [True] * 8 + [False] * 2, "taken by the first")
+        lib.equal([sender2.send(n) for n in range(5)], [True] * 5, "taken by the second")
+        lib.equal(lib.balance(first, sender1, receiver1)["qlen"], 8, "queued in the first")
+        lib.equal(lib.balance(second, sender2, receiver2)["qlen"], 5, "queued in the second")
+        first.detach()
+        sender1.wait_freed()
+        lib.equal(lib.balance(second, sender2, receiver2)["qlen"], 5, "queued after the other's end")
+
+
+def traffic_on_both_stays_apart():
+    before = lib.maps_named("fifo_stats")
+    with lib.wire(FIFO) as (first, sender1, receiver1), \
+         lib.wire(FIFO) as (second, sender2, receiver2):
+        for number in range(100):
+            sender1.send(number, 100)
+            if number % 2:
+                sender2.send(number, 200)
+        lib.equal(lib.numbers(receiver1.collect(100)), list(range(100)), "order on the first")
+        lib.equal(lib.numbers(receiver2.collect(50)), list(range(1, 100, 2)), "order on the second")
+        lib.balance(first, sender1, receiver1)
+        lib.balance(second, sender2, receiver2)
+        counted = sorted(lib.policy_stats(each)["bytes"] for each in lib.maps_named("fifo_stats") - before)
+        lib.equal(counted, [10000, 10000], "bytes counted by each policy")
+
+
+def a_map_that_another_qdisc_keeps_packets_in_is_refused():
+    with lib.wire(SHARED) as (first, sender1, receiver1), \
+         lib.wire(SHARED) as (second, sender2, receiver2):
+        lib.equal(len(lib.maps_named("shared_pkts")), 1, "maps")
+        lib.true(sender1.send(0), "first qdisc: packet dropped")
+        lib.equal([sender2.send(n) for n in range(3)], [False] * 3, "taken by the second")
+        lib.balance(first, sender1, receiver1)
+        stats = lib.balance(second, sender2, receiver2)
+        lib.equal((stats["qlen"], stats["drops"]), (0, 3), "queued and dropped by the second")
+        first.detach()
+        sender1.wait_freed()
+        lib.true(sender2.send(3), "second qdisc: packet dropped from a map that is free")
+        lib.equal(lib.balance(second, sender2, receiver2)["qlen"], 1, "queued by the second")
+    os.unlink(f"{GLOBALS}/shared_pkts")
+
+
+def user_space_cannot_change_a_map_of_packets():
+    with lib.wire(HOLD) as (device, sender, receiver):
+        (number,) = lib.maps_named("hold_pkts")
+        where = ("id", str(number), "key", *lib.map_bytes(0, 8))
+        value = ("value", *lib.map_bytes(0, 8))
+        lib.refused("bpftool", "map", "update", *where, *value)
+        lib.contains(lib.refused("bpftool", "map", "delete", *where), "No such file")
+        for n in range(3):
+            sender.send(n)
+        for flags in ((), ("exist",), ("noexist",)):
+            lib.refused("bpftool", "map", "update", *where, *value, *flags)
+        lib.contains(lib.refused("bpftool", "map", "delete", *where), "busy")
+        (entry,) = lib.bpftool("map", "dump", "id", str(number))
+        lib.equal(set(entry["value"]), {"0x00"}, "what user space sees of a packet")
+        lib.equal(lib.balance(device, sender, receiver)["qlen"], 3, "queued")
+
+
+lib.main(two_of_one_object_share_nothing,
+         traffic_on_both_stays_apart,
+         a_map_that_another_qdisc_keeps_packets_in_is_refused,
+         user_space_cannot_change_a_map_of_packets)

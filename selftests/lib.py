@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the tests share: TAP, devices, packets, and books that must balance.
+
+    sender -> a [qdisc bpf] === veth === b -> receiver
+
+Both ends are in one namespace and have no address: frames go in and come out
+through packet sockets, so nobody but the test sends or takes any.
+"""
+
+import collections
+import contextlib
+import ctypes
+import fcntl
+import itertools
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+POLICIES = f"{TOP}/policies"
+PROGS = f"{TOP}/selftests/progs"
+GLOBALS = "/sys/fs/bpf/tc/globals"
+DEBUG = os.environ.get("SELFTESTS_DEBUG") == "1"
+TIMEOUT = 60 if DEBUG else 20           # s, for what should happen at once
+
+NSEC = 1_000_000_000
+ETH_P_IP = 0x0800
+HEADERS = 14 + 20 + 8
+
+SO_PRIORITY, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 12, 32, 33
+SO_TIMESTAMPNS, SO_MARK, SO_TXTIME = 35, 36, 61
+SIOCOUTQ = 0x5411
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+# --- TAP ---------------------------------------------------------------------
+
+class Failure(Exception):
+    """An expectation that was not met."""
+
+
+def equal(got, expected, what):
+    if got != expected:
+        raise Failure(f"{what}: {got!r}, expected {expected!r}")
+
+
+def true(condition, what):
+    if not condition:
+        raise Failure(what)
+
+
+def contains(text, part):
+    true(part in text, f"{part!r} is not in: {text}")
+
+
+def main(*tests):
+    """Run the tests, whose names and number are the plan."""
+    failed = 0
+    print(f"1..{len(tests)}", flush=True)
+    for number, test in enumerate(tests, 1):
+        name = test.__name__.replace("_", " ")
+        try:
+            test()
+            print(f"ok {number} {name}", flush=True)
+        except Exception as error:      # pylint: disable=broad-except
+            failed += 1
+            print(f"not ok {number} {name}")
+            text = str(error) if isinstance(error, Failure) else traceback.format_exc()
+            where = traceback.extract_tb(error.__traceback__)
+            lines = [f"{os.path.basename(step.filename)}:{step.lineno}" for step in where]
+            print(f"# {' '.join(lines)}", *text.splitlines(), sep="\n# ", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def wait_until(condition, what, timeout=TIMEOUT):
+    """Until the condition holds, which is asked for again and again."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise Failure(f"{what}: not within {timeout} s")
+        time.sleep(0.002)
+
+
+# --- commands ----------------------------------------------------------------
+
+def run(*command):
+    """Standard output of a command that must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failure(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def refused(*command):
+    """What a command says that must fail."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    true(done.returncode > 0, f"{' '.join(command)}: status {done.returncode}, expected a failure")
+    return done.stdout + done.stderr
+
+
+def bpftool(*arguments):
+    return json.loads(run("bpftool", "-j", *arguments) or "null")
+
+
+def map_bytes(value, size):
+    """A number as bpftool takes it."""
+    return [str(byte) for byte in value.to_bytes(size, "little")]
+
+
+def maps_named(name):
+    return {entry["id"] for entry in bpftool("map", "list") if entry.get("name") == name}
+
+
+def sum_cpus(entry):
+    """The values of a per-CPU map's element, added up."""
+    total = collections.Counter()
+    for cpu in entry["formatted"]["values"]:
+        total.update(cpu["value"])
+    return total
+
+
+def policy_stats(map_id):
+    """All elements of a policy's statistics map, added up."""
+    return sum((sum_cpus(entry) for entry in bpftool("map", "dump", "id", str(map_id))),
+               collections.Counter())
+
+
+# --- devices and the qdisc ---------------------------------------------------
+
+class Link:
+    """A pair of devices, a and b, with names of their own."""
+    numbers = itertools.count()
+
+    def __init__(self, *options):
+        number = next(self.numbers)
+        self.a, self.b = f"a{number}", f"b{number}"
+        run("ip", "link", "add", self.a, *options, "type", "veth", "peer", "name", self.b)
+        for dev in (self.a, self.b):
+            run("ip", "link", "set", dev, "up")
+        with open(f"/sys/class/net/{self.a}/ifindex", encoding="ascii") as file:
+            self.ifindex = int(file.read())
+
+    def attach(self, obj, *options, where=("root",)):
+        run("tc", "qdisc", "add", "dev", self.a, *where, "bpf", "obj", obj, *options)
+
+    def qdisc(self):
+        """Configuration and statistics of the bpf qdisc."""
+        listed = json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", self.a))
+        found = [entry for entry in listed if entry["kind"] == "bpf"]
+        equal(len(found), 1, "bpf qdiscs on the device")
+        return found[0]
+
+    def detach(self):
+        run("tc", "qdisc", "del", "dev", self.a, "root")
+
+    def delete(self):
+        run("ip", "link", "del", self.a)
+
+
+@contextlib.contextmanager
+def link(*options):
+    """A Link that is gone afterwards, whatever happens."""
+    made = Link(*options)
+    try:
+        yield made
+    finally:
+        if os.path.exists(f"/sys/class/net/{made.a}"):
+            made.delete()
+
+
+@contextlib.contextmanager
+def wire(obj, *options):
+    """A link with a policy on it, its sender and its receiver."""
+    with link() as made, Sender(made.a) as sender, Receiver(made.b) as receiver:
+        made.attach(obj, *options)
+        yield made, sender, receiver
+
+
+# --- packets -----------------------------------------------------------------
+
+def frame(number, size, port):
+    """A UDP packet on Ethernet; the receiver wants no check sums."""
+    payload = struct.pack("!Q", number).ljust(size - HEADERS, b"\0")
+    udp = struct.pack("!HHHH", port, 9, 8 + len(payload), 0)
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 0, 0, 64, 17, 0,
+                     bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)))
+    return bytes.fromhex("020000000002" "020000000001" "0800") + ip + udp + payload
+
+
+class Sender:
+    """Puts frames through a device's qdisc, and keeps the books: what was sent,
+    and what the qdisc refused (a packet socket learns of it at once)."""
+
+    def __init__(self, dev):
+        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self.sock.bind((dev, ETH_P_IP))
+        self.sock.setblocking(False)
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 28)
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_TXTIME,
+                             struct.pack("iI", time.CLOCK_MONOTONIC, 0))
+        self.packets = self.bytes = 0
+        self.refused_packets = self.refused_bytes = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def set(self, option, value):
+        self.sock.setsockopt(socket.SOL_SOCKET, option, value)
+
+    def send(self, number, size=100, port=1000, when=0):
+        """Whether the qdisc took it."""
+        self.packets += 1
+        self.bytes += size
+        stamp = [(socket.SOL_SOCKET, SO_TXTIME, struct.pack("Q", when))] if when else []
+        try:
+            self.sock.sendmsg([frame(number, size, port)], stamp)
+            return True
+        except OSError as error:
+            if error.errno != 105:      # ENOBUFS
+                raise
+            self.refused_packets += 1
+            self.refused_bytes += size
+            return False
+
+    def memory(self):
+        """Bytes of memory of packets on their way: 0 when each has been freed."""
+        return struct.unpack("i", fcntl.ioctl(self.sock, SIOCOUTQ, b"\0" * 4))[0]
+
+    def wait_freed(self):
+        wait_until(lambda: self.memory() == 0, "all packets freed")
+
+
+Arrival = collections.namedtuple("Arrival", "number size when")
+
+
+class Receiver:
+    """Takes frames where they arrive. Times are CLOCK_MONOTONIC in ns."""
+
+    def __init__(self, dev):
+        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 28)
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self.sock.bind((dev, ETH_P_IP))
+        self.offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.monotonic_ns()
+        self.packets = self.bytes = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def take(self):
+        data, messages, _, _ = self.sock.recvmsg(2048, 256)
+        seconds, nanoseconds = struct.unpack("qq", messages[0][2][:16])
+        self.packets += 1
+        self.bytes += len(data)
+        number = struct.unpack_from("!Q", data, HEADERS)[0]
+        return Arrival(number, len(data), seconds * NSEC + nanoseconds - self.offset)
+
+    def collect(self, count, timeout=TIMEOUT):
+        """The next frames; fewer is a failure."""
+        arrivals = []
+        end = time.monotonic() + timeout
+        while len(arrivals) < count:
+            self.sock.settimeout(max(end - time.monotonic(), 0.001))
+            try:
+                arrivals.append(self.take())
+            except TimeoutError:
+                raise Failure(f"{len(arrivals)} frames arrived within {timeout} s, "
+                              f"expected {count}") from None
+        return arrivals
+
+    def drain(self):
+        """What has arrived by now."""
+        arrivals = []
+        self.sock.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                arrivals.append(self.take())
+        return arrivals
+
+
+def numbers(arrivals):
+    return [arrival.number for arrival in arrivals]
+
+
+def balance(device, sender, receiver, stolen=(0, 0), cloned=(0, 0), dropped=None):
+    """generated + cloned = received + dropped + stolen + queued, in packets and
+    bytes. `dropped` (packets, bytes) is for drops the sender does not learn of."""
+    receiver.drain()
+    stats = device.qdisc()
+    lost = dropped or (sender.refused_packets, sender.refused_bytes)
+    equal(stats["drops"], lost[0], "drops in the qdisc's statistics")
+    equal((stats["packets"], stats["bytes"]), (receiver.packets, receiver.bytes),
+          "sent by the qdisc, against received")
+    equal((receiver.packets + lost[0] + stolen[0] + stats["qlen"],
+           receiver.bytes + lost[1] + stolen[1] + stats["backlog"]),
+          (sender.packets + cloned[0], sender.bytes + cloned[1]),
+          "received + dropped + stolen + queued, against generated + cloned")
+    return stats
+
+
+# --- the kernel's memory -----------------------------------------------------
+
+def slab_objects(cache="skbuff_head_cache"):
+    """Objects in use, without what CPUs keep for later as far as it can be had."""
+    with open(f"/sys/kernel/slab/{cache}/shrink", "w", encoding="ascii") as file:
+        file.write("1")
+    with open("/proc/slabinfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(cache + " "):
+                return int(line.split()[1])
+    raise Failure(f"no cache {cache} in /proc/slabinfo")
+
+
+# Nobody but the tests may send: no router solicitations, no neighbour discovery.
+with open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w", encoding="ascii") as _file:
+    _file.write("1")
