@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""report.py DIR RATE...: compare the rates asked for, in Mbit/s, with the arrivals
-that DIR/CASE.PROTOCOL hold, and draw them as DIR/pacing.svg. Fails unless every
+"""report.py DIR SECONDS RATE...: compare the rates asked for, in Mbit/s, with the arrivals
+that DIR/CASE.PROTOCOL hold of runs of some SECONDS, and draw them as DIR/pacing.svg. Fails unless every
 rate is met within 2 %, and unpaced traffic is three times faster than each."""
 
 import struct
@@ -10,7 +10,8 @@ import sys
 TOLERANCE = 0.02
 FACTOR = 3
 SETTLE = 0.5            # s at the start that do not count: handshake, slow start
-TAIL = 0.2              # s at the end: the last packets of a TCP connection
+TAIL = 0.2              # s at the end that do not count: a connection is closed
+EDGE = 0.2              # s to look for the beginning of a burst in
 
 ARRIVAL = struct.Struct("=QII")          # struct arrival of capture.c
 IPPROTO = {"tcp": 6, "udp": 17}
@@ -29,26 +30,33 @@ def arrivals(folder, case, protocol):
     return [((ns - start) / 1e9, length) for ns, length in frames]
 
 
-def rate(frames):
-    """Mbit/s from the first frame after SETTLE up to, not including, the last
-    before TAIL: the time between two frames belongs to the earlier one."""
-    end = frames[-1][0] - TAIL
-    inner = [frame for frame in frames if SETTLE <= frame[0] < end]
-    if len(inner) < 2:
-        sys.exit("too few frames to measure a rate")
-    size = sum(length for _, length in inner[:-1])
-    return size * 8 / (inner[-1][0] - inner[0][0]) / 1e6
+def burst(frames, start, end):
+    """Index of the frame behind the longest gap between two times: a GSO packet
+    arrives as a burst, and only its first frame comes when the packet was due."""
+    inside = [i for i in range(1, len(frames)) if start <= frames[i][0] < end]
+    if not inside:
+        sys.exit(f"no frame arrived between {start:.1f} s and {end:.1f} s")
+    return max(inside, key=lambda i: frames[i][0] - frames[i - 1][0])
 
 
-def table(runs, rates):
+def rate(frames, seconds):
+    """Mbit/s between the beginnings of an early and a late burst. The time from
+    one packet to the next belongs to the first."""
+    end = seconds - TAIL
+    first, last = burst(frames, SETTLE, SETTLE + EDGE), burst(frames, end - EDGE, end)
+    size = sum(length for _, length in frames[first:last])
+    return size * 8 / (frames[last][0] - frames[first][0]) / 1e6
+
+
+def table(runs, seconds, rates):
     """Print what was asked and measured; return what is wrong with it."""
     wrong = []
     print("\nrates in Mbit/s of frame bytes, time-stamped where they arrive on eth1")
     print(f"{'':8}{'asked':>10}{'measured':>10}{'error':>9}{'unpaced':>10}{'factor':>8}")
     for protocol in ("tcp", "udp"):
-        unpaced = rate(runs["unpaced", protocol])
+        unpaced = rate(runs["unpaced", protocol], seconds)
         for asked in rates:
-            measured = rate(runs[str(asked), protocol])
+            measured = rate(runs[str(asked), protocol], seconds)
             error = measured / asked - 1
             factor = unpaced / measured
             print(f"{protocol.upper():8}{asked:10.2f}{measured:10.2f}{error:+9.2%}{unpaced:10.1f}{factor:8.1f}")
@@ -123,7 +131,7 @@ def draw_volume(panel, runs, protocol, cases, rates):
 def draw_frames(panel, runs, protocol, cases):
     """One mark a frame, in a short piece of each run."""
     xmax = panel.max[0]
-    panel.frame(f"{protocol.upper()}: single frames", "milliseconds", range(0, int(xmax) + 1, 5))
+    panel.frame(f"{protocol.upper()}: single frames", "milliseconds", range(0, int(xmax) + 1, 10))
     for row, (case, colour) in enumerate(zip(cases, COLOURS)):
         y0, y1 = len(cases) - row - 0.15, len(cases) - row - 0.85
         for when, _ in runs[case, protocol]:
@@ -154,7 +162,7 @@ def drawing(runs, rates):
     for left, protocol in ((70, "tcp"), (520, "udp")):
         volume = Panel(left, 105, 390, 270, 2.5, ymax)
         draw_volume(volume, runs, protocol, cases, rates)
-        single = Panel(left, 460, 390, 110, 25, len(cases))
+        single = Panel(left, 460, 390, 110, 60, len(cases))
         draw_frames(single, runs, protocol, cases)
         panels += [volume, single]
     body = "\n".join(part for panel in panels for part in panel.parts)
@@ -163,11 +171,11 @@ def drawing(runs, rates):
 
 
 def main():
-    folder, rates = sys.argv[1], [int(asked) for asked in sys.argv[2:]]
+    folder, seconds, *rates = sys.argv[1], *(int(argument) for argument in sys.argv[2:])
     cases = ["unpaced"] + [str(asked) for asked in rates]
     runs = {(case, protocol): arrivals(folder, case, protocol)
             for case in cases for protocol in ("tcp", "udp")}
-    wrong = table(runs, rates)
+    wrong = table(runs, seconds, rates)
     with open(f"{folder}/pacing.svg", "w", encoding="ascii") as file:
         file.write(drawing(runs, rates))
     print(f"\ndepartures with and without the qdisc: {folder}/pacing.svg")

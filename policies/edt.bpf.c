@@ -6,8 +6,8 @@
  * which its flow may send it, on all CPUs at once and without a lock: a flow is
  * no more than the time of its next packet, and a packet of n bytes moves that
  * time on by n / rate. The qdisc keeps the packets in the order of these times
- * and holds each until its own. A flow that was silent starts at the present
- * time: it saves nothing up and so never sends a burst.
+ * and holds each until its own. A flow that did not use its time, because its
+ * sender was woken late, say, may make up for the last CATCH_UP of it.
  *
  * A packet that the qdisc drops, because its map is full or because the packet
  * would leave more than HORIZON from now, has not used the link. Its flow gets
@@ -40,6 +40,7 @@
 #include "policy.h"
 
 #define HORIZON		(2 * NSEC_PER_SEC)
+#define CATCH_UP	(20 * NSEC_PER_MSEC)
 
 struct edt_flow {
 	__u32 ifindex;
@@ -96,6 +97,7 @@ static __u64 time_of(__u32 ifindex, __u32 len)
 	return rate && *rate ? len * NSEC_PER_SEC / *rate : 0;
 }
 
+/* When the flow's next packet may leave; a flow that is new starts @now. */
 static __u64 *find_flow(struct edt_flow *flow, __u64 now)
 {
 	__u64 *next = bpf_map_lookup_elem(&edt_flows, flow);
@@ -107,7 +109,7 @@ static __u64 *find_flow(struct edt_flow *flow, __u64 now)
 }
 
 /* Take @cost of the flow's time, and return where it starts: not before @floor.
- * Of several CPUs that find a silent flow one moves it to the present; all add.
+ * Of several CPUs that find a silent flow one moves it to @floor; all add.
  */
 static __u64 reserve(__u64 *next, __u64 floor, __u64 cost)
 {
@@ -118,21 +120,20 @@ static __u64 reserve(__u64 *next, __u64 floor, __u64 cost)
 	return __sync_fetch_and_add(next, cost);
 }
 
-/* The earliest time that is left to a packet which may have been paced before. */
-static __u64 earliest(struct __sk_buff *skb)
+/* The earliest time for a packet, which its sender may have paced already. */
+static __u64 earliest(struct __sk_buff *skb, __u64 now)
 {
-	__u64 now = bpf_ktime_get_ns();
-
 	if (skb->tstamp_type == BPF_SKB_CLOCK_MONOTONIC && skb->tstamp > now)
 		return skb->tstamp;
-	return now;
+	return now - CATCH_UP;
 }
 
 SEC("tc")
 int edt_stamp(struct __sk_buff *skb)
 {
 	struct edt_flow flow = { .ifindex = skb->ifindex };
-	__u64 cost, floor, *next;
+	__u64 now = bpf_ktime_get_ns();
+	__u64 cost, *next;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
 		return TC_ACT_UNSPEC;
@@ -141,10 +142,10 @@ int edt_stamp(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 
 	flow.hash = bpf_get_hash_recalc(skb);
-	floor = earliest(skb);
-	next = find_flow(&flow, floor);
+	next = find_flow(&flow, now);
 	if (next)
-		bpf_skb_set_tstamp(skb, reserve(next, floor, cost), BPF_SKB_CLOCK_MONOTONIC);
+		bpf_skb_set_tstamp(skb, reserve(next, earliest(skb, now), cost),
+				   BPF_SKB_CLOCK_MONOTONIC);
 	return TC_ACT_UNSPEC;
 }
 

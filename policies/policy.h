@@ -15,6 +15,7 @@
 #define ETH_P_IPV6	0x86DD
 #define TC_ACT_UNSPEC	(-1)
 
+#define NSEC_PER_MSEC	1000000ULL
 #define NSEC_PER_SEC	1000000000ULL
 
 /* The value of a map of packets. */
