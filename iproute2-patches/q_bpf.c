@@ -9,6 +9,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <net/if.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -66,12 +68,14 @@ struct bpf_request {
 	const char *pinned[OPS];	/* path of a pinned program, instead */
 	__u32 limit;
 	bool has_limit;
+	bool flush;
 	bool verbose;
 };
 
 /* An object that is being loaded */
 struct loader {
 	const char *path;
+	bool verbose;
 	struct bpf_object *obj;
 	struct bpf_program *prog[OPS];
 	char *log[OPS];
@@ -87,9 +91,9 @@ static void explain(void)
 {
 	fprintf(stderr,
 		"Usage: ... bpf { obj | object-file } FILE [ enqueue NAME ] [ dequeue NAME ]\n"
-		"               [ limit PACKETS ] [ verbose ]\n"
+		"               [ limit PACKETS ] [ flush ] [ verbose ]\n"
 		"       ... bpf enqueue object-pinned PATH dequeue object-pinned PATH\n"
-		"               [ limit PACKETS ]\n"
+		"               [ limit PACKETS ] [ flush ]\n"
 		"\n"
 		"FILE is a BPF object with a program in section \"qdisc/enqueue\" and one in\n"
 		"\"qdisc/dequeue\". Where it has several, NAME is the name of a program or of a\n"
@@ -128,6 +132,8 @@ static bool tc_fits(void)
 		{ close_json_object, "close_json_object" },
 		{ print_color_string, "print_color_string" },
 		{ print_color_uint, "print_color_uint" },
+		{ print_color_u64, "print_color_u64" },
+		{ print_color_bool, "print_color_bool" },
 		{ &prio_qdisc_util, "prio_qdisc_util" },
 		{ prio_print_opt, "prio_print_opt" },
 	};
@@ -160,7 +166,14 @@ static int print_kept(enum libbpf_print_level level, const char *fmt, va_list ar
 	return vfprintf(said, fmt, args);
 }
 
-static int print_now(enum libbpf_print_level level, const char *fmt, va_list args)
+static int print_warnings(enum libbpf_print_level level, const char *fmt, va_list args)
+{
+	if (level > LIBBPF_WARN)
+		return 0;
+	return vfprintf(stderr, fmt, args);
+}
+
+static int print_all(enum libbpf_print_level level, const char *fmt, va_list args)
 {
 	return vfprintf(stderr, fmt, args);
 }
@@ -351,6 +364,36 @@ static int open_object(struct loader *ld)
 	return 0;
 }
 
+/*
+ * Packets that are queued are in the maps of the programs that are there: a new
+ * object goes on with these maps. replace makes a new qdisc of an old one if
+ * another handle is asked for, and that has maps of its own.
+ */
+static int take_maps_over(struct loader *ld, const struct nlmsghdr *n, const char *dev)
+{
+	const struct tcmsg *t = NLMSG_DATA(n);
+	LIBBPF_OPTS(bpf_qdisc_opts, opts,
+		.parent = t->tcm_parent,
+		.handle = t->tcm_handle,
+	);
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	int ifindex = if_nametoindex(dev);
+	int ret;
+
+	if (n->nlmsg_flags & NLM_F_EXCL || !ifindex)
+		return 0;
+	if (bpf_qdisc_query(ifindex, &opts, &info) ||
+	    (t->tcm_handle && t->tcm_handle != info.handle))
+		return 0;
+
+	libbpf_set_print(ld->verbose ? print_all : print_warnings);
+	ret = bpf_object__reuse_qdisc_maps(ld->obj, ifindex, &opts);
+	if (ret >= 0 || ret == -ENOENT)
+		return 0;
+	complain("cannot take over the maps of the qdisc: %s", strerror(-ret));
+	return -1;
+}
+
 static void print_log(const struct loader *ld, int op)
 {
 	const char *log = ld->log[op];
@@ -395,12 +438,13 @@ static void explain_refusal(const struct loader *ld, int err, const char *words)
 	}
 }
 
-static int load_object(struct loader *ld, const struct bpf_request *req)
+static int load_object(struct loader *ld)
 {
 	char *words = NULL;
 	size_t len;
 	int op, err;
 
+	libbpf_set_print(ld->verbose ? print_all : print_kept);
 	said = open_memstream(&words, &len);
 	if (!said) {
 		complain("out of memory");
@@ -413,7 +457,7 @@ static int load_object(struct loader *ld, const struct bpf_request *req)
 		explain_refusal(ld, err, words);
 	free(words);
 
-	for (op = 0; !err && req->verbose && op < OPS; op++)
+	for (op = 0; !err && ld->verbose && op < OPS; op++)
 		print_log(ld, op);
 	return err;
 }
@@ -444,14 +488,15 @@ static int keep_programs(struct loader *ld)
 	return 0;
 }
 
-static int get_from_object(const struct bpf_request *req)
+static int get_from_object(const struct bpf_request *req, const struct nlmsghdr *n,
+			   const char *dev)
 {
-	struct loader ld = { .path = req->object };
+	struct loader ld = { .path = req->object, .verbose = req->verbose };
 	int op, ret = -1;
 
-	libbpf_set_print(req->verbose ? print_now : print_kept);
+	libbpf_set_print(req->verbose ? print_all : print_kept);
 	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld) &&
-	    !load_object(&ld, req))
+	    !take_maps_over(&ld, n, dev) && !load_object(&ld))
 		ret = keep_programs(&ld);
 
 	bpf_object__close(ld.obj);
@@ -474,11 +519,12 @@ static int get_pinned(const struct bpf_request *req)
 	return 0;
 }
 
-static int get_programs(const struct bpf_request *req)
+static int get_programs(const struct bpf_request *req, const struct nlmsghdr *n,
+			const char *dev)
 {
 	release_programs();
 	if (req->object)
-		return get_from_object(req);
+		return get_from_object(req, n, dev);
 	if (req->pinned[ENQUEUE])
 		return get_pinned(req);
 	return 0;
@@ -546,6 +592,10 @@ static int parse_arg(struct bpf_request *req, int argc, char **argv)
 		return parse_program(req, DEQUEUE, argc, argv);
 	if (!strcmp(*argv, "limit"))
 		return parse_limit(req, argc, argv);
+	if (!strcmp(*argv, "flush")) {
+		req->flush = true;
+		return 1;
+	}
 	if (!strcmp(*argv, "verbose")) {
 		req->verbose = true;
 		return 1;
@@ -575,6 +625,7 @@ static const char *contradiction(const struct bpf_request *req, bool add)
 
 static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 {
+	const __u32 flags = SCH_BPF_FLUSH;
 	struct rtattr *options, *program;
 	const char *base;
 	size_t len;
@@ -583,6 +634,8 @@ static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 	options = addattr_nest(n, MSG_ROOM, TCA_OPTIONS | NLA_F_NESTED);
 	if (req->has_limit)
 		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_LIMIT, &req->limit, sizeof(req->limit));
+	if (req->flush)
+		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_FLAGS, &flags, sizeof(flags));
 	if (req->object) {
 		char name[SCH_BPF_OBJECT_LEN] = {};
 
@@ -621,7 +674,7 @@ static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
 		complain("%s", wrong);
 		return -1;
 	}
-	if (get_programs(&req))
+	if (get_programs(&req, n, dev))
 		return -1;
 	put_options(n, &req);
 	return 0;
@@ -694,8 +747,53 @@ static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *op
 	return 0;
 }
 
+/* A kernel may know fewer or more of the numbers than this was built with */
+static int bpf_print_xstats(const struct qdisc_util *qu, FILE *f, struct rtattr *xstats)
+{
+	struct tc_sch_bpf_xstats st = {};
+	size_t len;
+
+	if (!xstats)
+		return 0;
+	if (!tc_fits())
+		return -1;
+	len = RTA_PAYLOAD(xstats);
+	memcpy(&st, RTA_DATA(xstats), len < sizeof(st) ? len : sizeof(st));
+
+	print_uint(PRINT_ANY, "stored", "  stored %up", st.stored);
+	print_u64(PRINT_ANY, "stolen", " stolen %" PRIu64 "p", st.stolen);
+	print_uint(PRINT_ANY, "stuck", " stuck %u", st.stuck);
+	if (st.is_stuck || st.fifo)
+		print_uint(PRINT_ANY, "fifo", " fifo %up", st.fifo);
+	print_bool(PRINT_JSON, "is_stuck", NULL, st.is_stuck);
+	if (st.is_stuck)
+		print_string(PRINT_FP, NULL, "%s", " POLICY STUCK, served in order of arrival");
+	return 0;
+}
+
+/* A class is a child qdisc with a handle, and has no options */
+static int bpf_parse_class_opt(const struct qdisc_util *qu, int argc, char **argv,
+			       struct nlmsghdr *n, const char *dev)
+{
+	if (argc <= 0)
+		return 0;
+	if (!strcmp(*argv, "help"))
+		fprintf(stderr, "Usage: ... bpf\nA class of the qdisc bpf has no options.\n");
+	else
+		complain("what is \"%s\"? A class of the qdisc bpf has no options", *argv);
+	return -1;
+}
+
+static int bpf_print_class_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *opt)
+{
+	return 0;
+}
+
 struct qdisc_util EXPORTED bpf_qdisc_util = {
 	.id		= "bpf",
 	.parse_qopt	= bpf_parse_opt,
 	.print_qopt	= bpf_print_opt,
+	.print_xstats	= bpf_print_xstats,
+	.parse_copt	= bpf_parse_class_opt,
+	.print_copt	= bpf_print_class_opt,
 };

@@ -9,6 +9,7 @@
 #define TC_PLUGIN_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -51,6 +52,10 @@ int TC_WEAK print_color_string(enum output_type t, int color, const char *key,
 			       const char *fmt, const char *value);
 int TC_WEAK print_color_uint(enum output_type t, int color, const char *key,
 			     const char *fmt, unsigned int value);
+int TC_WEAK print_color_u64(enum output_type t, int color, const char *key,
+			    const char *fmt, uint64_t value);
+int TC_WEAK print_color_bool(enum output_type t, int color, const char *key,
+			     const char *fmt, bool value);
 
 /* not called: they tell where this tc has the members of struct qdisc_util */
 extern struct qdisc_util TC_WEAK prio_qdisc_util;
@@ -58,6 +63,8 @@ int TC_WEAK prio_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *
 
 #define print_string(t, key, fmt, value) print_color_string(t, COLOR_NONE, key, fmt, value)
 #define print_uint(t, key, fmt, value) print_color_uint(t, COLOR_NONE, key, fmt, value)
+#define print_u64(t, key, fmt, value) print_color_u64(t, COLOR_NONE, key, fmt, value)
+#define print_bool(t, key, fmt, value) print_color_bool(t, COLOR_NONE, key, fmt, value)
 #define parse_rtattr_nested(tb, max, rta) \
 	parse_rtattr_flags(tb, max, RTA_DATA(rta), RTA_PAYLOAD(rta), NLA_F_NESTED)
 

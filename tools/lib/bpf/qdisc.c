@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause)
+/*
+ * Exchange the programs of a qdisc while packets are queued: the new object has
+ * to use the maps that the packets are in.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <linux/bpf.h>
+
+#include "bpf.h"
+#include "btf.h"
+#include "libbpf.h"
+#include "libbpf_internal.h"
+
+/* Deeper than any type of a key or value that makes sense */
+#define MAX_TYPE_DEPTH 32
+
+/* A map of the programs that the qdisc has now */
+struct old_map {
+	int fd;
+	bool taken;
+	struct bpf_map_info info;
+};
+
+struct old_maps {
+	struct old_map *map;
+	__u32 cnt;
+};
+
+static bool types_equal(const struct btf *btf1, __u32 id1, const struct btf *btf2, __u32 id2,
+			int depth);
+
+static const char *type_name(const struct btf *btf, const struct btf_type *t)
+{
+	return btf__str_by_offset(btf, t->name_off) ?: "";
+}
+
+/* Typedefs and qualifiers do not change what is in memory */
+static const struct btf_type *skip_mods(const struct btf *btf, __u32 id)
+{
+	const struct btf_type *t = btf__type_by_id(btf, id);
+
+	while (t && (btf_is_mod(t) || btf_is_typedef(t)) && !btf_is_type_tag(t))
+		t = btf__type_by_id(btf, t->type);
+	return t;
+}
+
+/* Follow a pointer through its tags (kptr and the like), which have to be the same */
+static bool pointers_equal(const struct btf *btf1, const struct btf_type *t1,
+			   const struct btf *btf2, const struct btf_type *t2)
+{
+	for (;;) {
+		t1 = skip_mods(btf1, t1->type);
+		t2 = skip_mods(btf2, t2->type);
+		if (!t1 || !t2)
+			return t1 == t2;
+		if (btf_is_type_tag(t1) != btf_is_type_tag(t2))
+			return false;
+		if (strcmp(type_name(btf1, t1), type_name(btf2, t2)))
+			return false;
+		if (!btf_is_type_tag(t1))
+			return true;
+	}
+}
+
+static bool members_equal(const struct btf *btf1, const struct btf_type *t1,
+			  const struct btf *btf2, const struct btf_type *t2, int depth)
+{
+	const struct btf_member *m1 = btf_members(t1), *m2 = btf_members(t2);
+	int i;
+
+	for (i = 0; i < btf_vlen(t1); i++, m1++, m2++) {
+		if (btf_member_bit_offset(t1, i) != btf_member_bit_offset(t2, i) ||
+		    btf_member_bitfield_size(t1, i) != btf_member_bitfield_size(t2, i) ||
+		    strcmp(btf__str_by_offset(btf1, m1->name_off),
+			   btf__str_by_offset(btf2, m2->name_off)) ||
+		    !types_equal(btf1, m1->type, btf2, m2->type, depth))
+			return false;
+	}
+	return true;
+}
+
+static bool types_equal(const struct btf *btf1, __u32 id1, const struct btf *btf2, __u32 id2,
+			int depth)
+{
+	const struct btf_type *t1, *t2;
+
+	if (!id1 || !id2)
+		return id1 == id2;
+	t1 = skip_mods(btf1, id1);
+	t2 = skip_mods(btf2, id2);
+	if (!t1 || !t2 || !depth--)
+		return false;
+	if (btf_kind(t1) != btf_kind(t2) || btf_vlen(t1) != btf_vlen(t2))
+		return false;
+
+	switch (btf_kind(t1)) {
+	case BTF_KIND_INT:
+		return t1->size == t2->size && btf_int_encoding(t1) == btf_int_encoding(t2);
+	case BTF_KIND_ENUM:
+	case BTF_KIND_ENUM64:
+		return t1->size == t2->size && btf_kflag(t1) == btf_kflag(t2);
+	case BTF_KIND_FLOAT:
+		return t1->size == t2->size;
+	case BTF_KIND_ARRAY:
+		return btf_array(t1)->nelems == btf_array(t2)->nelems &&
+		       types_equal(btf1, btf_array(t1)->type, btf2, btf_array(t2)->type, depth);
+	case BTF_KIND_STRUCT:
+	case BTF_KIND_UNION:
+		return t1->size == t2->size && members_equal(btf1, t1, btf2, t2, depth);
+	case BTF_KIND_PTR:
+		return pointers_equal(btf1, t1, btf2, t2);
+	default:
+		return false;
+	}
+}
+
+/* What of the two maps differs? NULL if one can stand for the other. */
+static const char *maps_differ(const struct bpf_map_info *old, const struct bpf_object *obj,
+			       const struct bpf_map *map)
+{
+	__u32 key_id = bpf_map__btf_key_type_id(map), value_id = bpf_map__btf_value_type_id(map);
+	const struct btf *btf = bpf_object__btf(obj);
+	struct btf *old_btf = NULL;
+	const char *what = NULL;
+
+	if (old->type != bpf_map__type(map))
+		return "type";
+	if (old->key_size != bpf_map__key_size(map) || old->value_size != bpf_map__value_size(map))
+		return "key or value size";
+	if (old->max_entries != bpf_map__max_entries(map))
+		return "max_entries";
+	if (old->map_flags != bpf_map__map_flags(map))
+		return "flags";
+
+	/* libbpf makes maps of some types without BTF; for them the sizes are all */
+	if (!old->btf_id)
+		return old->type == BPF_MAP_TYPE_RBTREE && key_id ? "key type" : NULL;
+	old_btf = btf__load_from_kernel_by_id(old->btf_id);
+	if (!old_btf)
+		return "BTF, which cannot be read";
+	if (!types_equal(old_btf, old->btf_key_type_id, btf, key_id, MAX_TYPE_DEPTH))
+		what = "key type";
+	else if (!types_equal(old_btf, old->btf_value_type_id, btf, value_id, MAX_TYPE_DEPTH))
+		what = "value type";
+	btf__free(old_btf);
+	return what;
+}
+
+static int add_old_map(struct old_maps *old, __u32 id)
+{
+	__u32 len = sizeof(struct bpf_map_info), i;
+	struct old_map *m;
+	int err;
+
+	for (i = 0; i < old->cnt; i++) {
+		if (old->map[i].info.id == id)
+			return 0;
+	}
+	m = libbpf_reallocarray(old->map, old->cnt + 1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	old->map = m;
+
+	m += old->cnt;
+	memset(m, 0, sizeof(*m));
+	m->fd = bpf_map_get_fd_by_id(id);
+	if (m->fd < 0)
+		return -errno;
+	err = bpf_map_get_info_by_fd(m->fd, &m->info, &len);
+	if (err) {
+		close(m->fd);
+		return err;
+	}
+	old->cnt++;
+	return 0;
+}
+
+/* How many maps a program has is not known before it is asked */
+static int get_map_ids(int prog_fd, __u32 **ids, __u32 *cnt)
+{
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+	int err;
+
+	err = bpf_prog_get_info_by_fd(prog_fd, &info, &len);
+	if (err)
+		return err;
+	*cnt = info.nr_map_ids;
+	*ids = calloc(*cnt + 1, sizeof(**ids));
+	if (!*ids)
+		return -ENOMEM;
+
+	memset(&info, 0, sizeof(info));
+	info.nr_map_ids = *cnt;
+	info.map_ids = (__u64)(unsigned long)*ids;
+	len = sizeof(info);
+	return bpf_prog_get_info_by_fd(prog_fd, &info, &len);
+}
+
+static int add_old_maps(struct old_maps *old, __u32 prog_id)
+{
+	__u32 *ids = NULL, cnt = 0, i;
+	int fd, err;
+
+	if (!prog_id)
+		return 0;
+	fd = bpf_prog_get_fd_by_id(prog_id);
+	if (fd < 0)
+		return -errno;
+	err = get_map_ids(fd, &ids, &cnt);
+	for (i = 0; !err && i < cnt; i++)
+		err = add_old_map(old, ids[i]);
+	free(ids);
+	close(fd);
+	return err;
+}
+
+/* The kernel cuts names off, so several maps may have the one of @map */
+static int reuse_map(struct old_maps *old, struct bpf_object *obj, struct bpf_map *map)
+{
+	const char *differs = NULL;
+	struct old_map *m;
+	int err;
+
+	for (m = old->map; m < old->map + old->cnt; m++) {
+		if (m->taken || !m->info.name[0] ||
+		    strncmp(m->info.name, bpf_map__name(map), sizeof(m->info.name) - 1))
+			continue;
+		differs = maps_differ(&m->info, obj, map);
+		if (differs)
+			continue;
+		err = bpf_map__reuse_fd(map, m->fd);
+		if (err)
+			return err;
+		m->taken = true;
+		return 1;
+	}
+	if (differs)
+		pr_warn("map '%s': is not taken over from the qdisc: another %s\n",
+			bpf_map__name(map), differs);
+	return 0;
+}
+
+static int reuse_maps(struct old_maps *old, struct bpf_object *obj)
+{
+	struct bpf_map *map;
+	int ret, reused = 0;
+
+	bpf_object__for_each_map(map, obj) {
+		/* data of the old programs is not for the new ones; a pin decides itself */
+		if (bpf_map__is_internal(map) || bpf_map__pin_path(map) || bpf_map__fd(map) >= 0)
+			continue;
+		ret = reuse_map(old, obj, map);
+		if (ret < 0)
+			return ret;
+		reused += ret;
+	}
+	return reused;
+}
+
+int bpf_object__reuse_qdisc_maps(struct bpf_object *obj, int ifindex,
+				 const struct bpf_qdisc_opts *opts)
+{
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	struct old_maps old = {};
+	__u32 i;
+	int ret;
+
+	ret = bpf_qdisc_query(ifindex, opts, &info);
+	if (ret)
+		return libbpf_err(ret);
+
+	ret = add_old_maps(&old, info.enqueue_prog_id);
+	if (!ret)
+		ret = add_old_maps(&old, info.dequeue_prog_id);
+	if (!ret)
+		ret = reuse_maps(&old, obj);
+
+	for (i = 0; i < old.cnt; i++)
+		close(old.map[i].fd);
+	free(old.map);
+	return libbpf_err(ret);
+}
