@@ -384,16 +384,27 @@ static struct bpf_prog *sch_bpf_get_prog(struct nlattr *opt, u32 type,
 	return prog;
 }
 
-/* What a netlink message asks for. Programs that are not installed are put. */
-struct sch_bpf_config {
-	struct bpf_prog *enqueue;
-	struct bpf_prog *dequeue;
-	struct nlattr *object;
-	u32 limit;			/* 0: not given */
-	u32 flags;
-};
+/**
+ * sch_bpf_config_get() - take a reference on the programs of a configuration
+ * @cfg: the configuration
+ *
+ * Context: any.
+ */
+void sch_bpf_config_get(const struct sch_bpf_config *cfg)
+{
+	if (cfg->enqueue)
+		bpf_prog_inc(cfg->enqueue);
+	if (cfg->dequeue)
+		bpf_prog_inc(cfg->dequeue);
+}
 
-static void sch_bpf_config_put(const struct sch_bpf_config *cfg)
+/**
+ * sch_bpf_config_put() - drop the references on the programs of a configuration
+ * @cfg: the configuration
+ *
+ * Context: any.
+ */
+void sch_bpf_config_put(const struct sch_bpf_config *cfg)
 {
 	if (cfg->enqueue)
 		bpf_prog_put(cfg->enqueue);
@@ -401,14 +412,25 @@ static void sch_bpf_config_put(const struct sch_bpf_config *cfg)
 		bpf_prog_put(cfg->dequeue);
 }
 
-static int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
-				struct netlink_ext_ack *extack)
+/**
+ * sch_bpf_config_parse() - read the options of a netlink message
+ * @cfg: where to; holds references on programs, after a failure on none
+ * @opt: the options, or NULL
+ * @extack: for the reason of a failure
+ *
+ * Context: process, under RTNL.
+ * Return: 0 or a negative errno.
+ */
+int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
+			 struct netlink_ext_ack *extack)
 {
 	struct nlattr *tb[TCA_SCH_BPF_MAX + 1];
 	struct bpf_prog *prog;
 	int err;
 
 	memset(cfg, 0, sizeof(*cfg));
+	if (!opt)
+		return 0;
 	err = __nla_parse(tb, TCA_SCH_BPF_MAX, nla_data(opt), nla_len(opt),
 			  sch_bpf_policy, SCH_BPF_VALIDATE, extack);
 	if (err)
@@ -419,7 +441,8 @@ static int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
 	}
 	cfg->limit = nla_get_u32_default(tb[TCA_SCH_BPF_LIMIT], 0);
 	cfg->flags = nla_get_u32_default(tb[TCA_SCH_BPF_FLAGS], 0);
-	cfg->object = tb[TCA_SCH_BPF_OBJECT];
+	if (tb[TCA_SCH_BPF_OBJECT])
+		nla_strscpy(cfg->object, tb[TCA_SCH_BPF_OBJECT], sizeof(cfg->object));
 	if (!tb[TCA_SCH_BPF_ENQUEUE])
 		return 0;
 
@@ -429,15 +452,22 @@ static int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
 	cfg->enqueue = prog;
 	prog = sch_bpf_get_prog(tb[TCA_SCH_BPF_DEQUEUE], BPF_QDISC_DEQUEUE, extack);
 	if (IS_ERR(prog)) {
-		sch_bpf_config_put(cfg);
+		bpf_prog_put(cfg->enqueue);
+		cfg->enqueue = NULL;
 		return PTR_ERR(prog);
 	}
 	cfg->dequeue = prog;
 	return 0;
 }
 
-/* Put @cfg in force and leave in it what was in force before. */
-static void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
+/**
+ * sch_bpf_config_swap() - put a configuration in force
+ * @sch: a qdisc of the kind bpf
+ * @cfg: the configuration; it gets the programs that were in force before
+ *
+ * Context: under the qdisc's tree lock, or before the qdisc can be found.
+ */
+void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
@@ -447,20 +477,17 @@ static void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 		return;
 	swap(q->enqueue, cfg->enqueue);
 	swap(q->dequeue, cfg->dequeue);
-	q->object[0] = '\0';
-	if (cfg->object)
-		nla_strscpy(q->object, cfg->object, sizeof(q->object));
+	memcpy(q->object, cfg->object, sizeof(q->object));
 	q->stuck = false;
 	q->idle = 0;
 	q->trouble = 0;
 }
 
-static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
-			struct netlink_ext_ack *extack)
+/* An instance that has no programs yet: bpf_mq puts them in before it can be found. */
+static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
+			      struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sch_bpf_config cfg;
-	int err;
 
 	/* destroy runs after any failure */
 	qdisc_watchdog_init(&q->watchdog, sch);
@@ -469,12 +496,16 @@ static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 	q->queue = sch->dev_queue - netdev_get_tx_queue(qdisc_dev(sch), 0);
 	sch->limit = SCH_BPF_LIMIT;
 	sch->flags |= TCQ_F_DEQUEUE_DROPS;
+	return sch_bpf_class_init(sch, opt, extack);
+}
 
-	if (!opt) {
-		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
-		return -EINVAL;
-	}
-	err = sch_bpf_class_init(sch, opt, extack);
+static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
+			struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_config cfg;
+	int err;
+
+	err = sch_bpf_queue_init(sch, opt, extack);
 	if (err)
 		return err;
 	err = sch_bpf_config_parse(&cfg, opt, extack);
@@ -525,56 +556,78 @@ static bool sch_bpf_unreachable(struct bpf_map *map, void *arg)
 	return true;
 }
 
-static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
+static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sk_buff *skb;
+	u32 bytes = 0;
+
+	sch_bpf_purge(q, list);
+	skb_queue_walk(list, skb)
+		bytes += qdisc_pkt_len(skb);
+	WRITE_ONCE(sch->q.qlen, sch->q.qlen - list->qlen);
+	qstats_backlog_sub(sch, bytes);
+	__qdisc_qstats_drop(sch, list->qlen);
+	qdisc_tree_reduce_backlog(sch, list->qlen, bytes);
+}
+
+static int sch_bpf_check_reach(struct sch_bpf_data *q, struct bpf_prog *dequeue,
+			       struct netlink_ext_ack *extack)
+{
+	struct bpf_map *lost;
+
+	rcu_read_lock();
+	lost = bpf_rbtree_owner_find(&q->owner, sch_bpf_unreachable, dequeue);
+	if (lost)
+		NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
+				   lost->name);
+	rcu_read_unlock();
+	return lost ? -EBUSY : 0;
+}
+
+/**
+ * sch_bpf_config_change() - change a qdisc in place
+ * @sch: a qdisc of the kind bpf
+ * @cfg: the configuration; its references are dropped, whatever is returned
+ * @extack: for the reason of a failure
+ *
+ * Context: process, under RTNL.
+ * Return: 0; -EBUSY if a map holds packets and the new dequeue program does not
+ * use it: nothing has changed then.
+ */
+int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 			  struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sch_bpf_config cfg;
 	struct sk_buff_head list;
-	struct bpf_map *lost = NULL;
-	u32 qlen, backlog;
-	int err;
-
-	if (!opt)
-		return 0;
-	err = sch_bpf_config_parse(&cfg, opt, extack);
-	if (err)
-		return err;
+	int err = 0;
 
 	__skb_queue_head_init(&list);
 	sch_tree_lock(sch);
-	if (cfg.flags & SCH_BPF_FLUSH) {
-		struct sk_buff *skb;
-
-		sch_bpf_purge(q, &list);
-		qlen = list.qlen;
-		backlog = 0;
-		skb_queue_walk(&list, skb)
-			backlog += qdisc_pkt_len(skb);
-		WRITE_ONCE(sch->q.qlen, sch->q.qlen - qlen);
-		qstats_backlog_sub(sch, backlog);
-		__qdisc_qstats_drop(sch, qlen);
-		qdisc_tree_reduce_backlog(sch, qlen, backlog);
-	} else if (cfg.dequeue) {
-		rcu_read_lock();
-		lost = bpf_rbtree_owner_find(&q->owner, sch_bpf_unreachable, cfg.dequeue);
-		if (lost) {
-			NL_SET_ERR_MSG_FMT(extack,
-					   "Map '%s' holds packets out of the new programs' reach",
-					   lost->name);
-			err = -EBUSY;
-		}
-		rcu_read_unlock();
-	}
+	if (cfg->flags & SCH_BPF_FLUSH)
+		sch_bpf_flush(sch, &list);
+	else if (cfg->dequeue)
+		err = sch_bpf_check_reach(q, cfg->dequeue, extack);
 	if (!err)
-		sch_bpf_config_swap(sch, &cfg);
+		sch_bpf_config_swap(sch, cfg);
 	sch_tree_unlock(sch);
 
 	sch_bpf_free_list(&list);
-	sch_bpf_config_put(&cfg);
+	sch_bpf_config_put(cfg);
+	/* The new program may want to send what the old one held back. */
 	if (!err && qdisc_qlen_lockless(sch))
 		qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns());
 	return err;
+}
+
+static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
+			  struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_config cfg;
+	int err;
+
+	err = sch_bpf_config_parse(&cfg, opt, extack);
+	return err ?: sch_bpf_config_change(sch, &cfg, extack);
 }
 
 static void sch_bpf_destroy(struct Qdisc *sch)
@@ -605,22 +658,42 @@ static int sch_bpf_dump_prog(struct sk_buff *skb, int attr, const struct bpf_pro
 	return 0;
 }
 
-static int sch_bpf_dump(struct Qdisc *sch, struct sk_buff *skb)
+/**
+ * sch_bpf_config_dump() - write a configuration as TCA_OPTIONS
+ * @cfg: the configuration
+ * @skb: the netlink message
+ *
+ * Context: process, under RTNL.
+ * Return: length of the message; -EMSGSIZE if there is no room.
+ */
+int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb)
 {
-	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct nlattr *opts;
 
 	opts = nla_nest_start_noflag(skb, TCA_OPTIONS);
 	if (!opts)
 		return -EMSGSIZE;
-	if (nla_put_u32(skb, TCA_SCH_BPF_LIMIT, READ_ONCE(sch->limit)) ||
-	    (q->object[0] && nla_put_string(skb, TCA_SCH_BPF_OBJECT, q->object)) ||
-	    sch_bpf_dump_prog(skb, TCA_SCH_BPF_ENQUEUE, q->enqueue) ||
-	    sch_bpf_dump_prog(skb, TCA_SCH_BPF_DEQUEUE, q->dequeue)) {
+	if ((cfg->limit && nla_put_u32(skb, TCA_SCH_BPF_LIMIT, cfg->limit)) ||
+	    (cfg->object[0] && nla_put_string(skb, TCA_SCH_BPF_OBJECT, cfg->object)) ||
+	    sch_bpf_dump_prog(skb, TCA_SCH_BPF_ENQUEUE, cfg->enqueue) ||
+	    sch_bpf_dump_prog(skb, TCA_SCH_BPF_DEQUEUE, cfg->dequeue)) {
 		nla_nest_cancel(skb, opts);
 		return -EMSGSIZE;
 	}
 	return nla_nest_end(skb, opts);
+}
+
+static int sch_bpf_dump(struct Qdisc *sch, struct sk_buff *skb)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_config cfg = {
+		.enqueue = q->enqueue,
+		.dequeue = q->dequeue,
+		.limit = READ_ONCE(sch->limit),
+	};
+
+	memcpy(cfg.object, q->object, sizeof(cfg.object));
+	return sch_bpf_config_dump(&cfg, skb);
 }
 
 static int sch_bpf_dump_stats(struct Qdisc *sch, struct gnet_dump *d)
@@ -648,6 +721,22 @@ static struct Qdisc_ops sch_bpf_qdisc_ops __read_mostly = {
 	.reset		= sch_bpf_reset,
 	.destroy	= sch_bpf_destroy,
 	.change		= sch_bpf_change,
+	.dump		= sch_bpf_dump,
+	.dump_stats	= sch_bpf_dump_stats,
+	.owner		= THIS_MODULE,
+};
+
+/* The instances of bpf_mq. They are not changed alone. */
+struct Qdisc_ops sch_bpf_queue_ops __read_mostly = {
+	.id		= "bpf",
+	.cl_ops		= &sch_bpf_class_ops,
+	.priv_size	= sizeof(struct sch_bpf_data),
+	.enqueue	= sch_bpf_enqueue,
+	.dequeue	= sch_bpf_dequeue,
+	.peek		= qdisc_peek_dequeued,
+	.init		= sch_bpf_queue_init,
+	.reset		= sch_bpf_reset,
+	.destroy	= sch_bpf_destroy,
 	.dump		= sch_bpf_dump,
 	.dump_stats	= sch_bpf_dump_stats,
 	.owner		= THIS_MODULE,

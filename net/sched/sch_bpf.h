@@ -43,6 +43,26 @@ struct sch_bpf_run {
 	bool queued;			/* enqueue: ctx.skb is in a map */
 };
 
+/* What a netlink message asks for. */
+struct sch_bpf_config {
+	struct bpf_prog *enqueue;	/* both or none */
+	struct bpf_prog *dequeue;
+	u32 limit;			/* packets; 0: not given */
+	u32 flags;			/* SCH_BPF_FLUSH */
+	char object[SCH_BPF_OBJECT_LEN];
+};
+
+int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
+			 struct netlink_ext_ack *extack);
+void sch_bpf_config_get(const struct sch_bpf_config *cfg);
+void sch_bpf_config_put(const struct sch_bpf_config *cfg);
+void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
+int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
+			  struct netlink_ext_ack *extack);
+int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb);
+
+extern struct Qdisc_ops sch_bpf_queue_ops;
+
 static inline struct sch_bpf_run *sch_bpf_run(struct sch_bpf_ctx *ctx)
 {
 	return container_of(ctx, struct sch_bpf_run, ctx);

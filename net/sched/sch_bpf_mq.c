@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The qdisc "bpf_mq": one instance of "bpf" for each tx queue
+ *
+ * All instances run the same two programs; each has its own lock and, as a map of
+ * packets belongs to one qdisc, its own maps: the programs find them in an array of
+ * maps by ctx->queue. Other maps are shared, for what one policy decides for all
+ * queues. The instances are made, changed and removed together.
+ */
+#include <linux/bpf.h>
+#include <linux/module.h>
+#include <linux/netdevice.h>
+#include <net/sch_priv.h>
+#include "sch_bpf.h"
+
+struct sch_bpf_mq {
+	struct mq_sched mq;		/* must be first */
+	struct sch_bpf_config cfg;	/* to show */
+};
+
+static struct Qdisc *sch_bpf_mq_child(struct Qdisc *sch, unsigned int queue)
+{
+	return rtnl_dereference(netdev_get_tx_queue(qdisc_dev(sch), queue)->qdisc_sleeping);
+}
+
+static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
+			   struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_mq *priv = qdisc_priv(sch);
+	unsigned int i;
+	int err;
+
+	if (sch->parent != TC_H_ROOT || !netif_is_multiqueue(qdisc_dev(sch))) {
+		NL_SET_ERR_MSG(extack, "bpf_mq is the root of a device with several tx queues");
+		return -EOPNOTSUPP;
+	}
+	err = sch_bpf_config_parse(&priv->cfg, opt, extack);
+	if (err)
+		return err;
+	if (!priv->cfg.enqueue) {
+		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
+		return -EINVAL;
+	}
+
+	err = mq_init_common(sch, opt, extack, &sch_bpf_queue_ops);
+	if (err)
+		return err;
+	for (i = 0; i < qdisc_dev(sch)->num_tx_queues; i++) {
+		struct sch_bpf_config cfg = priv->cfg;
+
+		sch_bpf_config_get(&cfg);
+		sch_bpf_config_swap(priv->mq.qdiscs[i], &cfg);
+	}
+	return 0;
+}
+
+static void sch_bpf_mq_destroy(struct Qdisc *sch)
+{
+	struct sch_bpf_mq *priv = qdisc_priv(sch);
+
+	mq_destroy_common(sch);
+	sch_bpf_config_put(&priv->cfg);
+}
+
+static int sch_bpf_mq_change_one(struct Qdisc *child, struct sch_bpf_config *cfg,
+				 struct netlink_ext_ack *extack)
+{
+	sch_bpf_config_get(cfg);
+	return sch_bpf_config_change(child, cfg, extack);
+}
+
+static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
+			     struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_mq *priv = qdisc_priv(sch);
+	unsigned int i, n = qdisc_dev(sch)->num_tx_queues;
+	struct sch_bpf_config cfg, old;
+	int err;
+
+	if (!opt)
+		return 0;
+	err = sch_bpf_config_parse(&cfg, opt, extack);
+	if (err)
+		return err;
+
+	for (i = 0; i < n && !err; i++) {
+		struct sch_bpf_config one = cfg;
+
+		err = sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &one, extack);
+	}
+	if (err) {
+		/* The old programs reach all maps that they have filled. */
+		for (i--; i--; ) {
+			old = priv->cfg;
+			sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &old, NULL);
+		}
+		sch_bpf_config_put(&cfg);
+		return err;
+	}
+
+	if (cfg.limit)
+		priv->cfg.limit = cfg.limit;
+	if (cfg.enqueue) {
+		old = priv->cfg;
+		cfg.limit = old.limit;
+		priv->cfg = cfg;
+		sch_bpf_config_put(&old);
+	}
+	return 0;
+}
+
+static int sch_bpf_mq_dump(struct Qdisc *sch, struct sk_buff *skb)
+{
+	struct sch_bpf_mq *priv = qdisc_priv(sch);
+
+	mq_dump_common(sch, skb);
+	return sch_bpf_config_dump(&priv->cfg, skb);
+}
+
+static int sch_bpf_mq_graft(struct Qdisc *sch, unsigned long cl, struct Qdisc *new,
+			    struct Qdisc **old, struct netlink_ext_ack *extack)
+{
+	NL_SET_ERR_MSG(extack, "The instances of bpf_mq are changed together: change bpf_mq itself");
+	return -EOPNOTSUPP;
+}
+
+static const struct Qdisc_class_ops sch_bpf_mq_class_ops = {
+	.select_queue	= mq_select_queue,
+	.graft		= sch_bpf_mq_graft,
+	.leaf		= mq_leaf,
+	.find		= mq_find,
+	.walk		= mq_walk,
+	.dump		= mq_dump_class,
+	.dump_stats	= mq_dump_class_stats,
+};
+
+static struct Qdisc_ops sch_bpf_mq_qdisc_ops __read_mostly = {
+	.id			= "bpf_mq",
+	.cl_ops			= &sch_bpf_mq_class_ops,
+	.priv_size		= sizeof(struct sch_bpf_mq),
+	.init			= sch_bpf_mq_init,
+	.destroy		= sch_bpf_mq_destroy,
+	.attach			= mq_attach,
+	.change			= sch_bpf_mq_change,
+	.change_real_num_tx	= mq_change_real_num_tx,
+	.dump			= sch_bpf_mq_dump,
+	.owner			= THIS_MODULE,
+};
+
+static int __init sch_bpf_mq_module_init(void)
+{
+	return register_qdisc(&sch_bpf_mq_qdisc_ops);
+}
+device_initcall(sch_bpf_mq_module_init);
