@@ -9,7 +9,7 @@ through packet sockets, so nobody but the test sends or takes any.
 
 import collections
 import contextlib
-import ctypes
+import errno
 import fcntl
 import itertools
 import json
@@ -35,7 +35,6 @@ HEADERS = 14 + 20 + 8
 SO_PRIORITY, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 12, 32, 33
 SO_TIMESTAMPNS, SO_MARK, SO_TXTIME = 35, 36, 61
 SIOCOUTQ = 0x5411
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 # --- TAP ---------------------------------------------------------------------
@@ -155,6 +154,10 @@ class Link:
         equal(len(found), 1, "bpf qdiscs on the device")
         return found[0]
 
+    def is_up(self):
+        with open(f"/sys/class/net/{self.a}/operstate", encoding="ascii") as file:
+            return file.read() == "up\n"
+
     def detach(self):
         run("tc", "qdisc", "del", "dev", self.a, "root")
 
@@ -224,7 +227,7 @@ class Sender:
             self.sock.sendmsg([frame(number, size, port)], stamp)
             return True
         except OSError as error:
-            if error.errno != 105:      # ENOBUFS
+            if error.errno != errno.ENOBUFS:
                 raise
             self.refused_packets += 1
             self.refused_bytes += size
@@ -285,7 +288,11 @@ class Receiver:
         self.sock.settimeout(0)
         with contextlib.suppress(BlockingIOError):
             while True:
-                arrivals.append(self.take())
+                try:
+                    arrivals.append(self.take())
+                except OSError as error:        # the device's end, said once
+                    if error.errno != errno.ENETDOWN:
+                        raise
         return arrivals
 
 

@@ -45,7 +45,7 @@ int keep_and_drop(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("Unreleased reference")
+__refused("the packet is still owned")
 int queued_without_push(struct sch_bpf_ctx *ctx)
 {
 	return SCH_BPF_QUEUED;
@@ -60,7 +60,7 @@ int drop_after_push(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("release kernel function")
+__refused("release kfunc bpf_qdisc_push_skb expects referenced PTR_TO_BTF_ID")
 int push_twice(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
@@ -70,7 +70,7 @@ int push_twice(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("release kernel function")
+__refused("Reference may already be released")
 int push_twice_from_the_context(struct sch_bpf_ctx *ctx)
 {
 	bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
@@ -88,7 +88,7 @@ int read_after_push(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("Unreleased reference")
+__refused("the packet is still owned")
 int push_on_one_path_only(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
@@ -169,7 +169,7 @@ int take_and_leak(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/dequeue")
-__refused("release kernel function")
+__refused("release kfunc bpf_qdisc_deliver_skb expects referenced PTR_TO_BTF_ID")
 int deliver_twice(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
@@ -282,7 +282,7 @@ int exchange_uncounted(struct sch_bpf_ctx *ctx)
 	return SCH_BPF_DROP;
 }
 
-SEC("fentry/dev_queue_xmit_nit")
+SEC("kprobe/dev_queue_xmit_nit")
 __refused("tracing progs cannot use rbtree maps of packets")
 int tracing(void *ctx)
 {

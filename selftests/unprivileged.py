@@ -23,14 +23,14 @@ def root_can():
 
 def a_user_cannot_attach():
     with lib.link() as device:
-        lib.contains(lib.refused(*NOBODY, *attach(device.a)), "not permitted")
+        lib.contains(lib.refused(*NOBODY, *attach(device.a)), "no permission")
         lib.equal(lib.maps_named("fifo_pkts"), set(), "maps left")
         lib.run(*attach(device.a))
 
 
 def a_user_cannot_load():
     command = ("bpftool", "prog", "loadall", FIFO, "/sys/fs/bpf/test_fifo")
-    lib.contains(lib.refused(*NOBODY, *command), "not permitted")
+    lib.contains(lib.refused(*NOBODY, *command), "EPERM")
     lib.run(*command)
     lib.run("rm", "-r", "/sys/fs/bpf/test_fifo")
 
@@ -44,7 +44,8 @@ def all_three_capabilities_are_needed():
     needed = ("bpf", "perfmon", "net_admin")
     with lib.link() as device:
         for missing in needed:
-            lib.refused(*with_capabilities(*(name for name in needed if name != missing)))
+            others = [name for name in needed if name != missing]
+            lib.contains(lib.refused(*with_capabilities(*others)), "permi")
         lib.run(*with_capabilities(*needed))
 
 
@@ -53,7 +54,7 @@ def root_of_a_user_namespace_cannot_attach():
     works = inside % "tc qdisc add dev a0 root pfifo"
     lib.run(*OWN_NAMESPACE, "sh", "-c", works)
     words = lib.refused(*OWN_NAMESPACE, "sh", "-c", inside % " ".join(attach("a0")))
-    lib.contains(words, "not permitted")
+    lib.contains(words, "no permission")
 
 
 lib.main(root_can,

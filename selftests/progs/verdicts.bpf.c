@@ -80,18 +80,21 @@ SEC("qdisc/dequeue")
 int verdict_dequeue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb;
+	int i;
 
 	if (!open) {
 		ctx->expire = bpf_ktime_get_ns() + NSEC_PER_SEC / 100;
 		return SCH_BPF_THROTTLE;
 	}
-	skb = bpf_qdisc_take(ctx, &verdict_pkts);
-	if (!skb)
-		return SCH_BPF_EMPTY;
-	if (skb->mark != DROP_AT_DEQUEUE)
-		return bpf_qdisc_deliver(ctx, skb);
-	bpf_qdisc_drop(ctx, skb, 0);
-	return bpf_qdisc_pop(ctx, &verdict_pkts);
+	bpf_for(i, 0, 1000) {
+		skb = bpf_qdisc_take(ctx, &verdict_pkts);
+		if (!skb)
+			return SCH_BPF_EMPTY;
+		if (skb->mark != DROP_AT_DEQUEUE)
+			return bpf_qdisc_deliver(ctx, skb);
+		bpf_qdisc_drop(ctx, skb, 0);
+	}
+	return SCH_BPF_EMPTY;
 }
 
 char LICENSE[] SEC("license") = "GPL";
