@@ -220,6 +220,27 @@ __bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map
 }
 
 /**
+ * bpf_qdisc_pop_class() - take a packet from a class and deliver it
+ * @ctx: context of the program
+ * @classid: handle of the class
+ *
+ * What SCH_BPF_PASS does, for a program that wants to know whether there was a
+ * packet.
+ *
+ * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
+ * Return: SCH_BPF_DEQUEUED; SCH_BPF_EMPTY if the class has no packet now, or does
+ * not exist.
+ */
+__bpf_kfunc int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, u32 classid)
+{
+	struct sch_bpf_run *run = sch_bpf_run(ctx);
+
+	if (likely(!run->out))
+		run->out = sch_bpf_class_dequeue(run->sch, classid);
+	return run->out ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
+}
+
+/**
  * bpf_qdisc_clone() - make another packet of the same bytes
  * @ctx: context of the program
  * @skb: the packet
@@ -307,6 +328,7 @@ BTF_ID_FLAGS(func, bpf_qdisc_deliver_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_pop)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_until)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_key)
+BTF_ID_FLAGS(func, bpf_qdisc_pop_class)
 BTF_ID_FLAGS(func, bpf_qdisc_clone, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_ecn_mark)
 BTF_ID_FLAGS(func, bpf_qdisc_set_queue)
@@ -326,6 +348,7 @@ static const struct bpf_retval_range sch_bpf_kfunc_ranges[] = {
 	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
 	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
 	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
+	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
 };
 
 BTF_ID_LIST(sch_bpf_verdict_kfuncs)
@@ -336,6 +359,7 @@ BTF_ID(func, bpf_qdisc_deliver_skb)
 BTF_ID(func, bpf_qdisc_pop)
 BTF_ID(func, bpf_qdisc_pop_until)
 BTF_ID(func, bpf_qdisc_pop_key)
+BTF_ID(func, bpf_qdisc_pop_class)
 #define SCH_BPF_FIRST_DEQUEUE_KFUNC 2
 
 BTF_ID_LIST_SINGLE(sch_bpf_classify_id, func, bpf_skb_tc_classify)

@@ -104,6 +104,16 @@ extern int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map, const void *k
 extern int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
 
 /**
+ * bpf_qdisc_pop_class() - take a packet from a class and deliver it
+ * @ctx: context of the program
+ * @classid: handle of the class
+ *
+ * In dequeue programs. Returns SCH_BPF_DEQUEUED, or SCH_BPF_EMPTY if the class
+ * has no packet now. (The verdict SCH_BPF_PASS does the same with ctx->classid.)
+ */
+extern int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
+
+/**
  * bpf_qdisc_clone() - make another packet of the same bytes
  * @ctx: context of the program
  * @skb: the packet

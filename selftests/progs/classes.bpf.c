@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Filters decide: a class, or what a filter's action says. What no filter matches is
+ * kept here and leaves last. Class 1:1 leaves before class 1:2.
+ */
+#include "../../policies/policy.h"
+
+#define TC_ACT_OK	0
+#define TC_ACT_SHOT	2
+#define TC_ACT_STOLEN	4
+#define TC_ACT_TRAP	8
+
+struct where {			/* whose filters to run */
+	__s32 ifindex;
+	__u32 handle;
+};
+
+struct seen {
+	__u64 packets;
+	__s64 verdict;		/* of the last one */
+	__u64 classid;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct where);
+	__uint(max_entries, 1);
+} classes_where SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct seen);
+	__uint(max_entries, 1);
+} classes_seen SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, 100);
+} classes_pkts SEC(".maps");
+
+static int classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct where *where = bpf_map_lookup_elem(&classes_where, &zero);
+	struct seen *seen = bpf_map_lookup_elem(&classes_seen, &zero);
+	int verdict;
+
+	if (!where || !seen)
+		return TC_ACT_SHOT;
+	verdict = bpf_skb_tc_classify(ctx, skb, where->ifindex, where->handle);
+	seen->packets++;
+	seen->verdict = verdict;
+	seen->classid = ctx->classid;
+	return verdict;
+}
+
+SEC("qdisc/enqueue")
+int classes_enqueue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	__u64 key = 0;
+
+	switch (classify(ctx, skb)) {
+	case TC_ACT_SHOT:
+		return SCH_BPF_DROP;
+	case TC_ACT_STOLEN:
+	case TC_ACT_TRAP:
+		return SCH_BPF_STOLEN;
+	case TC_ACT_OK:
+		return SCH_BPF_PASS;
+	default:
+		return bpf_qdisc_push(ctx, &classes_pkts, &key, skb);
+	}
+}
+
+SEC("qdisc/dequeue")
+int classes_dequeue(struct sch_bpf_ctx *ctx)
+{
+	if (bpf_qdisc_pop_class(ctx, 0x10001) == SCH_BPF_DEQUEUED)
+		return SCH_BPF_DEQUEUED;
+	if (bpf_qdisc_pop(ctx, &classes_pkts) == SCH_BPF_DEQUEUED)
+		return SCH_BPF_DEQUEUED;
+	ctx->classid = 0x10002;
+	return SCH_BPF_PASS;
+}
+
+char LICENSE[] SEC("license") = "GPL";
