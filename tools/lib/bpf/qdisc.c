@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause)
 /*
- * Exchange the programs of a qdisc while packets are queued: the new object has
- * to use the maps that the packets are in.
+ * The maps of an object whose programs are for a qdisc: one for each tx queue; and
+ * those of the programs that a qdisc has, where the packets are that are queued.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -283,4 +283,23 @@ int bpf_object__reuse_qdisc_maps(struct bpf_object *obj, int ifindex,
 		close(old.map[i].fd);
 	free(old.map);
 	return libbpf_err(ret);
+}
+
+int bpf_object__set_tx_queues(struct bpf_object *obj, int ifindex)
+{
+	struct bpf_map *map;
+	int queues, err;
+
+	queues = libbpf_get_tx_queues(ifindex);
+	if (queues < 0)
+		return libbpf_err(queues);
+
+	bpf_object__for_each_map(map, obj) {
+		if (bpf_map__type(map) != BPF_MAP_TYPE_ARRAY_OF_MAPS || bpf_map__max_entries(map))
+			continue;
+		err = bpf_map__set_max_entries(map, queues);
+		if (err)
+			return libbpf_err(err);
+	}
+	return queues;
 }
