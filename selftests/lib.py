@@ -184,6 +184,14 @@ def wire(obj, *options):
         yield made, sender, receiver
 
 
+def quiet_wire():
+    """Nothing of its own from eth0 to eth1: no ARP, which would be padded on the
+    way, and no IPv6."""
+    run("ip", "neigh", "replace", "10.0.0.2", "lladdr", "52:54:00:00:00:02", "dev", "eth0")
+    run("ip", "-n", "peer", "neigh", "replace", "10.0.0.1", "lladdr", "52:54:00:00:00:01", "dev", "eth1")
+    run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
+
+
 # --- packets -----------------------------------------------------------------
 
 def frame(number, size, port):
