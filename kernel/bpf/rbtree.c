@@ -59,14 +59,15 @@
 #define RBTREE_FIELDS_MAX	16
 
 struct rbtree_elem {
-	struct rb_node node;		/* in the oldest element of a key only */
-	union {
+	union {				/* first: a returned slot is its llist_node */
 		struct rbtree_elem *next;	/* next younger of the same key; next free slot */
 		struct llist_node returned;
 	};
 	struct rbtree_elem *last;	/* youngest; in the oldest only */
+	struct rb_node node;		/* in the oldest element of a key only */
 	char key[] __aligned(8);	/* value follows, at the next multiple of 8 */
 };
+static_assert(offsetof(struct rbtree_elem, next) == 0);
 
 /* An integer of a key. */
 struct rbtree_field {
