@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * q_bpf.c	The qdisc "bpf": enqueue and dequeue are BPF programs.
+ * q_bpf.c	The qdiscs "bpf" and "bpf_mq": enqueue and dequeue are BPF programs.
  *
  * One source for two builds: a part of iproute2, and, with TC_PLUGIN defined, a
  * plug-in for a tc that was built without it.
@@ -72,6 +72,13 @@ struct bpf_request {
 	bool verbose;
 };
 
+/* Which qdisc the programs are for */
+struct target {
+	const char *kind;
+	const char *dev;
+	const struct nlmsghdr *n;
+};
+
 /* An object that is being loaded */
 struct loader {
 	const char *path;
@@ -86,13 +93,17 @@ static int prog_fds[OPS] = { -1, -1 };
 
 /* What libbpf has to say, kept back until it is known whether it is of use */
 static FILE *said;
+static char *said_text;
+static size_t said_len;
 
 static void explain(void)
 {
 	fprintf(stderr,
-		"Usage: ... bpf { obj | object-file } FILE [ enqueue NAME ] [ dequeue NAME ]\n"
+		"Usage: ... { bpf | bpf_mq } { obj | object-file } FILE\n"
+		"               [ enqueue NAME ] [ dequeue NAME ]\n"
 		"               [ limit PACKETS ] [ flush ] [ verbose ]\n"
-		"       ... bpf enqueue object-pinned PATH dequeue object-pinned PATH\n"
+		"       ... { bpf | bpf_mq }\n"
+		"               enqueue object-pinned PATH dequeue object-pinned PATH\n"
 		"               [ limit PACKETS ] [ flush ]\n"
 		"\n"
 		"FILE is a BPF object with a program in section \"qdisc/enqueue\" and one in\n"
@@ -158,6 +169,28 @@ static bool tc_fits(void)
 	return true;
 }
 #endif
+
+static int keep_what_is_said(void)
+{
+	said = open_memstream(&said_text, &said_len);
+	if (said)
+		return 0;
+	complain("out of memory");
+	return -1;
+}
+
+static void forget_what_is_said(void)
+{
+	fclose(said);
+	free(said_text);
+	said = NULL;
+}
+
+static void print_said(void)
+{
+	fflush(said);
+	fputs(said_text, stderr);
+}
 
 static int print_kept(enum libbpf_print_level level, const char *fmt, va_list args)
 {
@@ -337,17 +370,6 @@ static int make_pin_dir(void)
 	return make_dir(path);
 }
 
-static int prepare_maps(struct loader *ld)
-{
-	struct bpf_map *map;
-
-	bpf_object__for_each_map(map, ld->obj) {
-		if (bpf_map__pin_path(map))
-			return make_pin_dir();
-	}
-	return 0;
-}
-
 static int open_object(struct loader *ld)
 {
 	char pin_root[PATH_MAX];
@@ -358,6 +380,7 @@ static int open_object(struct loader *ld)
 	snprintf(pin_root, sizeof(pin_root), "%s/%s/%s", bpffs_path(), PIN_DIR, PIN_SUBDIR);
 	ld->obj = bpf_object__open_file(ld->path, &opts);
 	if (!ld->obj) {
+		print_said();
 		complain("%s: cannot be opened as a BPF object: %s", ld->path, strerror(errno));
 		return -1;
 	}
@@ -369,29 +392,60 @@ static int open_object(struct loader *ld)
  * object goes on with these maps. replace makes a new qdisc of an old one if
  * another handle is asked for, and that has maps of its own.
  */
-static int take_maps_over(struct loader *ld, const struct nlmsghdr *n, const char *dev)
+static int take_maps_over(struct loader *ld, const struct target *target)
 {
-	const struct tcmsg *t = NLMSG_DATA(n);
+	const struct tcmsg *t = NLMSG_DATA(target->n);
 	LIBBPF_OPTS(bpf_qdisc_opts, opts,
+		.kind = target->kind,
 		.parent = t->tcm_parent,
 		.handle = t->tcm_handle,
 	);
 	LIBBPF_OPTS(bpf_qdisc_info, info);
-	int ifindex = if_nametoindex(dev);
+	int ifindex = if_nametoindex(target->dev);
 	int ret;
 
-	if (n->nlmsg_flags & NLM_F_EXCL || !ifindex)
+	if (target->n->nlmsg_flags & NLM_F_EXCL || !ifindex)
 		return 0;
 	if (bpf_qdisc_query(ifindex, &opts, &info) ||
 	    (t->tcm_handle && t->tcm_handle != info.handle))
 		return 0;
 
-	libbpf_set_print(ld->verbose ? print_all : print_warnings);
+	if (!ld->verbose)
+		libbpf_set_print(print_warnings);
 	ret = bpf_object__reuse_qdisc_maps(ld->obj, ifindex, &opts);
 	if (ret >= 0 || ret == -ENOENT)
 		return 0;
 	complain("cannot take over the maps of the qdisc: %s", strerror(-ret));
 	return -1;
+}
+
+/* Arrays of maps without a size get an entry for each tx queue */
+static int size_arrays(struct loader *ld, const struct target *target)
+{
+	int ifindex = if_nametoindex(target->dev);
+	int ret;
+
+	if (!ifindex)
+		return 0;	/* tc is about to find that out */
+	ret = bpf_object__set_tx_queues(ld->obj, ifindex);
+	if (ret >= 0)
+		return 0;
+	complain("%s: cannot count its tx queues: %s", target->dev, strerror(-ret));
+	return -1;
+}
+
+static int prepare_maps(struct loader *ld, const struct target *target)
+{
+	struct bpf_map *map;
+
+	if (size_arrays(ld, target))
+		return -1;
+
+	bpf_object__for_each_map(map, ld->obj) {
+		if (bpf_map__pin_path(map) && make_pin_dir())
+			return -1;
+	}
+	return take_maps_over(ld, target);
 }
 
 static void print_log(const struct loader *ld, int op)
@@ -419,7 +473,7 @@ static int refused_op(const struct loader *ld)
 }
 
 /* One line that says why, after the verifier's log or libbpf's words if they help */
-static void explain_refusal(const struct loader *ld, int err, const char *words)
+static void explain_refusal(const struct loader *ld, int err)
 {
 	int op = refused_op(ld);
 
@@ -433,29 +487,19 @@ static void explain_refusal(const struct loader *ld, int err, const char *words)
 	} else if (libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_QDISC, NULL) == 0) {
 		complain("this kernel has no bpf qdisc: it has to be built with CONFIG_NET_SCH_EBPF");
 	} else {
-		fputs(words, stderr);
+		print_said();
 		complain("%s: cannot be loaded: %s", ld->path, strerror(-err));
 	}
 }
 
 static int load_object(struct loader *ld)
 {
-	char *words = NULL;
-	size_t len;
 	int op, err;
 
 	libbpf_set_print(ld->verbose ? print_all : print_kept);
-	said = open_memstream(&words, &len);
-	if (!said) {
-		complain("out of memory");
-		return -1;
-	}
 	err = bpf_object__load(ld->obj);
-	fclose(said);
-	said = NULL;
 	if (err)
-		explain_refusal(ld, err, words);
-	free(words);
+		explain_refusal(ld, err);
 
 	for (op = 0; !err && ld->verbose && op < OPS; op++)
 		print_log(ld, op);
@@ -488,18 +532,20 @@ static int keep_programs(struct loader *ld)
 	return 0;
 }
 
-static int get_from_object(const struct bpf_request *req, const struct nlmsghdr *n,
-			   const char *dev)
+static int get_from_object(const struct bpf_request *req, const struct target *target)
 {
 	struct loader ld = { .path = req->object, .verbose = req->verbose };
 	int op, ret = -1;
 
+	if (keep_what_is_said())
+		return -1;
 	libbpf_set_print(req->verbose ? print_all : print_kept);
-	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld) &&
-	    !take_maps_over(&ld, n, dev) && !load_object(&ld))
+	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
+	    !load_object(&ld))
 		ret = keep_programs(&ld);
 
 	bpf_object__close(ld.obj);
+	forget_what_is_said();
 	for (op = 0; op < OPS; op++)
 		free(ld.log[op]);
 	return ret;
@@ -519,12 +565,11 @@ static int get_pinned(const struct bpf_request *req)
 	return 0;
 }
 
-static int get_programs(const struct bpf_request *req, const struct nlmsghdr *n,
-			const char *dev)
+static int get_programs(const struct bpf_request *req, const struct target *target)
 {
 	release_programs();
 	if (req->object)
-		return get_from_object(req, n, dev);
+		return get_from_object(req, target);
 	if (req->pinned[ENQUEUE])
 		return get_pinned(req);
 	return 0;
@@ -658,6 +703,7 @@ static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
 			 struct nlmsghdr *n, const char *dev)
 {
+	const struct target target = { .kind = qu->id, .dev = dev, .n = n };
 	struct bpf_request req = {};
 	const char *wrong;
 	int used;
@@ -674,7 +720,7 @@ static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
 		complain("%s", wrong);
 		return -1;
 	}
-	if (get_programs(&req, n, dev))
+	if (get_programs(&req, &target))
 		return -1;
 	put_options(n, &req);
 	return 0;
@@ -796,4 +842,12 @@ struct qdisc_util EXPORTED bpf_qdisc_util = {
 	.print_xstats	= bpf_print_xstats,
 	.parse_copt	= bpf_parse_class_opt,
 	.print_copt	= bpf_print_class_opt,
+};
+
+/* One instance for each tx queue. It has no classes of its own. */
+struct qdisc_util EXPORTED bpf_mq_qdisc_util = {
+	.id		= "bpf_mq",
+	.parse_qopt	= bpf_parse_opt,
+	.print_qopt	= bpf_print_opt,
+	.print_xstats	= bpf_print_xstats,
 };
