@@ -92,9 +92,10 @@ digest() { sha256sum | cut -c1-40; }
 # The archive's address, as this machine's apt has it
 archive() {
 	local uri=${DEBIAN_ARCHIVE:-}
+	# Without package lists apt does not know the label.
 	# shellcheck disable=SC2016 # apt's own placeholders
-	[ -n "$uri" ] || uri=$(apt-get indextargets --no-release-info --format '$(REPO_URI)' |
-		grep '/debian/*$' | head -n 1) || true
+	[ -n "$uri" ] || uri=$(apt-get indextargets --no-release-info --format '$(LABEL) $(REPO_URI)' |
+		awk '$1 == "Debian" || $2 ~ "/debian/*$" { print $2; exit }')
 	[ -n "$uri" ] || die "apt's sources name no Debian archive; run again with" \
 		"DEBIAN_ARCHIVE=URI, or with KERNEL_TARBALL=FILE"
 	printf '%s\n' "${uri%/}"
