@@ -15,7 +15,7 @@
  * empty (kernel/bpf/rbtree.c). Reset takes the packets of all maps that the
  * qdisc holds, also of inner maps that user space has unlinked meanwhile.
  *
- * A policy can be slow but not silent. A throttle is cut at a horizon, and while
+ * A policy can be slow but not silent. A throttle has a horizon, and while
  * packets are stored and the program says EMPTY, it is asked again. If for five
  * seconds nothing leaves, although it could, the policy is stuck: the kernel takes
  * its packets in key order and serves a FIFO of its own, until the programs are
@@ -36,7 +36,7 @@
 
 #define SCH_BPF_LIMIT		10000
 
-/* No throttle is longer. */
+/* A throttle for longer is none: the program is asked again as if it had said EMPTY. */
 #define SCH_BPF_HORIZON		(10ULL * NSEC_PER_SEC)
 
 /* A program that says EMPTY while packets are stored is asked again after 1 ms,
@@ -220,21 +220,19 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_run *run, u32 verdict)
 {
 	struct sch_bpf_data *q = qdisc_priv(run->sch);
-	u64 now = ktime_get_ns(), when = run->ctx.expire;
+	u64 now = ktime_get_ns(), when = 0;
 
-	if (verdict == SCH_BPF_THROTTLE && when) {
+	if (verdict == SCH_BPF_THROTTLE) {
 		qdisc_qstats_overlimit(run->sch);
-		if (when > now && when - now <= SCH_BPF_HORIZON)
-			q->trouble = 0;
-		else if (sch_bpf_trouble(q, now))
-			goto stuck;
-		when = min(when, now + SCH_BPF_HORIZON);
-	} else {
-		if (sch_bpf_trouble(q, now))
-			goto stuck;
-		when = now + (SCH_BPF_RETRY << min(q->idle, SCH_BPF_RETRY_SHIFT_MAX));
-		q->idle++;
+		when = run->ctx.expire;
 	}
+	if (when > now && when - now <= SCH_BPF_HORIZON)
+		q->trouble = 0;
+	else if (sch_bpf_trouble(q, now))
+		goto stuck;
+	/* A time that has just passed is a time; one beyond the horizon is none. */
+	if (!when || when > now + SCH_BPF_HORIZON)
+		when = now + (SCH_BPF_RETRY << min(q->idle++, SCH_BPF_RETRY_SHIFT_MAX));
 	qdisc_watchdog_schedule_ns(&q->watchdog, when);
 	return NULL;
 
