@@ -2,13 +2,12 @@
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug tools demo check check-debug check-upstream bench lint clean FORCE
+.PHONY: help kernel kernel-debug tools demo check check-debug lint clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
 	@echo 'make check [TEST=NAME]  all tests, or one, in a virtual machine'
 	@echo 'make check-debug        the same on a kernel with KASAN, lockdep and kmemleak'
-	@echo 'make bench              what a packet costs, beside other qdiscs'
 	@echo 'make policies/NAME.bpf.o  build a policy; a path of your own works too'
 	@echo 'make kernel tools       the kernel; libbpf, bpftool, tc (build/tools/bin)'
 	@echo 'make kernel-debug       the kernel for check-debug'
@@ -31,12 +30,6 @@ check: kernel tools
 
 check-debug: kernel-debug tools
 	@selftests/run --debug $(TEST)
-
-check-upstream: kernel tools
-	@selftests/run --upstream $(TEST)
-
-bench: kernel tools
-	@bench/run
 
 lint:
 	@scripts/lint
