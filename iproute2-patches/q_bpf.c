@@ -6,6 +6,7 @@
  * plug-in for a tc that was built without it.
  */
 
+#include <ctype.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <net/if.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -27,6 +29,7 @@
 #include <linux/pkt_sched.h>
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
 #ifdef TC_PLUGIN
@@ -47,6 +50,10 @@
 #define PIN_DIR		"tc"
 #define PIN_SUBDIR	"globals"
 
+/* Global variables in this section can be set and are shown */
+#define PARAM_SECTION	".data.param"
+#define MAX_SETTINGS	64
+
 #define MSG_ROOM	4096
 
 enum { ENQUEUE, DEQUEUE, OPS };
@@ -66,6 +73,8 @@ struct bpf_request {
 	const char *object;
 	const char *program[OPS];	/* program or section in the object */
 	const char *pinned[OPS];	/* path of a pinned program, instead */
+	const char *setting[MAX_SETTINGS];	/* NAME=VALUE */
+	int settings;
 	__u32 limit;
 	bool has_limit;
 	bool flush;
@@ -100,15 +109,17 @@ static void explain(void)
 {
 	fprintf(stderr,
 		"Usage: ... { bpf | bpf_mq } { obj | object-file } FILE\n"
-		"               [ enqueue NAME ] [ dequeue NAME ]\n"
+		"               [ enqueue NAME ] [ dequeue NAME ] [ set NAME=VALUE ]...\n"
 		"               [ limit PACKETS ] [ flush ] [ verbose ]\n"
 		"       ... { bpf | bpf_mq }\n"
 		"               enqueue object-pinned PATH dequeue object-pinned PATH\n"
 		"               [ limit PACKETS ] [ flush ]\n"
+		"       ... { bpf | bpf_mq } [ set NAME=VALUE ]... [ limit PACKETS ] [ flush ]\n"
 		"\n"
 		"FILE is a BPF object with a program in section \"qdisc/enqueue\" and one in\n"
 		"\"qdisc/dequeue\". Where it has several, NAME is the name of a program or of a\n"
-		"section such as \"qdisc/enqueue/NAME\".\n");
+		"section such as \"qdisc/enqueue/NAME\". Global variables in its section\n"
+		"\"" PARAM_SECTION "\" can be set.\n");
 }
 
 static void __attribute__((format(printf, 1, 2))) complain(const char *fmt, ...)
@@ -145,6 +156,7 @@ static bool tc_fits(void)
 		{ print_color_uint, "print_color_uint" },
 		{ print_color_u64, "print_color_u64" },
 		{ print_color_bool, "print_color_bool" },
+		{ print_color_s64, "print_color_s64" },
 		{ &prio_qdisc_util, "prio_qdisc_util" },
 		{ prio_print_opt, "prio_print_opt" },
 	};
@@ -448,6 +460,422 @@ static int prepare_maps(struct loader *ld, const struct target *target)
 	return take_maps_over(ld, target);
 }
 
+/*
+ * Parameters: the variables of one data section, which user space has in memory
+ * and the programs read. Their types are in the BTF of the map.
+ */
+struct params {
+	struct btf *btf;
+	const struct btf_type *section;
+	char *data;
+	size_t size;
+};
+
+struct param {
+	const char *name;
+	const struct btf_type *type;
+	__u32 size;
+	char *data;
+};
+
+static const struct {
+	const char *name;
+	double factor;
+} units[] = {
+	/* a rate becomes bytes a second */
+	{ "bit", 1.0 / 8 },	{ "bps", 1 },
+	{ "kbit", 1e3 / 8 },	{ "kbps", 1e3 },
+	{ "mbit", 1e6 / 8 },	{ "mbps", 1e6 },
+	{ "gbit", 1e9 / 8 },	{ "gbps", 1e9 },
+	{ "tbit", 1e12 / 8 },	{ "tbps", 1e12 },
+	/* a time becomes ns */
+	{ "ns", 1 },		{ "us", 1e3 },
+	{ "ms", 1e6 },		{ "s", 1e9 },
+	/* a size becomes bytes */
+	{ "b", 1 },		{ "k", 1024 },
+	{ "kb", 1024 },		{ "m", 1024 * 1024 },
+	{ "mb", 1024 * 1024 },	{ "g", 1024 * 1024 * 1024 },
+	{ "gb", 1024 * 1024 * 1024 },
+};
+
+static const struct btf_type *skip_qualifiers(const struct btf *btf, __u32 id)
+{
+	const struct btf_type *t = btf__type_by_id(btf, id);
+
+	while (t && (btf_is_mod(t) || btf_is_typedef(t)))
+		t = btf__type_by_id(btf, t->type);
+	return t;
+}
+
+/* The next parameter after index *i - 1, or false */
+static bool next_param(const struct params *ps, int *i, struct param *p)
+{
+	const struct btf_var_secinfo *vsi;
+	const struct btf_type *var;
+
+	if (!ps->section || !btf_is_datasec(ps->section))
+		return false;
+	for (; *i < btf_vlen(ps->section); ++*i) {
+		vsi = btf_var_secinfos(ps->section) + *i;
+		var = btf__type_by_id(ps->btf, vsi->type);
+		if (!var || !btf_is_var(var) || (size_t)vsi->offset + vsi->size > ps->size)
+			continue;
+		p->name = btf__name_by_offset(ps->btf, var->name_off);
+		p->type = skip_qualifiers(ps->btf, var->type);
+		p->size = vsi->size;
+		p->data = ps->data + vsi->offset;
+		if (p->type) {
+			++*i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool is_string(const struct params *ps, const struct param *p)
+{
+	const struct btf_type *elem;
+
+	if (!btf_is_array(p->type))
+		return false;
+	elem = skip_qualifiers(ps->btf, btf_array(p->type)->type);
+	return elem && btf_is_int(elem) && elem->size == 1;
+}
+
+static bool is_bool(const struct param *p)
+{
+	return btf_is_int(p->type) && btf_int_encoding(p->type) & BTF_INT_BOOL;
+}
+
+static bool is_signed(const struct param *p)
+{
+	if (btf_is_any_enum(p->type))
+		return btf_kflag(p->type);
+	return btf_int_encoding(p->type) & BTF_INT_SIGNED;
+}
+
+static bool is_number(const struct param *p)
+{
+	return (btf_is_int(p->type) || btf_is_any_enum(p->type)) &&
+	       (p->size == 1 || p->size == 2 || p->size == 4 || p->size == 8);
+}
+
+static const char *param_kind(const struct params *ps, const struct param *p)
+{
+	static char text[64];
+
+	if (is_string(ps, p))
+		snprintf(text, sizeof(text), "a text of %u characters at most", p->size - 1);
+	else if (!is_number(p))
+		snprintf(text, sizeof(text), "of a type that cannot be set");
+	else if (is_bool(p))
+		snprintf(text, sizeof(text), "true or false");
+	else
+		snprintf(text, sizeof(text), "%s number of %u bits",
+			 is_signed(p) ? "a signed" : "an unsigned", 8 * p->size);
+	return text;
+}
+
+/* A program may read it at any moment: no torn stores */
+static void store_number(const struct param *p, __u64 value)
+{
+	switch (p->size) {
+	case 1:
+		*(volatile __u8 *)p->data = value;
+		break;
+	case 2:
+		*(volatile __u16 *)p->data = value;
+		break;
+	case 4:
+		*(volatile __u32 *)p->data = value;
+		break;
+	case 8:
+		*(volatile __u64 *)p->data = value;
+		break;
+	}
+}
+
+static __u64 load_number(const struct param *p)
+{
+	int unused = 64 - 8 * p->size;
+	__u64 value = 0;
+
+	switch (p->size) {
+	case 1:
+		value = *(volatile __u8 *)p->data;
+		break;
+	case 2:
+		value = *(volatile __u16 *)p->data;
+		break;
+	case 4:
+		value = *(volatile __u32 *)p->data;
+		break;
+	case 8:
+		value = *(volatile __u64 *)p->data;
+		break;
+	}
+	return is_signed(p) ? (__s64)(value << unused) >> unused : value;
+}
+
+static bool fits(const struct param *p, bool negative, __u64 value)
+{
+	int bits = 8 * p->size - is_signed(p);
+	__u64 max = bits == 64 ? UINT64_MAX : (1ULL << bits) - 1;
+
+	if (!negative)
+		return value <= max;
+	return is_signed(p) && -value <= max + 1;
+}
+
+/* A fraction is taken only with a unit. 2^64 cannot be converted, nor can nan. */
+static bool scale(const char *text, const char *unit, __u64 *value)
+{
+	double number;
+	char *end;
+	size_t i;
+
+	number = strtod(text, &end);
+	if (end != unit)
+		return false;
+	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		if (strcasecmp(unit, units[i].name))
+			continue;
+		number *= units[i].factor;
+		if (!(number >= 0 && number < 0x1p64))
+			return false;
+		*value = number + 0.5;
+		return true;
+	}
+	return false;
+}
+
+static bool parse_number(const struct param *p, const char *text, __u64 *value)
+{
+	bool negative = text[0] == '-';
+	char *end;
+
+	if (!text[0] || isspace(text[0]))
+		return false;
+	errno = 0;
+	*value = negative ? strtoll(text, &end, 0) : strtoull(text, &end, 0);
+	if (errno || end == text)
+		return false;
+	if (*end) {
+		end = (char *)text + strspn(text, "0123456789.");
+		if (negative || !scale(text, end, value))
+			return false;
+	}
+	return fits(p, negative, *value);
+}
+
+static bool parse_bool(const char *text, __u64 *value)
+{
+	*value = !strcmp(text, "true") || !strcmp(text, "on") || !strcmp(text, "1");
+	return *value || !strcmp(text, "false") || !strcmp(text, "off") || !strcmp(text, "0");
+}
+
+static bool store_param(const struct params *ps, const struct param *p, const char *text)
+{
+	size_t len = strlen(text);
+	__u64 value;
+
+	if (is_string(ps, p)) {
+		if (len >= p->size)
+			return false;
+		memset(p->data + len, 0, p->size - len);
+		memcpy(p->data, text, len);
+		return true;
+	}
+	if (!is_number(p))
+		return false;
+	if (is_bool(p) ? !parse_bool(text, &value) : !parse_number(p, text, &value))
+		return false;
+	store_number(p, value);
+	return true;
+}
+
+static void list_params(const struct params *ps)
+{
+	struct param p;
+	int i = 0;
+
+	while (next_param(ps, &i, &p))
+		fprintf(stderr, "  %s (%s)\n", p.name, param_kind(ps, &p));
+}
+
+static int set_param(const struct params *ps, const char *setting)
+{
+	const char *value = strchr(setting, '=');
+	struct param p;
+	int i = 0;
+
+	while (next_param(ps, &i, &p)) {
+		if (strlen(p.name) != value - setting ||
+		    strncmp(p.name, setting, value - setting))
+			continue;
+		if (store_param(ps, &p, value + 1))
+			return 0;
+		complain("parameter \"%s\" cannot be \"%s\": it is %s", p.name, value + 1,
+			 param_kind(ps, &p));
+		return -1;
+	}
+	complain("unknown parameter \"%.*s\"; there are", (int)(value - setting), setting);
+	list_params(ps);
+	return -1;
+}
+
+static int set_params(const struct params *ps, const struct bpf_request *req)
+{
+	int i;
+
+	for (i = 0; i < req->settings; i++) {
+		if (set_param(ps, req->setting[i]))
+			return -1;
+	}
+	return 0;
+}
+
+/* Before the object is loaded, the values that it will begin with */
+static int set_initial_params(struct loader *ld, const struct bpf_request *req)
+{
+	struct params ps = {};
+	struct bpf_map *map;
+
+	if (!req->settings)
+		return 0;
+	map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
+	if (map)
+		ps.data = bpf_map__initial_value(map, &ps.size);
+	if (!ps.data) {
+		complain("%s: no parameters: section \"" PARAM_SECTION "\" is not there", ld->path);
+		return -1;
+	}
+	ps.btf = bpf_object__btf(ld->obj);
+	ps.section = btf__type_by_id(ps.btf, bpf_map__btf_value_type_id(map));
+	return set_params(&ps, req);
+}
+
+/* The map of the parameters among those of a program: a file descriptor */
+static int find_param_map(int prog_fd, struct bpf_map_info *info)
+{
+	__u32 ids[256], len = sizeof(struct bpf_prog_info), i;
+	struct bpf_prog_info prog = {
+		.nr_map_ids = sizeof(ids) / sizeof(ids[0]),
+		.map_ids = (__u64)(unsigned long)ids,
+	};
+	int fd;
+
+	if (bpf_prog_get_info_by_fd(prog_fd, &prog, &len))
+		return -1;
+	for (i = 0; i < prog.nr_map_ids && i < sizeof(ids) / sizeof(ids[0]); i++) {
+		fd = bpf_map_get_fd_by_id(ids[i]);
+		if (fd < 0)
+			return -1;
+		len = sizeof(*info);
+		memset(info, 0, len);
+		if (!bpf_map_get_info_by_fd(fd, info, &len) &&
+		    !strcmp(info->name, PARAM_SECTION) && info->map_flags & BPF_F_MMAPABLE)
+			return fd;
+		close(fd);
+	}
+	errno = ENOENT;
+	return -1;
+}
+
+static void close_params(struct params *ps)
+{
+	if (ps->data)
+		munmap(ps->data, ps->size);
+	btf__free(ps->btf);
+}
+
+/* The parameters of a program that runs; errno says why there are none */
+static int open_params(struct params *ps, __u32 prog_id, bool write)
+{
+	struct bpf_map_info info = {};
+	int prog_fd, fd;
+
+	memset(ps, 0, sizeof(*ps));
+	prog_fd = bpf_prog_get_fd_by_id(prog_id);
+	if (prog_fd < 0)
+		return -1;
+	fd = find_param_map(prog_fd, &info);
+	close(prog_fd);
+	if (fd < 0)
+		return -1;
+
+	ps->size = info.value_size;
+	ps->data = mmap(NULL, ps->size, PROT_READ | (write ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
+	close(fd);
+	if (ps->data == MAP_FAILED) {
+		ps->data = NULL;
+		return -1;
+	}
+	ps->btf = btf__load_from_kernel_by_id(info.btf_id);
+	if (!ps->btf) {
+		close_params(ps);
+		return -1;
+	}
+	ps->section = btf__type_by_id(ps->btf, info.btf_value_type_id);
+	return 0;
+}
+
+/* Both programs may use the parameters, or either of them */
+static int open_qdisc_params(struct params *ps, const struct bpf_qdisc_info *info, bool write)
+{
+	if (!open_params(ps, info->enqueue_prog_id, write))
+		return 0;
+	if (errno == ENOENT && !open_params(ps, info->dequeue_prog_id, write))
+		return 0;
+	return -1;
+}
+
+/* All of the settings or none: they are tried on a copy first */
+static int set_checked_params(struct params *ps, const struct bpf_request *req)
+{
+	struct params copy = *ps;
+	int ret;
+
+	copy.data = malloc(ps->size);
+	if (!copy.data) {
+		complain("out of memory");
+		return -1;
+	}
+	memcpy(copy.data, ps->data, ps->size);
+	ret = set_params(&copy, req);
+	free(copy.data);
+	return ret ? ret : set_params(ps, req);
+}
+
+/* While the qdisc runs */
+static int set_live_params(const struct bpf_request *req, const struct target *target)
+{
+	const struct tcmsg *t = NLMSG_DATA(target->n);
+	LIBBPF_OPTS(bpf_qdisc_opts, opts,
+		.kind = target->kind,
+		.parent = t->tcm_parent,
+		.handle = t->tcm_handle,
+	);
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	struct params ps;
+	int ret;
+
+	ret = bpf_qdisc_query(if_nametoindex(target->dev), &opts, &info);
+	if (ret) {
+		complain("no parameters to set on \"%s\": %s", target->dev,
+			 ret == -ENOENT ? "no such qdisc" : strerror(-ret));
+		return -1;
+	}
+	if (open_qdisc_params(&ps, &info, true)) {
+		complain("cannot set parameters: %s", errno == ENOENT ?
+			 "the programs have none" : strerror(errno));
+		return -1;
+	}
+	ret = set_checked_params(&ps, req);
+	close_params(&ps);
+	return ret;
+}
+
 static void print_log(const struct loader *ld, int op)
 {
 	const char *log = ld->log[op];
@@ -541,7 +969,7 @@ static int get_from_object(const struct bpf_request *req, const struct target *t
 		return -1;
 	libbpf_set_print(req->verbose ? print_all : print_kept);
 	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
-	    !load_object(&ld))
+	    !set_initial_params(&ld, req) && !load_object(&ld))
 		ret = keep_programs(&ld);
 
 	bpf_object__close(ld.obj);
@@ -572,7 +1000,7 @@ static int get_programs(const struct bpf_request *req, const struct target *targ
 		return get_from_object(req, target);
 	if (req->pinned[ENQUEUE])
 		return get_pinned(req);
-	return 0;
+	return req->settings ? set_live_params(req, target) : 0;
 }
 
 static int missing_value(const char *arg)
@@ -626,6 +1054,22 @@ static int parse_object(struct bpf_request *req, int argc, char **argv)
 	return 2;
 }
 
+static int parse_setting(struct bpf_request *req, int argc, char **argv)
+{
+	if (argc < 2)
+		return missing_value(argv[0]);
+	if (!strchr(argv[1], '=')) {
+		complain("set \"%s\": NAME=VALUE is needed", argv[1]);
+		return -1;
+	}
+	if (req->settings == MAX_SETTINGS) {
+		complain("more than %d settings", MAX_SETTINGS);
+		return -1;
+	}
+	req->setting[req->settings++] = argv[1];
+	return 2;
+}
+
 /* Returns how many arguments were used */
 static int parse_arg(struct bpf_request *req, int argc, char **argv)
 {
@@ -637,6 +1081,8 @@ static int parse_arg(struct bpf_request *req, int argc, char **argv)
 		return parse_program(req, DEQUEUE, argc, argv);
 	if (!strcmp(*argv, "limit"))
 		return parse_limit(req, argc, argv);
+	if (!strcmp(*argv, "set"))
+		return parse_setting(req, argc, argv);
 	if (!strcmp(*argv, "flush")) {
 		req->flush = true;
 		return 1;
@@ -659,6 +1105,8 @@ static const char *contradiction(const struct bpf_request *req, bool add)
 
 	if (pinned && req->object)
 		return "either \"obj\" or \"object-pinned\", not both";
+	if (pinned && req->settings)
+		return "\"set\" needs an object, or a qdisc that is there";
 	if (pinned && !(req->pinned[ENQUEUE] && req->pinned[DEQUEUE]))
 		return "\"object-pinned\" is needed for both enqueue and dequeue";
 	if (!req->object && (req->program[ENQUEUE] || req->program[DEQUEUE]))
@@ -776,6 +1224,62 @@ static void print_program(int op, struct rtattr *attr)
 	close_json_object();
 }
 
+static void print_param(const struct params *ps, const struct param *p)
+{
+	__u64 value = is_number(p) ? load_number(p) : 0;
+	char text[256];
+
+	if (!is_string(ps, p) && !is_number(p))
+		return;
+	print_string(PRINT_FP, NULL, "%s ", p->name);
+	if (is_string(ps, p)) {
+		snprintf(text, sizeof(text), "%.*s", (int)p->size, p->data);
+		print_string(PRINT_ANY, p->name, "%s ", text);
+	} else if (is_bool(p)) {
+		print_string(PRINT_FP, NULL, "%s ", value ? "true" : "false");
+		print_bool(PRINT_JSON, p->name, NULL, value);
+	} else if (is_signed(p)) {
+		print_s64(PRINT_ANY, p->name, "%" PRId64 " ", value);
+	} else {
+		print_u64(PRINT_ANY, p->name, "%" PRIu64 " ", value);
+	}
+}
+
+static __u32 program_id(struct rtattr *attr)
+{
+	struct rtattr *tb[TCA_SCH_BPF_PROG_MAX + 1];
+	__u32 id = 0;
+
+	if (!attr)
+		return 0;
+	parse_rtattr_nested(tb, TCA_SCH_BPF_PROG_MAX, attr);
+	if (tb[TCA_SCH_BPF_PROG_ID] && RTA_PAYLOAD(tb[TCA_SCH_BPF_PROG_ID]) >= sizeof(id))
+		memcpy(&id, RTA_DATA(tb[TCA_SCH_BPF_PROG_ID]), sizeof(id));
+	return id;
+}
+
+/* Whoever may not look into maps sees the rest */
+static void print_params(__u32 enqueue_id, __u32 dequeue_id)
+{
+	LIBBPF_OPTS(bpf_qdisc_info, info,
+		.enqueue_prog_id = enqueue_id,
+		.dequeue_prog_id = dequeue_id,
+	);
+	struct params ps;
+	struct param p;
+	int i = 0;
+
+	libbpf_set_print(NULL);
+	if (open_qdisc_params(&ps, &info, false))
+		return;
+	open_json_object("set");
+	print_string(PRINT_FP, NULL, "%s ", "set");
+	while (next_param(&ps, &i, &p))
+		print_param(&ps, &p);
+	close_json_object();
+	close_params(&ps);
+}
+
 static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *opt)
 {
 	struct rtattr *tb[TCA_SCH_BPF_MAX + 1];
@@ -790,6 +1294,7 @@ static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *op
 	print_text("obj", "obj %s ", tb[TCA_SCH_BPF_OBJECT]);
 	for (op = 0; op < OPS; op++)
 		print_program(op, tb[ops[op].attr]);
+	print_params(program_id(tb[TCA_SCH_BPF_ENQUEUE]), program_id(tb[TCA_SCH_BPF_DEQUEUE]));
 	return 0;
 }
 

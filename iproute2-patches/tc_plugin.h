@@ -54,6 +54,8 @@ int TC_WEAK print_color_uint(enum output_type t, int color, const char *key,
 			     const char *fmt, unsigned int value);
 int TC_WEAK print_color_u64(enum output_type t, int color, const char *key,
 			    const char *fmt, uint64_t value);
+int TC_WEAK print_color_s64(enum output_type t, int color, const char *key,
+			    const char *fmt, int64_t value);
 int TC_WEAK print_color_bool(enum output_type t, int color, const char *key,
 			     const char *fmt, bool value);
 
@@ -64,6 +66,7 @@ int TC_WEAK prio_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *
 #define print_string(t, key, fmt, value) print_color_string(t, COLOR_NONE, key, fmt, value)
 #define print_uint(t, key, fmt, value) print_color_uint(t, COLOR_NONE, key, fmt, value)
 #define print_u64(t, key, fmt, value) print_color_u64(t, COLOR_NONE, key, fmt, value)
+#define print_s64(t, key, fmt, value) print_color_s64(t, COLOR_NONE, key, fmt, value)
 #define print_bool(t, key, fmt, value) print_color_bool(t, COLOR_NONE, key, fmt, value)
 #define parse_rtattr_nested(tb, max, rta) \
 	parse_rtattr_flags(tb, max, RTA_DATA(rta), RTA_PAYLOAD(rta), NLA_F_NESTED)
