@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * fifo: first in, first out, drop at the tail.
+ * fifo: first in, first out.
  *
  * All packets have the same key. An ordered map keeps equal keys in the order of
  * their arrival under one node of the tree, so that storing a packet and taking
  * one costs the same whether one packet stands or ten thousand.
  *
+ * The queue is bounded by the qdisc's limit in packets and, if it is set, by
+ * limit_bytes. A packet that finds it full is dropped, as by pfifo and bfifo, or
+ * with head_drop the oldest ones are, as by pfifo_head_drop: then the sender
+ * learns of the loss earlier, and what leaves is fresh.
+ *
  * Where it does badly: one flow that sends more than the link takes fills the
  * queue, and every other flow waits behind its packets and loses some of its
- * own. The bound is a number of packets, so the longest wait depends on their
- * size. A device with several tx queues is served through one lock; give each
+ * own. A device with several tx queues is served through one lock; give each
  * queue its own fifo below mq to avoid that.
  *
  * Statistics: map fifo_stats, per CPU.
  */
 #include "policy.h"
+
+#define MAX_PACKETS	10000
+
+/* Parameters */
+__u32 limit_bytes SEC(".data.param");		/* 0: bounded in packets only */
+bool head_drop SEC(".data.param");		/* drop the oldest, not the newest */
 
 struct fifo_stats {
 	__u64 packets;		/* offered */
@@ -27,7 +37,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct pkt);
-	__uint(max_entries, 10000);
+	__uint(max_entries, MAX_PACKETS);
 } fifo_pkts SEC(".maps");
 
 struct {
@@ -37,7 +47,7 @@ struct {
 	__uint(max_entries, 1);
 } fifo_stats SEC(".maps");
 
-static void count(__u32 len, int verdict)
+static void count_offered(__u32 len)
 {
 	struct fifo_stats *s = bpf_map_lookup_elem(&fifo_stats, &(__u32){ 0 });
 
@@ -45,10 +55,44 @@ static void count(__u32 len, int verdict)
 		return;
 	s->packets++;
 	s->bytes += len;
-	if (verdict == SCH_BPF_DROPPED) {
-		s->dropped++;
-		s->dropped_bytes += len;
-	}
+}
+
+static void count_dropped(__u32 len)
+{
+	struct fifo_stats *s = bpf_map_lookup_elem(&fifo_stats, &(__u32){ 0 });
+
+	if (!s)
+		return;
+	s->dropped++;
+	s->dropped_bytes += len;
+}
+
+static bool full(struct Qdisc *sch, __u32 len)
+{
+	if (sch->q.qlen >= sch->limit || sch->q.qlen >= MAX_PACKETS)
+		return true;
+	return limit_bytes && sch->qstats.backlog + len > limit_bytes;
+}
+
+/* False if there was no packet to drop. */
+static bool drop_oldest(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *oldest = bpf_qdisc_take(ctx, &fifo_pkts);
+
+	if (!oldest)
+		return false;
+	count_dropped(pkt_len(oldest));
+	bpf_qdisc_drop(ctx, oldest, 0);
+	return true;
+}
+
+static void make_room(struct sch_bpf_ctx *ctx, __u32 len)
+{
+	int i;
+
+	bpf_for(i, 0, MAX_PACKETS)
+		if (!full(ctx->qdisc, len) || !drop_oldest(ctx))
+			return;
 }
 
 SEC("qdisc/enqueue")
@@ -57,11 +101,17 @@ int fifo_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	__u32 len = pkt_len(skb);
 	__u64 key = 0;
-	int verdict;
 
-	verdict = bpf_qdisc_push(ctx, &fifo_pkts, &key, skb);
-	count(len, verdict);
-	return verdict;
+	count_offered(len);
+	if (full(ctx->qdisc, len)) {
+		if (head_drop)
+			make_room(ctx, len);
+		if (full(ctx->qdisc, len)) {
+			count_dropped(len);
+			return bpf_qdisc_drop(ctx, skb, 0);
+		}
+	}
+	return bpf_qdisc_push(ctx, &fifo_pkts, &key, skb);
 }
 
 SEC("qdisc/dequeue")

@@ -129,6 +129,21 @@ def policy_stats(map_id):
                collections.Counter())
 
 
+def set_parameters(map_id, **values):
+    """Set variables of the section .data.param, which is the map's only value."""
+    shown = bpftool("map", "show", "id", str(map_id))
+    types = bpftool("btf", "dump", "id", str(shown["btf_id"]))["types"]
+    (section,) = [entry for entry in types if entry["name"] == ".data.param"]
+    content = bytearray(shown["bytes_value"])
+    for entry in bpftool("map", "dump", "id", str(map_id)):
+        content[:] = bytes(int(byte, 16) for byte in entry["value"])
+    for name, value in values.items():
+        (place,) = [var for var in section["vars"] if types[var["type_id"] - 1]["name"] == name]
+        content[place["offset"]:place["offset"] + place["size"]] = value.to_bytes(place["size"], "little")
+    run("bpftool", "map", "update", "id", str(map_id), "key", "0", "0", "0", "0",
+        "value", *(str(byte) for byte in content))
+
+
 # --- devices and the qdisc ---------------------------------------------------
 
 class Link:
@@ -189,7 +204,7 @@ def quiet_wire():
     way, and no IPv6."""
     run("ip", "neigh", "replace", "10.0.0.2", "lladdr", "52:54:00:00:00:02", "dev", "eth0")
     run("ip", "-n", "peer", "neigh", "replace", "10.0.0.1", "lladdr", "52:54:00:00:00:01", "dev", "eth1")
-    run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
+    sysctl("ipv6/conf/eth0/disable_ipv6", 1)
 
 
 # --- packets -----------------------------------------------------------------
@@ -337,6 +352,12 @@ def slab_objects(cache="skbuff_head_cache"):
     raise Failure(f"no cache {cache} in /proc/slabinfo")
 
 
+def sysctl(path, value):
+    with open(f"/proc/sys/net/{path}", "w", encoding="ascii") as file:
+        file.write(str(value))
+
+
 # Nobody but the tests may send: no router solicitations, no neighbour discovery.
-with open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w", encoding="ascii") as _file:
-    _file.write("1")
+sysctl("ipv6/conf/default/disable_ipv6", 1)
+# A queue that is let go at once must not overflow behind veth.
+sysctl("core/netdev_max_backlog", 20000)

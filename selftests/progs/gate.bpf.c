@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Everything goes to the child of class 1:1; nothing comes out of it until a packet
+ * with a mark has gone in. The child's dequeue is not called before, nor its peek.
+ */
+#include "../../policies/policy.h"
+
+#define CHILD	0x10001		/* 1:1 */
+
+static bool open;
+
+SEC("qdisc/enqueue")
+int gate_enqueue(struct sch_bpf_ctx *ctx)
+{
+	if (ctx->skb->mark)
+		open = true;
+	ctx->classid = CHILD;
+	return SCH_BPF_PASS;
+}
+
+SEC("qdisc/dequeue")
+int gate_dequeue(struct sch_bpf_ctx *ctx)
+{
+	if (!open) {
+		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
+		return SCH_BPF_THROTTLE;
+	}
+	ctx->classid = CHILD;
+	return SCH_BPF_PASS;
+}
+
+char LICENSE[] SEC("license") = "GPL";
