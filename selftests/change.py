@@ -13,7 +13,7 @@ FIFO = f"{POLICIES}/fifo.bpf.o"
 HOLD = f"{PROGS}/hold.bpf.o"
 RELEASE = f"{PROGS}/release.bpf.o"
 # A thousand takes five minutes on an emulated CPU.
-CHANGES = int(os.environ.get("SELFTESTS_CHANGES", 40 if lib.DEBUG else 150))
+CHANGES = int(os.environ.get("SELFTESTS_CHANGES", 20 if lib.DEBUG else 40))
 
 
 def change(device, *options):
