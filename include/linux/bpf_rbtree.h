@@ -9,6 +9,9 @@
 #include <linux/types.h>
 
 struct bpf_map;
+struct bpf_verifier_log;
+struct btf;
+struct btf_type;
 
 /**
  * struct bpf_rbtree_owner - who keeps objects in ordered maps
@@ -26,7 +29,13 @@ static inline void bpf_rbtree_owner_init(struct bpf_rbtree_owner *owner)
 	INIT_LIST_HEAD(&owner->maps);
 }
 
+bool bpf_map_is_rbtree(const struct bpf_map *map);
+bool bpf_rbtree_holds_values(const struct bpf_map *map);
+bool bpf_rbtree_holds_maps(const struct bpf_map *map);
 bool bpf_rbtree_holds_packets(const struct bpf_map *map);
+bool bpf_rbtree_holds_tasks(const struct bpf_map *map);
+int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
+			 const struct btf_type *key_type, struct bpf_verifier_log *log);
 
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj);

@@ -19,16 +19,35 @@
  * are cached: taking the first element and appending behind the last need no
  * descent.
  *
+ * Every element has a number, in the order of arrival. Elements of one key leave
+ * from the front only: as long as the oldest of a key is not younger than some
+ * element of that key, this element is still there. So a walk needs to remember
+ * no more than key, number and address of the last element it has seen, whatever
+ * happens meanwhile, and one that is told to stop at the number that was the
+ * highest when it began comes to an end (rbtree_next()).
+ *
  * Order is what the key's BTF type says: integers by value, with their sign and
  * width, structs member by member. Without BTF, or for other types, it is the
  * order of memcmp().
  *
- * Objects: a value may hold referenced kptrs. A map whose value holds one
+ * Elements are allocated with the map, or by bpf_mem_alloc as they come
+ * (BPF_F_NO_PREALLOC). Either way the memory of one that has left is used again
+ * at once, but stays an element of this map as long as a program may look at it.
+ *
+ * Objects: a value may hold kptrs, which bpf_kptr_xchg() moves; one task_struct
+ * may also come and go with its element (bpf_rbtree_map_push_task()). An update
+ * of an existing element leaves them alone; when an element is deleted, or popped
+ * as plain bytes, they are released. A map whose value holds one
  * sk_buff is a map of packets. Packets enter and leave by bpf_rbtree_push() and
  * bpf_rbtree_pop() alone, on behalf of an owner, which counts them. The first
  * push claims the map for its owner; while the claim lasts and the map is not
  * empty, nobody else can change it. A claim on an empty map gives way to
  * whoever comes next.
+ *
+ * Maps: created with an inner map, this one holds maps. User space sees their
+ * ids, programs the maps. One that a program has popped stays alive until that
+ * program is done with it, and can be pushed again without further ado: the
+ * element waits on map->leaving, with its reference, for a grace period.
  *
  * Locking: one lock a map. No destructor runs and nothing is allocated under
  * it. The owner's path is the hot one: it runs with bottom halves off and takes
@@ -45,18 +64,31 @@
 #include <linux/bpf_rbtree.h>
 #include <linux/btf.h>
 #include <linux/btf_ids.h>
+#include <linux/irq_work.h>
 #include <linux/llist.h>
+#include <linux/bpf_mem_alloc.h>
+#include <linux/bpf_verifier.h>
 #include <linux/rbtree.h>
+#include <linux/rcupdate_trace.h>
+#include <linux/sched/task.h>
 #include <linux/spinlock.h>
 #include <linux/unaligned.h>
+#include <linux/workqueue.h>
 #include <asm/rqspinlock.h>
+#include "map_in_map.h"
 
 #define RBTREE_CREATE_FLAG_MASK \
-	(BPF_F_NUMA_NODE | BPF_F_ACCESS_MASK)
+	(BPF_F_NO_PREALLOC | BPF_F_NUMA_NODE | BPF_F_ACCESS_MASK)
 
 /* Longest key, and most integers in one. */
 #define RBTREE_KEY_MAX		64
 #define RBTREE_FIELDS_MAX	16
+
+/* Steps of a walk with the lock held. */
+#define RBTREE_STEPS		64
+
+/* Popped maps to look through for one that is pushed again; the last is first. */
+#define RBTREE_POPPED		8
 
 struct rbtree_elem {
 	union {				/* first: a returned slot is its llist_node */
@@ -65,39 +97,60 @@ struct rbtree_elem {
 	};
 	struct rbtree_elem *last;	/* youngest; in the oldest only */
 	struct rb_node node;		/* in the oldest element of a key only */
+	u64 number;			/* of its push */
 	char key[] __aligned(8);	/* value follows, at the next multiple of 8 */
 };
+
 static_assert(offsetof(struct rbtree_elem, next) == 0);
 
-/* An integer of a key. */
+/* A part of a key. */
 struct rbtree_field {
 	u8 off;
 	u8 size;
 	bool is_signed;
+	bool is_bytes;			/* no integer */
+};
+
+/* Where a walk is. All zero: before the first element. */
+struct rbtree_cursor {
+	struct rbtree_elem *elem;	/* seen last; NULL: everything up to @key has been */
+	u64 number;			/* of @elem */
+	u64 end;			/* elements younger than this one are not visited */
+	bool started;
+	u8 key[RBTREE_KEY_MAX] __aligned(8);
 };
 
 struct bpf_rbtree {
 	struct bpf_map map;
 
 	rqspinlock_t lock ____cacheline_aligned_in_smp;
-	u32 count;
+	u64 pushed;			/* number of the youngest element */
+	u64 popped;
 	struct rb_root root;
 	struct rbtree_elem *first;
 	struct rbtree_elem *last;	/* oldest element of the highest key */
 	struct rbtree_elem *free;
 	struct llist_head returned;	/* free too; put there without the lock */
+	struct rbtree_elem *leaving;	/* popped inner maps, each with its reference */
+	bool reaping;
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
 	struct list_head owner_node;
 
 	/* constant after creation */
 	bool key_is_u64;
+	bool no_prealloc;
 	bool has_packets;
+	bool has_objects;		/* that must not be released in an NMI */
 	u8 nr_fields;			/* 0: memcmp order */
 	u32 value_off;			/* from the start of an element */
 	u32 elem_size;
-	u32 obj_off;			/* of the packet, from the start of an element */
+	u32 obj_off;			/* of packet, task or map, from the start of an element */
 	void *elems;
 	struct rbtree_field fields[RBTREE_FIELDS_MAX];
+
+	struct bpf_mem_alloc ma;	/* of a map without preallocation */
+	struct irq_work reap_later;	/* of a map of maps */
+	struct delayed_work reap;
 };
 
 static DEFINE_RAW_SPINLOCK(rbtree_owner_lock);
@@ -109,6 +162,7 @@ BTF_ID(struct, sk_buff)
 #else
 BTF_ID_UNUSED
 #endif
+BTF_ID(struct, task_struct)
 
 static struct bpf_rbtree *to_rbtree(const struct bpf_map *map)
 {
@@ -128,6 +182,11 @@ static void **elem_obj(const struct bpf_rbtree *rb, struct rbtree_elem *elem)
 static struct rbtree_elem *node_elem(struct rb_node *node)
 {
 	return rb_entry_safe(node, struct rbtree_elem, node);
+}
+
+static u64 rbtree_count(const struct bpf_rbtree *rb)
+{
+	return READ_ONCE(rb->pushed) - READ_ONCE(rb->popped);
 }
 
 /* ---- order ---- */
@@ -165,9 +224,18 @@ static noinline int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, 
 		return memcmp(a, b, rb->map.key_size);
 
 	for (i = 0; i < rb->nr_fields; i++) {
-		u64 x = field_load(&rb->fields[i], a);
-		u64 y = field_load(&rb->fields[i], b);
+		const struct rbtree_field *f = &rb->fields[i];
+		u64 x, y;
 
+		if (f->is_bytes) {
+			int c = memcmp(a + f->off, b + f->off, f->size);
+
+			if (c)
+				return c;
+			continue;
+		}
+		x = field_load(f, a);
+		y = field_load(f, b);
 		if (x != y)
 			return x < y ? -1 : 1;
 	}
@@ -204,8 +272,8 @@ static struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *
 	return NULL;
 }
 
-/* First element with a key above @key, or NULL. */
-static struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void *key)
+/* First element with a key above @key, or also with @key itself; or NULL. */
+static struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void *key, bool or_equal)
 {
 	struct rb_node *node = rb->root.rb_node;
 	struct rbtree_elem *above = NULL;
@@ -213,7 +281,7 @@ static struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void 
 	while (node) {
 		struct rbtree_elem *elem = node_elem(node);
 
-		if (rbtree_cmp(rb, key, elem->key) < 0) {
+		if (rbtree_cmp(rb, key, elem->key) < or_equal) {
 			above = elem;
 			node = node->rb_left;
 		} else {
@@ -237,7 +305,7 @@ static void rbtree_link(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 	int c;
 
 	elem->next = NULL;
-	rb->count++;
+	elem->number = ++rb->pushed;
 
 	if (rb->last) {
 		c = rbtree_cmp(rb, elem->key, rb->last->key);
@@ -284,7 +352,7 @@ static void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
 	struct rbtree_elem *heir = elem->next;
 
-	rb->count--;
+	rb->popped++;
 	if (heir) {
 		heir->last = elem->last;
 		if (rb->first == elem)
@@ -322,7 +390,85 @@ static void rbtree_slot_put(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 	rb->free = elem;
 }
 
+/* Before the lock is taken: memory for an element that may be needed. */
+static __always_inline int rbtree_spare_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
+{
+	*spare = NULL;
+	if (likely(!rb->no_prealloc))
+		return 0;
+	*spare = bpf_mem_cache_alloc(&rb->ma);
+	return *spare ? 0 : -ENOMEM;
+}
+
+/* Under the lock: a new element, or NULL if the map is full. */
+static __always_inline struct rbtree_elem *
+rbtree_elem_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
+{
+	struct rbtree_elem *elem = *spare;
+
+	if (likely(!rb->no_prealloc))
+		return rbtree_slot_get(rb);
+	if (rbtree_count(rb) >= rb->map.max_entries)
+		return NULL;
+	*spare = NULL;
+	return elem;
+}
+
+/* Without the lock: what was allocated and is not used any more, or NULL. */
+static __always_inline void rbtree_spare_put(struct bpf_rbtree *rb, struct rbtree_elem *spare)
+{
+	if (unlikely(rb->no_prealloc) && spare)
+		bpf_mem_cache_free(&rb->ma, spare);
+}
+
 /* ---- maps of packets: claims, push and pop ---- */
+
+/**
+ * bpf_map_is_rbtree() - is this an ordered map?
+ * @map: any map, also the template of an inner map
+ *
+ * Context: any.
+ * Return: true for a BPF_MAP_TYPE_RBTREE.
+ */
+bool bpf_map_is_rbtree(const struct bpf_map *map)
+{
+	return map->map_type == BPF_MAP_TYPE_RBTREE;
+}
+
+/**
+ * bpf_rbtree_holds_maps() - is this an ordered map of maps?
+ * @map: any map, also the template of an inner map
+ *
+ * Context: any.
+ * Return: true for a BPF_MAP_TYPE_RBTREE that was created with an inner map.
+ */
+bool bpf_rbtree_holds_maps(const struct bpf_map *map)
+{
+	return bpf_map_is_rbtree(map) && map->inner_map_meta;
+}
+
+/**
+ * bpf_rbtree_holds_values() - may elements come and go without an object?
+ * @map: any map, also the template of an inner map
+ *
+ * Context: any.
+ * Return: true for a BPF_MAP_TYPE_RBTREE that holds neither packets nor maps.
+ */
+bool bpf_rbtree_holds_values(const struct bpf_map *map)
+{
+	return bpf_map_is_rbtree(map) && !bpf_rbtree_holds_maps(map) &&
+	       !bpf_rbtree_holds_packets(map);
+}
+
+static bool rbtree_holds(const struct bpf_map *map, u32 btf_id)
+{
+	const struct btf_record *rec = map->record;
+
+	return bpf_map_is_rbtree(map) && !IS_ERR_OR_NULL(rec) &&
+	       rec->cnt == 1 && rec->fields[0].type == BPF_KPTR_REF &&
+	       btf_is_kernel(rec->fields[0].kptr.btf) &&
+	       rec->fields[0].kptr.btf_id == btf_id;
+}
 
 /**
  * bpf_rbtree_holds_packets() - is this an ordered map of packets?
@@ -333,12 +479,20 @@ static void rbtree_slot_put(struct bpf_rbtree *rb, struct rbtree_elem *elem)
  */
 bool bpf_rbtree_holds_packets(const struct bpf_map *map)
 {
-	const struct btf_record *rec = map->record;
+	return rbtree_holds(map, rbtree_btf_ids[1]);
+}
 
-	return map->map_type == BPF_MAP_TYPE_RBTREE && !IS_ERR_OR_NULL(rec) &&
-	       rec->cnt == 1 && rec->fields[0].type == BPF_KPTR_REF &&
-	       btf_is_kernel(rec->fields[0].kptr.btf) &&
-	       rec->fields[0].kptr.btf_id == rbtree_btf_ids[1];
+/**
+ * bpf_rbtree_holds_tasks() - is this an ordered map of tasks?
+ * @map: any map, also the template of an inner map
+ *
+ * Context: any.
+ * Return: true for a BPF_MAP_TYPE_RBTREE whose value holds one task_struct kptr
+ * and no other special field.
+ */
+bool bpf_rbtree_holds_tasks(const struct bpf_map *map)
+{
+	return rbtree_holds(map, rbtree_btf_ids[2]);
 }
 
 /* Called with the map's lock held, by somebody else than the owner. */
@@ -346,12 +500,16 @@ static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner 
 {
 	unsigned long flags;
 
-	if (rb->owner && rb->count)
+	if (rb->owner && rbtree_count(rb))
 		return -EBUSY;
 
+	/* An inner map that is about to go away stays alive for this program, but
+	 * not for what it stores.
+	 */
+	if (!rb->owner && IS_ERR(__bpf_map_inc_not_zero(&rb->map, false)))
+		return -ENOENT;
+
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
-	if (!rb->owner)
-		bpf_map_inc(&rb->map);
 	list_move_tail(&rb->owner_node, &owner->maps);
 	rb->owner = owner;
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
@@ -366,19 +524,25 @@ static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner 
  * @obj: the object; the map takes over the reference on success
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: 0; -E2BIG if the map is full; -EBUSY if another owner keeps objects
- * in it; -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ * Return: 0; -E2BIG if the map is full; -ENOMEM without memory, if elements are
+ * not preallocated; -EBUSY if another owner keeps objects in it; -ENOENT if it is
+ * an inner map that is about to go away; -EDEADLK or -ETIMEDOUT if its lock could
+ * not be had.
  */
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem;
+	struct rbtree_elem *elem, *spare;
 	int err;
+
+	err = rbtree_spare_get(rb, &spare);
+	if (unlikely(err))
+		return err;
 
 	err = raw_res_spin_lock(&rb->lock);
 	if (unlikely(err))
-		return err;
+		goto out;
 
 	if (unlikely(rb->owner != owner)) {
 		err = rbtree_claim(rb, owner);
@@ -386,7 +550,7 @@ int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			goto unlock;
 	}
 
-	elem = rbtree_slot_get(rb);
+	elem = rbtree_elem_get(rb, &spare);
 	if (unlikely(!elem)) {
 		err = -E2BIG;
 		goto unlock;
@@ -401,17 +565,24 @@ int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 	rbtree_link(rb, elem);
 unlock:
 	raw_res_spin_unlock(&rb->lock);
+out:
+	rbtree_spare_put(rb, spare);
 	return err;
 }
 
-static void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+/* Take an element and its object out. *@spare is for rbtree_spare_put(). */
+static __always_inline void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem,
+					 struct rbtree_elem **spare)
 {
 	void **slot = elem_obj(rb, elem);
 	void *obj = *slot;
 
 	*slot = NULL;
 	rbtree_unlink(rb, elem);
-	rbtree_slot_put(rb, elem);
+	if (likely(!rb->no_prealloc))
+		rbtree_slot_put(rb, elem);
+	else
+		*spare = elem;
 	return obj;
 }
 
@@ -427,13 +598,15 @@ static void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *spare = NULL;
 	void *obj = NULL;
 
 	if (unlikely(raw_res_spin_lock(&rb->lock)))
 		return NULL;
 	if (likely(rb->owner == owner && rb->first))
-		obj = rbtree_take(rb, rb->first);
+		obj = rbtree_take(rb, rb->first, &spare);
 	raw_res_spin_unlock(&rb->lock);
+	rbtree_spare_put(rb, spare);
 	return obj;
 }
 
@@ -452,19 +625,21 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *spare = NULL;
 	void *obj = NULL;
 
 	if (unlikely(raw_res_spin_lock(&rb->lock)))
 		return NULL;
 	if (likely(rb->owner == owner && rb->first)) {
 		if (rbtree_cmp(rb, rb->first->key, bound) <= 0) {
-			obj = rbtree_take(rb, rb->first);
+			obj = rbtree_take(rb, rb->first, &spare);
 		} else {
 			*first = rb->key_is_u64 ? *(u64 *)rb->first->key : 0;
 			obj = ERR_PTR(-EAGAIN);
 		}
 	}
 	raw_res_spin_unlock(&rb->lock);
+	rbtree_spare_put(rb, spare);
 	return obj;
 }
 
@@ -481,7 +656,7 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem;
+	struct rbtree_elem *elem, *spare = NULL;
 	void *obj = NULL;
 
 	if (unlikely(raw_res_spin_lock(&rb->lock)))
@@ -489,9 +664,10 @@ void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, co
 	if (likely(rb->owner == owner)) {
 		elem = rbtree_find(rb, key);
 		if (elem)
-			obj = rbtree_take(rb, elem);
+			obj = rbtree_take(rb, elem, &spare);
 	}
 	raw_res_spin_unlock(&rb->lock);
+	rbtree_spare_put(rb, spare);
 	return obj;
 }
 
@@ -519,6 +695,7 @@ static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner)
 /* Take an object of @owner out of @rb, or end the claim if there is none. */
 static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
 {
+	struct rbtree_elem *spare = NULL;
 	bool unclaimed = false;
 	unsigned long flags;
 	void *obj = NULL;
@@ -527,7 +704,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 		return NULL;
 	if (rb->owner == owner) {
 		if (rb->first) {
-			obj = rbtree_take(rb, rb->first);
+			obj = rbtree_take(rb, rb->first, &spare);
 		} else {
 			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
@@ -536,6 +713,10 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 		}
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+
+	migrate_disable();
+	rbtree_spare_put(rb, spare);
+	migrate_enable();
 	if (unclaimed)
 		bpf_map_put(&rb->map);
 	return obj;
@@ -586,7 +767,7 @@ struct bpf_map *bpf_rbtree_owner_find(struct bpf_rbtree_owner *owner,
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	list_for_each_entry(rb, &owner->maps, owner_node) {
-		if (READ_ONCE(rb->count) && match(&rb->map, arg)) {
+		if (rbtree_count(rb) && match(&rb->map, arg)) {
 			found = &rb->map;
 			break;
 		}
@@ -606,6 +787,583 @@ void bpf_rbtree_disown(struct bpf_rbtree_owner *owner)
 	WARN_ON_ONCE(bpf_rbtree_drain(owner));
 }
 
+/* ---- elements of maps without packets ---- */
+
+/* Store @key, with @value or with zeroes, behind all others with an equal key.
+ * *@obj, if given, becomes the element's object: what was there before, or
+ * *@obj itself if the push fails, is the caller's to release.
+ */
+static int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value, void **obj)
+{
+	struct rbtree_elem *elem, *spare;
+	unsigned long flags;
+	int err;
+
+	err = rbtree_spare_get(rb, &spare);
+	if (err)
+		return err;
+
+	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
+	if (err)
+		goto out;
+	elem = rbtree_elem_get(rb, &spare);
+	if (elem) {
+		memcpy(elem->key, key, rb->map.key_size);
+		if (value)
+			copy_map_value(&rb->map, elem_value(rb, elem), (void *)value);
+		else
+			zero_map_value(&rb->map, elem_value(rb, elem));
+		/* bpf_kptr_xchg() may have stored into a value that had left */
+		if (obj)
+			*obj = xchg(elem_obj(rb, elem), *obj);
+		rbtree_link(rb, elem);
+	} else {
+		err = -E2BIG;
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+out:
+	rbtree_spare_put(rb, spare);
+	return err;
+}
+
+/* An element is out of the tree: release what its value holds, and only then
+ * let the memory be used again. Runs without the lock, because of destructors.
+ */
+static void rbtree_elem_free(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	if (rb->map.inner_map_meta)
+		bpf_map_fd_put_ptr(&rb->map, *elem_obj(rb, elem), true);
+	else
+		bpf_obj_free_fields(rb->map.record, elem_value(rb, elem));
+
+	if (rb->no_prealloc)
+		bpf_mem_cache_free(&rb->ma, elem);
+	else
+		llist_add(&elem->returned, &rb->returned);
+}
+
+static void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
+			    void *key, void *value)
+{
+	if (key)
+		memcpy(key, elem->key, rb->map.key_size);
+	if (value) {
+		copy_map_value(&rb->map, value, elem_value(rb, elem));
+		check_and_init_map_value(&rb->map, value);
+	}
+}
+
+/* Take out the oldest element of @key, or the first of all if that is NULL; copy
+ * its key and its value without special fields to where they are wanted.
+ */
+static int rbtree_remove(struct bpf_rbtree *rb, const void *key, void *key_out, void *value_out)
+{
+	struct rbtree_elem *elem;
+	unsigned long flags;
+	int err = 0;
+
+	if (rb->has_objects && in_nmi())
+		return -EOPNOTSUPP;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return -EBUSY;
+	elem = key ? rbtree_find(rb, key) : rb->first;
+	if (!elem) {
+		err = -ENOENT;
+	} else if (rb->has_packets) {
+		err = -EBUSY;
+	} else {
+		rbtree_copy_out(rb, elem, key_out, value_out);
+		rbtree_unlink(rb, elem);
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+
+	if (!err)
+		rbtree_elem_free(rb, elem);
+	return err;
+}
+
+/* ---- walks ---- */
+
+/* What follows the cursor, or NULL. */
+static struct rbtree_elem *rbtree_after(struct bpf_rbtree *rb, const struct rbtree_cursor *c)
+{
+	struct rbtree_elem *oldest;
+
+	if (!c->started)
+		return rb->first;
+	if (!c->elem)
+		return rbtree_above(rb, c->key, false);
+
+	oldest = rbtree_above(rb, c->key, true);
+	if (!oldest || rbtree_cmp(rb, oldest->key, c->key) || oldest->number > c->number)
+		return oldest;
+	/* c->elem is still there, see the top of this file. */
+	return c->elem->next ?: node_elem(rb_next(&oldest->node));
+}
+
+/* Move the cursor to the next element that was there when it started, or to the
+ * end: NULL. ERR_PTR(-EAGAIN) if there are so many new ones that the lock should
+ * be given up in between.
+ */
+static struct rbtree_elem *rbtree_next(struct bpf_rbtree *rb, struct rbtree_cursor *c)
+{
+	struct rbtree_elem *elem;
+	int i;
+
+	if (!c->end)
+		c->end = rb->pushed;
+	for (i = 0; i < RBTREE_STEPS; i++) {
+		elem = rbtree_after(rb, c);
+		if (!elem)
+			return NULL;
+		memcpy(c->key, elem->key, rb->map.key_size);
+		c->started = true;
+		c->number = elem->number;
+		/* The others of this key are younger still. */
+		c->elem = elem->number <= c->end ? elem : NULL;
+		if (c->elem)
+			return elem;
+	}
+	return ERR_PTR(-EAGAIN);
+}
+
+/* Move the cursor with the lock taken, and copy the value if that is wanted.
+ * Returns the value in the map, NULL at the end, or ERR_PTR(-EBUSY).
+ */
+static void *rbtree_walk(struct bpf_rbtree *rb, struct rbtree_cursor *c, void *value_out)
+{
+	struct rbtree_elem *elem;
+	unsigned long flags;
+
+	do {
+		if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+			return ERR_PTR(-EBUSY);
+		elem = rbtree_next(rb, c);
+		if (!IS_ERR_OR_NULL(elem))
+			rbtree_copy_out(rb, elem, NULL, value_out);
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	} while (IS_ERR(elem));
+
+	return elem ? elem_value(rb, elem) : NULL;
+}
+
+static long rbtree_for_each(struct bpf_map *map, bpf_callback_t callback_fn,
+			    void *callback_ctx, u64 flags)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_cursor c = {};
+	long visited = 0;
+	void *value;
+
+	if (flags)
+		return -EINVAL;
+
+	while ((value = rbtree_walk(rb, &c, NULL))) {
+		if (IS_ERR(value))
+			return PTR_ERR(value);
+		visited++;
+		if (callback_fn((u64)(long)map, (u64)(long)c.key, (u64)(long)value,
+				(u64)(long)callback_ctx, 0))
+			break;
+	}
+	return visited;
+}
+
+/* ---- batches: the cursor is a key; those with equal keys come all or not at all ---- */
+
+struct rbtree_batch {
+	struct bpf_rbtree *rb;
+	struct rbtree_cursor cursor;
+	void __user *keys;
+	void __user *values;
+	void *value;
+	u32 max;
+	u32 count;
+};
+
+static int rbtree_batch_put(struct rbtree_batch *b, const void *key, u32 at)
+{
+	const struct bpf_map *map = &b->rb->map;
+
+	if (copy_to_user(b->keys + (u64)at * map->key_size, key, map->key_size) ||
+	    copy_to_user(b->values + (u64)at * map->value_size, b->value, map->value_size))
+		return -EFAULT;
+	return 0;
+}
+
+/* One key: see how many elements it has, and copy them unless @count_only. What
+ * the cursor walks over then is the key's elements up to the present moment.
+ */
+static int rbtree_batch_key(struct rbtree_batch *b, bool count_only)
+{
+	struct rbtree_cursor c = b->cursor, next;
+	u32 at = b->count;
+	void *value;
+	int err;
+
+	c.elem = NULL;
+	c.end = 0;
+	for (;;) {
+		next = c;
+		value = rbtree_walk(b->rb, &next, b->value);
+		if (IS_ERR(value))
+			return PTR_ERR(value);
+		if (!value || (at > b->count && rbtree_cmp(b->rb, next.key, c.key)))
+			break;
+		if (at == b->max)
+			return -ENOSPC;
+		if (!count_only) {
+			err = rbtree_batch_put(b, next.key, at);
+			if (err)
+				return err;
+		}
+		at++;
+		c = next;
+		cond_resched();
+	}
+	if (at == b->count)
+		return -ENOENT;
+
+	b->cursor = c;
+	b->cursor.elem = NULL;
+	if (!count_only)
+		b->count = at;
+	return at - b->count;
+}
+
+/* One key: delete as many elements as it had when they were counted. */
+static int rbtree_batch_delete_key(struct rbtree_batch *b)
+{
+	int n, err;
+
+	n = rbtree_batch_key(b, true);
+	for (; n > 0; n--) {
+		bpf_disable_instrumentation();
+		err = rbtree_remove(b->rb, b->cursor.key, NULL, b->value);
+		bpf_enable_instrumentation();
+		if (err == -ENOENT)
+			return 0;
+		err = err ?: rbtree_batch_put(b, b->cursor.key, b->count);
+		if (err)
+			return err;
+		b->count++;
+		cond_resched();
+	}
+	return n;
+}
+
+static int rbtree_batch(struct bpf_map *map, const union bpf_attr *attr,
+			union bpf_attr __user *uattr, bool delete)
+{
+	void __user *in = u64_to_user_ptr(attr->batch.in_batch);
+	void __user *out = u64_to_user_ptr(attr->batch.out_batch);
+	struct rbtree_batch b = {
+		.rb = to_rbtree(map),
+		.keys = u64_to_user_ptr(attr->batch.keys),
+		.values = u64_to_user_ptr(attr->batch.values),
+		.max = attr->batch.count,
+	};
+	int err = 0;
+
+	if (attr->batch.elem_flags || attr->batch.flags)
+		return -EINVAL;
+	if (delete && b.rb->has_packets)
+		return -EBUSY;
+	if (!b.max)
+		return 0;
+	if (put_user(0, &uattr->batch.count))
+		return -EFAULT;
+	if (in && copy_from_user(b.cursor.key, in, map->key_size))
+		return -EFAULT;
+	b.cursor.started = in;
+
+	b.value = kvmalloc(map->value_size, GFP_USER | __GFP_NOWARN);
+	if (!b.value)
+		return -ENOMEM;
+	while (err >= 0 && b.count < b.max)
+		err = delete ? rbtree_batch_delete_key(&b) : rbtree_batch_key(&b, false);
+	kvfree(b.value);
+
+	/* No room for the next key: the next call's business, unless it is the first. */
+	if (err > 0 || (err == -ENOSPC && b.count))
+		err = 0;
+	if (err == -EFAULT)
+		return err;
+	if (put_user(b.count, &uattr->batch.count) ||
+	    (b.count && copy_to_user(out, b.cursor.key, map->key_size)))
+		return -EFAULT;
+	return err;
+}
+
+static int rbtree_lookup_batch(struct bpf_map *map, const union bpf_attr *attr,
+			       union bpf_attr __user *uattr)
+{
+	return rbtree_batch(map, attr, uattr, false);
+}
+
+static int rbtree_lookup_and_delete_batch(struct bpf_map *map, const union bpf_attr *attr,
+					  union bpf_attr __user *uattr)
+{
+	return rbtree_batch(map, attr, uattr, true);
+}
+
+/* ---- the iterator bpf_map_elem: it shows copies ---- */
+
+struct rbtree_seq {
+	struct bpf_map *map;
+	struct rbtree_cursor cursor;
+	void *value;			/* copy; NULL before the first and after the last */
+	void *buf;
+};
+
+static void *rbtree_seq_walk(struct rbtree_seq *info)
+{
+	void *value = rbtree_walk(to_rbtree(info->map), &info->cursor, info->buf);
+
+	if (IS_ERR(value))
+		return value;
+	info->value = value ? info->buf : NULL;
+	return info->value;
+}
+
+static void *rbtree_seq_start(struct seq_file *seq, loff_t *pos)
+{
+	struct rbtree_seq *info = seq->private;
+
+	if (*pos)
+		return info->value;
+	++*pos;
+	return rbtree_seq_walk(info);
+}
+
+static void *rbtree_seq_next(struct seq_file *seq, void *v, loff_t *pos)
+{
+	++*pos;
+	return rbtree_seq_walk(seq->private);
+}
+
+static int rbtree_seq_show(struct seq_file *seq, void *value)
+{
+	struct rbtree_seq *info = seq->private;
+	struct bpf_iter__bpf_map_elem ctx = {};
+	struct bpf_iter_meta meta;
+	struct bpf_prog *prog;
+
+	meta.seq = seq;
+	prog = bpf_iter_get_info(&meta, !value);
+	if (!prog)
+		return 0;
+
+	ctx.meta = &meta;
+	ctx.map = info->map;
+	ctx.key = value ? info->cursor.key : NULL;
+	ctx.value = value;
+	return bpf_iter_run_prog(prog, &ctx);
+}
+
+static void rbtree_seq_stop(struct seq_file *seq, void *value)
+{
+	if (!value)
+		rbtree_seq_show(seq, NULL);
+}
+
+static int rbtree_seq_init(void *priv, struct bpf_iter_aux_info *aux)
+{
+	struct rbtree_seq *info = priv;
+
+	info->buf = kvmalloc(aux->map->value_size, GFP_USER | __GFP_NOWARN);
+	if (!info->buf)
+		return -ENOMEM;
+	bpf_map_inc_with_uref(aux->map);
+	info->map = aux->map;
+	return 0;
+}
+
+static void rbtree_seq_fini(void *priv)
+{
+	struct rbtree_seq *info = priv;
+
+	bpf_map_put_with_uref(info->map);
+	kvfree(info->buf);
+}
+
+static const struct seq_operations rbtree_seq_ops = {
+	.start = rbtree_seq_start,
+	.next = rbtree_seq_next,
+	.stop = rbtree_seq_stop,
+	.show = rbtree_seq_show,
+};
+
+static const struct bpf_iter_seq_info rbtree_seq_info = {
+	.seq_ops = &rbtree_seq_ops,
+	.init_seq_private = rbtree_seq_init,
+	.fini_seq_private = rbtree_seq_fini,
+	.seq_priv_size = sizeof(struct rbtree_seq),
+};
+
+/* ---- maps of maps ---- */
+
+/* What a program gets: the value, or the map that it stands for. */
+static void *rbtree_result(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	return rb->map.inner_map_meta ? *elem_obj(rb, elem) : elem_value(rb, elem);
+}
+
+static void rbtree_set_inner(struct bpf_rbtree *rb, struct rbtree_elem *elem,
+			     struct bpf_map *inner)
+{
+	*(u32 *)elem_value(rb, elem) = inner->id;
+	*elem_obj(rb, elem) = inner;
+}
+
+/* The syscall's update: @value is a file descriptor. */
+static long rbtree_update_inner(struct bpf_rbtree *rb, void *key, void *value, u64 flags)
+{
+	struct bpf_map *inner, *old = NULL;
+	struct rbtree_elem *elem;
+	unsigned long irq;
+	long err = 0;
+
+	inner = bpf_map_fd_get_ptr(&rb->map, NULL, *(u32 *)value);
+	if (IS_ERR(inner))
+		return PTR_ERR(inner);
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, irq)) {
+		err = -EBUSY;
+		goto out;
+	}
+	elem = rbtree_find(rb, key);
+	if (elem && flags == BPF_NOEXIST) {
+		err = -EEXIST;
+	} else if (elem) {
+		old = *elem_obj(rb, elem);
+		rbtree_set_inner(rb, elem, inner);
+	} else if (flags == BPF_EXIST) {
+		err = -ENOENT;
+	} else {
+		if (rbtree_count(rb) < rb->map.max_entries)
+			elem = rbtree_slot_get(rb);
+		if (elem) {
+			memcpy(elem->key, key, rb->map.key_size);
+			rbtree_set_inner(rb, elem, inner);
+			rbtree_link(rb, elem);
+		} else {
+			err = -E2BIG;
+		}
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, irq);
+out:
+	if (err)
+		bpf_map_put(inner);
+	else if (old)
+		bpf_map_fd_put_ptr(&rb->map, old, true);
+	return err;
+}
+
+/* Under the lock: a popped element that still has the reference on @inner. */
+static struct rbtree_elem *rbtree_leaving_find(struct bpf_rbtree *rb, struct bpf_map *inner)
+{
+	struct rbtree_elem **link = &rb->leaving, *elem;
+	int i;
+
+	for (i = 0; i < RBTREE_POPPED && *link; i++, link = &elem->next) {
+		elem = *link;
+		if (*elem_obj(rb, elem) == inner) {
+			*link = elem->next;
+			return elem;
+		}
+	}
+	return NULL;
+}
+
+/* Under the lock: a new element with a reference on @inner. */
+static struct rbtree_elem *rbtree_inner_get(struct bpf_rbtree *rb, struct bpf_map *inner)
+{
+	struct rbtree_elem *elem;
+
+	if (rbtree_count(rb) >= rb->map.max_entries)
+		return ERR_PTR(-E2BIG);
+	elem = rbtree_leaving_find(rb, inner);
+	if (elem)
+		return elem;
+
+	elem = rbtree_slot_get(rb);
+	if (!elem)
+		return ERR_PTR(-E2BIG);
+	if (IS_ERR(__bpf_map_inc_not_zero(inner, false))) {
+		rbtree_slot_put(rb, elem);
+		return ERR_PTR(-ENOENT);
+	}
+	rbtree_set_inner(rb, elem, inner);
+	return elem;
+}
+
+static void rbtree_reap_later(struct irq_work *work)
+{
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, reap_later);
+
+	/* In a while: one that is pushed again soon needs no reaping. */
+	schedule_delayed_work(&rb->reap, HZ / 10);
+}
+
+/* Drop the references of maps that were popped and not pushed again. */
+static void rbtree_reap(struct work_struct *work)
+{
+	struct bpf_rbtree *rb = container_of(to_delayed_work(work), struct bpf_rbtree, reap);
+	struct rbtree_elem *list, *elem;
+	unsigned long flags;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags)) {
+		schedule_delayed_work(&rb->reap, HZ / 10);
+		return;
+	}
+	list = rb->leaving;
+	rb->leaving = NULL;
+	rb->reaping = false;
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	if (!list)
+		return;
+
+	/* Programs that popped them may be using them; this waits for RCU, too. */
+	synchronize_rcu_tasks_trace();
+	while ((elem = list)) {
+		list = elem->next;
+		rbtree_elem_free(rb, elem);
+	}
+}
+
+static int rbtree_alloc_outer(struct bpf_rbtree *rb, int inner_map_fd)
+{
+	struct bpf_map *meta = bpf_map_meta_alloc(inner_map_fd);
+
+	if (IS_ERR(meta))
+		return PTR_ERR(meta);
+	rb->map.inner_map_meta = meta;
+	rb->obj_off = rb->value_off + sizeof(u64);
+	init_irq_work(&rb->reap_later, rbtree_reap_later);
+	INIT_DELAYED_WORK(&rb->reap, rbtree_reap);
+	return 0;
+}
+
+static void rbtree_free_outer(struct bpf_rbtree *rb)
+{
+	struct rbtree_elem *elem, *next;
+
+	irq_work_sync(&rb->reap_later);
+	cancel_delayed_work_sync(&rb->reap);
+
+	while ((elem = rb->first)) {
+		rbtree_unlink(rb, elem);
+		bpf_map_put(*elem_obj(rb, elem));
+	}
+	for (elem = rb->leaving; elem; elem = next) {
+		next = elem->next;
+		bpf_map_put(*elem_obj(rb, elem));
+	}
+	bpf_map_meta_free(rb->map.inner_map_meta);
+}
+
 /* ---- map operations ---- */
 
 static int rbtree_map_alloc_check(union bpf_attr *attr)
@@ -615,6 +1373,14 @@ static int rbtree_map_alloc_check(union bpf_attr *attr)
 	    !bpf_map_flags_access_ok(attr->map_flags))
 		return -EINVAL;
 
+	/* Memory comes from the node that the CPU is on. */
+	if (attr->map_flags & BPF_F_NO_PREALLOC && bpf_map_attr_numa_node(attr) != NUMA_NO_NODE)
+		return -EINVAL;
+
+	if (attr->inner_map_fd &&
+	    (attr->value_size != sizeof(u32) || attr->map_flags & BPF_F_NO_PREALLOC))
+		return -EINVAL;
+
 	if (attr->key_size > RBTREE_KEY_MAX ||
 	    attr->value_size > KMALLOC_MAX_SIZE - RBTREE_KEY_MAX - sizeof(struct rbtree_elem))
 		return -E2BIG;
@@ -622,56 +1388,105 @@ static int rbtree_map_alloc_check(union bpf_attr *attr)
 	return 0;
 }
 
+/* Memory for elements. Of maps of maps twice as many as may be stored, because
+ * popped ones wait for a while.
+ */
+static int rbtree_alloc_elems(struct bpf_rbtree *rb, int node)
+{
+	u32 i, n = rb->map.max_entries;
+
+	if (rb->no_prealloc)
+		return bpf_mem_alloc_init(&rb->ma, rb->elem_size, false);
+
+	if (rb->map.inner_map_meta && check_mul_overflow(n, 2, &n))
+		return -E2BIG;
+	rb->elems = bpf_map_area_alloc((u64)rb->elem_size * n, node);
+	if (!rb->elems)
+		return -ENOMEM;
+	for (i = n; i--; )
+		rbtree_slot_put(rb, rb->elems + (u64)i * rb->elem_size);
+	return 0;
+}
+
 static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 {
 	int node = bpf_map_attr_numa_node(attr);
 	struct bpf_rbtree *rb;
-	u32 i;
+	int err;
 
 	rb = bpf_map_area_alloc(sizeof(*rb), node);
 	if (!rb)
 		return ERR_PTR(-ENOMEM);
 
 	bpf_map_init_from_attr(&rb->map, attr);
-	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
-	rb->elem_size = rb->value_off + round_up(attr->value_size, 8);
-	rb->elems = bpf_map_area_alloc((u64)rb->elem_size * attr->max_entries, node);
-	if (!rb->elems) {
-		bpf_map_area_free(rb);
-		return ERR_PTR(-ENOMEM);
-	}
-	for (i = attr->max_entries; i--; )
-		rbtree_slot_put(rb, rb->elems + (u64)i * rb->elem_size);
-
 	raw_res_spin_lock_init(&rb->lock);
 	rb->root = RB_ROOT;
 	init_llist_head(&rb->returned);
 	INIT_LIST_HEAD(&rb->owner_node);
+	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
+	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
+	rb->elem_size = rb->value_off + round_up(attr->value_size, 8);
+
+	if (attr->inner_map_fd) {
+		rb->elem_size += sizeof(void *);
+		err = rbtree_alloc_outer(rb, attr->inner_map_fd);
+		if (err)
+			goto free_rb;
+	}
+	err = rbtree_alloc_elems(rb, node);
+	if (err)
+		goto free_outer;
 	return &rb->map;
+
+free_outer:
+	if (rb->map.inner_map_meta)
+		bpf_map_meta_free(rb->map.inner_map_meta);
+free_rb:
+	bpf_map_area_free(rb);
+	return ERR_PTR(err);
+}
+
+/* Nobody uses the map any more. */
+static void rbtree_free_elems(struct bpf_rbtree *rb)
+{
+	struct rbtree_elem *elem;
+	u32 i;
+
+	if (rb->no_prealloc) {
+		while ((elem = rb->first)) {
+			rbtree_unlink(rb, elem);
+			migrate_disable();
+			rbtree_elem_free(rb, elem);
+			migrate_enable();
+			cond_resched();
+		}
+		bpf_mem_alloc_destroy(&rb->ma);
+		return;
+	}
+
+	/* Free slots too: bpf_kptr_xchg() may have stored into a value that had
+	 * already been deleted.
+	 */
+	for (i = 0; rb->has_objects && i < rb->map.max_entries; i++) {
+		elem = rb->elems + (u64)i * rb->elem_size;
+		bpf_obj_free_fields(rb->map.record, elem_value(rb, elem));
+		cond_resched();
+	}
+	bpf_map_area_free(rb->elems);
 }
 
 static void rbtree_map_free(struct bpf_map *map)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	u32 i;
 
-	/* Free slots too: bpf_kptr_xchg() may have stored into a value that had
-	 * already been deleted.
-	 */
-	if (!IS_ERR_OR_NULL(map->record)) {
-		for (i = 0; i < map->max_entries; i++) {
-			bpf_obj_free_fields(map->record,
-					    elem_value(rb, rb->elems + (u64)i * rb->elem_size));
-			cond_resched();
-		}
-	}
-	bpf_map_area_free(rb->elems);
+	if (map->inner_map_meta)
+		rbtree_free_outer(rb);
+	rbtree_free_elems(rb);
 	bpf_map_area_free(rb);
 }
 
-static void *rbtree_map_lookup_elem(struct bpf_map *map, void *key)
+static struct rbtree_elem *rbtree_lookup(struct bpf_rbtree *rb, void *key)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem;
 	unsigned long flags;
 
@@ -679,28 +1494,51 @@ static void *rbtree_map_lookup_elem(struct bpf_map *map, void *key)
 		return NULL;
 	elem = rbtree_find(rb, key);
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return elem;
+}
 
-	/* Slots live as long as the map: a value whose element goes away while
-	 * it is in use is stale, never gone.
-	 */
+/* Elements live as long as a program may look at them: a value whose element goes
+ * away while it is in use is stale, never gone.
+ */
+static void *rbtree_map_lookup_elem(struct bpf_map *map, void *key)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem = rbtree_lookup(rb, key);
+
+	return elem ? rbtree_result(rb, elem) : NULL;
+}
+
+/* User space sees the ids of inner maps. */
+static void *rbtree_map_lookup_elem_sys_only(struct bpf_map *map, void *key)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem = rbtree_lookup(rb, key);
+
 	return elem ? elem_value(rb, elem) : NULL;
 }
 
 static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, u64 flags)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem;
+	struct rbtree_elem *elem, *spare;
 	unsigned long irq;
-	long err = 0;
+	long err;
 
 	if (flags > BPF_EXIST)
 		return -EINVAL;
 	/* An element without a packet must never be seen. */
 	if (rb->has_packets)
 		return -EOPNOTSUPP;
+	if (map->inner_map_meta)
+		return rbtree_update_inner(rb, key, value, flags);
 
-	if (raw_res_spin_lock_irqsave(&rb->lock, irq))
-		return -EBUSY;
+	err = rbtree_spare_get(rb, &spare);
+	if (err)
+		return err;
+	if (raw_res_spin_lock_irqsave(&rb->lock, irq)) {
+		err = -EBUSY;
+		goto out;
+	}
 	elem = rbtree_find(rb, key);
 	if (elem && flags == BPF_NOEXIST) {
 		err = -EEXIST;
@@ -709,7 +1547,7 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 	} else if (flags == BPF_EXIST) {
 		err = -ENOENT;
 	} else {
-		elem = rbtree_slot_get(rb);
+		elem = rbtree_elem_get(rb, &spare);
 		if (!elem) {
 			err = -E2BIG;
 			goto unlock;
@@ -720,33 +1558,20 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 	}
 unlock:
 	raw_res_spin_unlock_irqrestore(&rb->lock, irq);
+out:
+	rbtree_spare_put(rb, spare);
 	return err;
 }
 
 static long rbtree_map_delete_elem(struct bpf_map *map, void *key)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem;
-	unsigned long flags;
-	long err = 0;
+	return rbtree_remove(to_rbtree(map), key, NULL, NULL);
+}
 
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
-		return -EBUSY;
-	elem = rbtree_find(rb, key);
-	if (!elem)
-		err = -ENOENT;
-	else if (rb->has_packets)
-		err = -EBUSY;
-	else
-		rbtree_unlink(rb, elem);
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	if (err)
-		return err;
-
-	/* Destructors run without the lock; only then may the slot be used again. */
-	bpf_obj_free_fields(map->record, elem_value(rb, elem));
-	llist_add(&elem->returned, &rb->returned);
-	return 0;
+static int rbtree_map_lookup_and_delete_elem(struct bpf_map *map, void *key, void *value,
+					     u64 flags)
+{
+	return flags ? -EINVAL : rbtree_remove(to_rbtree(map), key, NULL, value);
 }
 
 static int rbtree_map_get_next_key(struct bpf_map *map, void *key, void *next_key)
@@ -757,45 +1582,218 @@ static int rbtree_map_get_next_key(struct bpf_map *map, void *key, void *next_ke
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return -EBUSY;
-	elem = key ? rbtree_above(rb, key) : rb->first;
+	elem = key ? rbtree_above(rb, key, false) : rb->first;
 	if (elem)
 		memcpy(next_key, elem->key, map->key_size);
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 	return elem ? 0 : -ENOENT;
 }
 
-/* Append the integers of type @t, which is at @off in the key. */
-static int rbtree_key_fields(struct bpf_rbtree *rb, const struct btf *btf,
-			     const struct btf_type *t, u32 off)
+static bool rbtree_map_meta_equal(const struct bpf_map *meta0, const struct bpf_map *meta1)
+{
+	/* An inner map holds no maps: its values are not what programs take them for. */
+	return bpf_map_meta_equal(meta0, meta1) && !meta1->inner_map_meta;
+}
+
+static u64 rbtree_map_mem_usage(const struct bpf_map *map)
+{
+	const struct bpf_rbtree *rb = to_rbtree(map);
+	u64 n = map->max_entries;
+
+	if (rb->no_prealloc)
+		n = rbtree_count(rb);
+	else if (map->inner_map_meta)
+		n *= 2;
+	return sizeof(*rb) + n * rb->elem_size;
+}
+
+/* ---- types ---- */
+
+/* Append a part of the key. */
+static const char *rbtree_key_add(struct bpf_rbtree *rb, u32 off, u32 size, bool is_signed,
+				  bool is_bytes)
+{
+	struct rbtree_field *f = &rb->fields[rb->nr_fields];
+
+	if (rb->nr_fields == RBTREE_FIELDS_MAX)
+		return "more than 16 parts";
+	rb->nr_fields++;
+	f->off = off;
+	f->size = size;
+	f->is_signed = is_signed;
+	f->is_bytes = is_bytes;
+	return NULL;
+}
+
+static const char *rbtree_key_parts(struct bpf_rbtree *rb, const struct btf *btf,
+				    const struct btf_type *t, u32 off);
+
+static const char *rbtree_key_array(struct bpf_rbtree *rb, const struct btf *btf,
+				    const struct btf_type *t, u32 off)
+{
+	const struct btf_array *array = btf_array(t);
+	const struct btf_type *elem_type;
+	const char *reason = NULL;
+	u32 i, size;
+
+	elem_type = btf_type_skip_modifiers(btf, array->type, NULL);
+	if (btf_type_is_int(elem_type) && elem_type->size == 1)
+		return rbtree_key_add(rb, off, array->nelems, false, true);
+	if (IS_ERR(btf_resolve_size(btf, elem_type, &size)) || !size)
+		return "an array of nothing";
+	for (i = 0; i < array->nelems && !reason; i++)
+		reason = rbtree_key_parts(rb, btf, elem_type, off + i * size);
+	return reason;
+}
+
+static const char *rbtree_key_struct(struct bpf_rbtree *rb, const struct btf *btf,
+				     const struct btf_type *t, u32 off)
 {
 	const struct btf_member *m;
-	struct rbtree_field *f;
+	const char *reason = NULL;
 	u32 i;
 
-	if (__btf_type_is_struct(t)) {
-		for_each_member(i, t, m) {
-			int err;
-
-			if (__btf_member_bitfield_size(t, m))
-				return -EINVAL;
-			err = rbtree_key_fields(rb, btf, btf_type_skip_modifiers(btf, m->type, NULL),
-						off + __btf_member_bit_offset(t, m) / 8);
-			if (err)
-				return err;
-		}
-		return 0;
+	for_each_member(i, t, m) {
+		if (__btf_member_bitfield_size(t, m))
+			return "a bit field";
+		reason = rbtree_key_parts(rb, btf, btf_type_skip_modifiers(btf, m->type, NULL),
+					  off + __btf_member_bit_offset(t, m) / 8);
+		if (reason)
+			break;
 	}
+	return reason;
+}
 
-	if (!btf_type_is_int(t) && !btf_is_any_enum(t))
-		return -EINVAL;
-	if (!is_power_of_2(t->size) || t->size > 8 || rb->nr_fields == RBTREE_FIELDS_MAX)
-		return -EINVAL;
+/* Append the parts of type @t, which is at @off in the key. Returns NULL, or what
+ * it is that a key cannot have. Recursion ends: a type inside a struct is smaller.
+ */
+static const char *rbtree_key_parts(struct bpf_rbtree *rb, const struct btf *btf,
+				    const struct btf_type *t, u32 off)
+{
+	switch (BTF_INFO_KIND(t->info)) {
+	case BTF_KIND_INT:
+	case BTF_KIND_ENUM:
+	case BTF_KIND_ENUM64:
+		if (!is_power_of_2(t->size) || t->size > 8)
+			return "an integer that is not 1, 2, 4 or 8 bytes long";
+		return rbtree_key_add(rb, off, t->size,
+				      btf_type_is_int(t) ? btf_int_encoding(t) & BTF_INT_SIGNED :
+							   btf_type_kflag(t), false);
+	case BTF_KIND_STRUCT:
+		return rbtree_key_struct(rb, btf, t, off);
+	case BTF_KIND_UNION:
+		return rbtree_key_add(rb, off, t->size, false, true);
+	case BTF_KIND_ARRAY:
+		return rbtree_key_array(rb, btf, t, off);
+	case BTF_KIND_FLOAT:
+		return "a floating point number";
+	case BTF_KIND_PTR:
+		return "a pointer";
+	default:
+		return "a type that has no order";
+	}
+}
 
-	f = &rb->fields[rb->nr_fields++];
-	f->off = off;
-	f->size = t->size;
-	f->is_signed = btf_type_is_int(t) ? btf_int_encoding(t) & BTF_INT_SIGNED :
-					    btf_type_kflag(t);
+/* Special fields of the value. NULL, or why not. */
+static const char *rbtree_value_fields(const struct bpf_map *map)
+{
+	const struct btf_record *rec = map->record;
+	int i;
+
+	if (IS_ERR_OR_NULL(rec))
+		return NULL;
+	if (map->inner_map_meta)
+		return "the values are maps and have no special fields";
+	if (bpf_rbtree_holds_packets(map))
+		return NULL;
+	for (i = 0; i < rec->cnt; i++)
+		if (rec->fields[i].type == BPF_KPTR_REF && btf_is_kernel(rec->fields[i].kptr.btf) &&
+		    rec->fields[i].kptr.btf_id == rbtree_btf_ids[1])
+			return "beside an sk_buff kptr a value has no other special field";
+	return NULL;
+}
+
+/**
+ * bpf_rbtree_check_btf() - find out the order of the keys, and what values hold
+ * @map: an ordered map that is being created
+ * @btf: its types
+ * @key_type: void without a key type
+ * @log: where to say why the types are refused; NULL: nowhere
+ *
+ * Return: 0 or -EINVAL.
+ */
+int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
+			 const struct btf_type *key_type, struct bpf_verifier_log *log)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+	const char *reason;
+
+	rb->nr_fields = 0;
+	if (!btf_type_is_void(key_type)) {
+		reason = rbtree_key_parts(rb, btf, key_type, 0);
+		if (reason) {
+			bpf_log(log, "The key of an rbtree map cannot have %s.\n", reason);
+			return -EINVAL;
+		}
+	}
+	rb->key_is_u64 = rb->nr_fields == 1 && rb->fields[0].size == 8 &&
+			 !rb->fields[0].is_signed && !rb->fields[0].is_bytes;
+
+	reason = rbtree_value_fields(map);
+	if (reason) {
+		bpf_log(log, "In an rbtree map %s.\n", reason);
+		return -EINVAL;
+	}
+	rb->has_objects = btf_record_has_nmi_unsafe_fields(map->record);
+	rb->has_packets = bpf_rbtree_holds_packets(map);
+	if (rb->has_packets || bpf_rbtree_holds_tasks(map))
+		rb->obj_off = rb->value_off + map->record->fields[0].offset;
+	return 0;
+}
+
+/* What an allocator that outlives its map needs to release objects. */
+struct rbtree_dtor {
+	struct btf *btf;
+	struct btf_record *record;
+	u32 value_off;
+};
+
+static void rbtree_ma_dtor(void *elem, void *ctx)
+{
+	struct rbtree_dtor *dtor = ctx;
+
+	bpf_obj_free_fields(dtor->record, elem + dtor->value_off);
+}
+
+static void rbtree_ma_dtor_free(void *ctx)
+{
+	struct rbtree_dtor *dtor = ctx;
+
+	/* The record's local types point into the BTF. */
+	btf_record_free(dtor->record);
+	btf_put(dtor->btf);
+	kfree(dtor);
+}
+
+/* bpf_kptr_xchg() may store into a value after its element was freed. */
+static int rbtree_set_ma_dtor(struct bpf_rbtree *rb)
+{
+	struct rbtree_dtor *dtor;
+
+	dtor = kzalloc_obj(*dtor);
+	if (!dtor)
+		return -ENOMEM;
+	dtor->record = btf_record_dup(rb->map.record);
+	if (IS_ERR(dtor->record)) {
+		int err = PTR_ERR(dtor->record);
+
+		kfree(dtor);
+		return err;
+	}
+	dtor->btf = rb->map.btf;
+	btf_get(dtor->btf);
+	dtor->value_off = rb->value_off;
+	bpf_mem_alloc_set_dtor(&rb->ma, rbtree_ma_dtor, rbtree_ma_dtor_free, dtor);
 	return 0;
 }
 
@@ -804,45 +1802,12 @@ static int rbtree_map_check_btf(struct bpf_map *map, const struct btf *btf,
 				const struct btf_type *value_type)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	const struct btf_field *field;
+	int err;
 
-	if (key_type && BTF_INFO_KIND(key_type->info) == BTF_KIND_FLOAT)
-		return -EINVAL;
-	/* A key of another kind, an array of bytes say, is compared as bytes. */
-	if (!key_type || btf_type_is_void(key_type) ||
-	    rbtree_key_fields(rb, btf, key_type, 0))
-		rb->nr_fields = 0;
-	rb->key_is_u64 = rb->nr_fields == 1 && rb->fields[0].size == 8 &&
-			 !rb->fields[0].is_signed && map->key_size == 8;
-
-	if (IS_ERR_OR_NULL(map->record))
-		return 0;
-	rb->has_packets = bpf_rbtree_holds_packets(map);
-	if (rb->has_packets) {
-		field = &map->record->fields[0];
-		rb->obj_off = rb->value_off + field->offset;
-		return 0;
-	}
-	/* A packet beside other special fields could be moved uncounted. */
-	for (field = map->record->fields;
-	     field < map->record->fields + map->record->cnt; field++) {
-		if (field->type == BPF_KPTR_REF && btf_is_kernel(field->kptr.btf) &&
-		    field->kptr.btf_id == rbtree_btf_ids[1])
-			return -EINVAL;
-	}
-	return 0;
-}
-
-static bool rbtree_map_meta_equal(const struct bpf_map *meta0, const struct bpf_map *meta1)
-{
-	return bpf_map_meta_equal(meta0, meta1);
-}
-
-static u64 rbtree_map_mem_usage(const struct bpf_map *map)
-{
-	const struct bpf_rbtree *rb = to_rbtree(map);
-
-	return sizeof(*rb) + (u64)rb->elem_size * map->max_entries;
+	err = bpf_rbtree_check_btf(map, btf, key_type, NULL);
+	if (!err && rb->no_prealloc && rb->has_objects)
+		err = rbtree_set_ma_dtor(rb);
+	return err;
 }
 
 const struct bpf_map_ops rbtree_map_ops = {
@@ -852,12 +1817,289 @@ const struct bpf_map_ops rbtree_map_ops = {
 	.map_free = rbtree_map_free,
 	.map_get_next_key = rbtree_map_get_next_key,
 	.map_lookup_elem = rbtree_map_lookup_elem,
+	.map_lookup_elem_sys_only = rbtree_map_lookup_elem_sys_only,
 	.map_update_elem = rbtree_map_update_elem,
 	.map_delete_elem = rbtree_map_delete_elem,
+	.map_lookup_and_delete_elem = rbtree_map_lookup_and_delete_elem,
+	.map_set_for_each_callback_args = map_set_for_each_callback_args,
+	.map_for_each_callback = rbtree_for_each,
 	.map_check_btf = rbtree_map_check_btf,
 	.map_mem_usage = rbtree_map_mem_usage,
-	.map_lookup_batch = generic_map_lookup_batch,
+	.map_lookup_batch = rbtree_lookup_batch,
+	.map_lookup_and_delete_batch = rbtree_lookup_and_delete_batch,
 	.map_update_batch = generic_map_update_batch,
 	.map_delete_batch = generic_map_delete_batch,
 	.map_btf_id = &rbtree_btf_ids[0],
+	.iter_seq_info = &rbtree_seq_info,
 };
+
+/* ---- what programs of many types may call ---- */
+
+__bpf_kfunc_start_defs();
+
+/**
+ * bpf_rbtree_map_push() - store a value behind all others with an equal key
+ * @map__value_map: an ordered map that holds neither packets nor maps
+ * @key__mapkey: the key, as long as the map's keys
+ * @value__mapvalue: the value, as long as the map's values; special fields of the
+ *                   new element are empty
+ *
+ * Context: any.
+ * Return: 0; -E2BIG if the map is full; -EPERM if it was created with
+ * BPF_F_RDONLY_PROG; -ENOMEM without memory, if elements are not preallocated;
+ * -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ */
+__bpf_kfunc int bpf_rbtree_map_push(void *map__value_map, const void *key__mapkey,
+				    const void *value__mapvalue)
+{
+	struct bpf_map *map = map__value_map;
+
+	if (map->map_flags & BPF_F_RDONLY_PROG)
+		return -EPERM;
+	return rbtree_push(to_rbtree(map), key__mapkey, value__mapvalue, NULL);
+}
+
+/**
+ * bpf_rbtree_map_pop() - take the first element out
+ * @map__value_map: an ordered map that holds neither packets nor maps
+ * @key__mapkey: where to store its key
+ * @value__mapvalue: where to store its value, special fields as zeroes; what they
+ *                   hold is released
+ *
+ * Context: any; not in an NMI if values hold objects.
+ * Return: 0; -ENOENT if the map is empty; -EPERM if it was created with
+ * BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG; -EBUSY if its lock could not be had;
+ * -EOPNOTSUPP in an NMI.
+ */
+__bpf_kfunc int bpf_rbtree_map_pop(void *map__value_map, void *key__mapkey,
+				   void *value__mapvalue)
+{
+	struct bpf_map *map = map__value_map;
+
+	if (map->map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
+		return -EPERM;
+	return rbtree_remove(to_rbtree(map), NULL, key__mapkey, value__mapvalue);
+}
+
+/**
+ * bpf_rbtree_map_first() - look at the first element
+ * @map__rbtree: an ordered map
+ * @key__mapkey: where to store its key
+ *
+ * Context: any.
+ * Return: the value, or the inner map of a map of maps; NULL if the map is empty
+ * or its lock could not be had.
+ */
+__bpf_kfunc void *bpf_rbtree_map_first(void *map__rbtree, void *key__mapkey)
+{
+	struct bpf_rbtree *rb = to_rbtree(map__rbtree);
+	unsigned long flags;
+	void *value = NULL;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return NULL;
+	if (rb->first) {
+		memcpy(key__mapkey, rb->first->key, rb->map.key_size);
+		value = rbtree_result(rb, rb->first);
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return value;
+}
+
+/**
+ * bpf_rbtree_map_lower_bound() - look at the first element from a key on
+ * @map__rbtree: an ordered map
+ * @key__mapkey: the lowest key wanted; set to the one that was found
+ *
+ * Context: any.
+ * Return: the value of the oldest element of the lowest key that is not below
+ * the one wanted, or the inner map of a map of maps; NULL if there is none or
+ * the map's lock could not be had.
+ */
+__bpf_kfunc void *bpf_rbtree_map_lower_bound(void *map__rbtree, void *key__mapkey)
+{
+	struct bpf_rbtree *rb = to_rbtree(map__rbtree);
+	struct rbtree_elem *elem;
+	unsigned long flags;
+	void *value = NULL;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return NULL;
+	elem = rbtree_above(rb, key__mapkey, true);
+	if (elem) {
+		memcpy(key__mapkey, elem->key, rb->map.key_size);
+		value = rbtree_result(rb, elem);
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return value;
+}
+
+/**
+ * bpf_rbtree_map_push_task() - store a task behind all others with an equal key
+ * @task: an acquired task; it is given away, whatever is returned
+ * @map__task_map: an ordered map whose value holds one task_struct kptr
+ * @key__mapkey: the key, as long as the map's keys
+ *
+ * The rest of the value is zero.
+ *
+ * Context: any but NMI.
+ * Return: as bpf_rbtree_map_push(); unless that is 0 the reference was dropped.
+ */
+__bpf_kfunc int bpf_rbtree_map_push_task(struct task_struct *task, void *map__task_map,
+					 const void *key__mapkey)
+{
+	void *obj = task;
+	int err;
+
+	err = rbtree_push(to_rbtree(map__task_map), key__mapkey, NULL, &obj);
+	if (obj)
+		put_task_struct_rcu_user(obj);
+	return err;
+}
+
+/**
+ * bpf_rbtree_map_pop_task() - take the first task out
+ * @map__task_map: an ordered map whose value holds one task_struct kptr
+ * @key__mapkey: where to store its key
+ *
+ * Elements without a task, whose task bpf_kptr_xchg() has taken, are removed on
+ * the way.
+ *
+ * Context: any.
+ * Return: the oldest task of the lowest key, with its reference; NULL if there is
+ * none or the map's lock could not be had.
+ */
+__bpf_kfunc struct task_struct *bpf_rbtree_map_pop_task(void *map__task_map, void *key__mapkey)
+{
+	struct bpf_rbtree *rb = to_rbtree(map__task_map);
+	struct task_struct *task = NULL;
+	struct rbtree_elem *elem;
+	unsigned long flags;
+
+	do {
+		if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+			return NULL;
+		elem = rb->first;
+		if (elem) {
+			memcpy(key__mapkey, elem->key, rb->map.key_size);
+			task = xchg((struct task_struct **)elem_obj(rb, elem), NULL);
+			rbtree_unlink(rb, elem);
+			if (!rb->no_prealloc)
+				rbtree_slot_put(rb, elem);
+		}
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+		rbtree_spare_put(rb, elem);
+	} while (elem && !task);
+	return task;
+}
+
+/**
+ * bpf_rbtree_map_push_map() - store a map behind all others with an equal key
+ * @map__map_map: an ordered map of maps
+ * @key__mapkey: the key, as long as the outer map's keys
+ * @inner__inner_map: a map like the one that the outer map was created with
+ *
+ * Context: any but NMI.
+ * Return: as bpf_rbtree_map_push(); -ENOENT if the inner map is about to go away.
+ */
+__bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__mapkey,
+					void *inner__inner_map)
+{
+	struct bpf_rbtree *rb = to_rbtree(map__map_map);
+	struct rbtree_elem *elem;
+	unsigned long flags;
+	int err = 0;
+
+	if (rb->map.map_flags & BPF_F_RDONLY_PROG)
+		return -EPERM;
+
+	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
+	if (err)
+		return err;
+	elem = rbtree_inner_get(rb, inner__inner_map);
+	if (IS_ERR(elem)) {
+		err = PTR_ERR(elem);
+	} else {
+		memcpy(elem->key, key__mapkey, rb->map.key_size);
+		rbtree_link(rb, elem);
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return err;
+}
+
+/**
+ * bpf_rbtree_map_pop_map() - take the first inner map out
+ * @map__map_map: an ordered map of maps
+ * @key__mapkey: where to store its key
+ *
+ * The program can use the map, and push it again, until it returns.
+ *
+ * Context: any.
+ * Return: the map; NULL if there is none, the outer map was created with
+ * BPF_F_RDONLY_PROG, or its lock could not be had.
+ */
+__bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
+{
+	struct bpf_rbtree *rb = to_rbtree(map__map_map);
+	struct rbtree_elem *elem;
+	unsigned long flags;
+	bool kick = false;
+	void *inner = NULL;
+
+	if (rb->map.map_flags & BPF_F_RDONLY_PROG ||
+	    raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return NULL;
+	elem = rb->first;
+	if (elem) {
+		memcpy(key__mapkey, elem->key, rb->map.key_size);
+		inner = *elem_obj(rb, elem);
+		rbtree_unlink(rb, elem);
+		elem->next = rb->leaving;
+		rb->leaving = elem;
+		kick = !rb->reaping;
+		rb->reaping = true;
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+
+	/* Work cannot be queued from everywhere. */
+	if (kick)
+		irq_work_queue(&rb->reap_later);
+	return inner;
+}
+
+__bpf_kfunc_end_defs();
+
+BTF_KFUNCS_START(rbtree_kfunc_ids)
+BTF_ID_FLAGS(func, bpf_rbtree_map_push)
+BTF_ID_FLAGS(func, bpf_rbtree_map_pop)
+BTF_ID_FLAGS(func, bpf_rbtree_map_first, KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_rbtree_map_lower_bound, KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_rbtree_map_push_task, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_rbtree_map_pop_task, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_rbtree_map_push_map)
+BTF_ID_FLAGS(func, bpf_rbtree_map_pop_map, KF_RET_NULL)
+BTF_KFUNCS_END(rbtree_kfunc_ids)
+
+static const struct btf_kfunc_id_set rbtree_kfunc_set = {
+	.owner = THIS_MODULE,
+	.set = &rbtree_kfunc_ids,
+};
+
+static int __init rbtree_kfunc_init(void)
+{
+	static const enum bpf_prog_type types[] = {
+		BPF_PROG_TYPE_TRACING,
+		BPF_PROG_TYPE_STRUCT_OPS,
+		BPF_PROG_TYPE_SYSCALL,
+		BPF_PROG_TYPE_SCHED_CLS,
+		BPF_PROG_TYPE_XDP,
+		BPF_PROG_TYPE_CGROUP_SKB,
+		BPF_PROG_TYPE_QDISC,
+	};
+	int i, err = 0;
+
+	for (i = 0; i < ARRAY_SIZE(types) && !err; i++)
+		err = register_btf_kfunc_id_set(types[i], &rbtree_kfunc_set);
+	return err;
+}
+late_initcall(rbtree_kfunc_init);
