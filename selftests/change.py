@@ -12,8 +12,8 @@ from lib import POLICIES, PROGS
 FIFO = f"{POLICIES}/fifo.bpf.o"
 HOLD = f"{PROGS}/hold.bpf.o"
 RELEASE = f"{PROGS}/release.bpf.o"
-# A thousand takes five minutes on an emulated CPU.
-CHANGES = int(os.environ.get("SELFTESTS_CHANGES", 20 if lib.DEBUG else 40))
+# Each takes up to some seconds while an emulated CPU is flooded.
+CHANGES = int(os.environ.get("SELFTESTS_CHANGES", 5 if lib.DEBUG else 10))
 
 
 def change(device, *options):

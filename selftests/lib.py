@@ -147,12 +147,13 @@ def set_parameters(map_id, **values):
 # --- devices and the qdisc ---------------------------------------------------
 
 class Link:
-    """A pair of devices, a and b, with names of their own."""
+    """A pair of devices, a and b, with names of their own: another test, if it was
+    killed, has left its devices behind."""
     numbers = itertools.count()
 
     def __init__(self, *options):
         number = next(self.numbers)
-        self.a, self.b = f"a{number}", f"b{number}"
+        self.a, self.b = (f"{end}{number}-{os.getpid()}" for end in "ab")
         run("ip", "link", "add", self.a, *options, "type", "veth", "peer", "name", self.b)
         for dev in (self.a, self.b):
             run("ip", "link", "set", dev, "up")
