@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+/* An object that is no policy: who would put packets in? */
+#include "../../policies/policy.h"
+
+SEC("qdisc/dequeue")
+int none_dequeue(struct sch_bpf_ctx *ctx)
+{
+	return SCH_BPF_EMPTY;
+}
+
+char LICENSE[] SEC("license") = "GPL";
