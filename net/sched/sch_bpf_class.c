@@ -128,7 +128,7 @@ static int sch_bpf_class_add(struct Qdisc *sch, u32 classid, struct nlattr *est,
 	int err;
 
 	if (!TC_H_MIN(classid) || TC_H_MAJ(classid) != sch->handle) {
-		NL_SET_ERR_MSG(extack, "A class of this qdisc has its major number and a minor one");
+		NL_SET_ERR_MSG(extack, "A class has the major number of its qdisc and a minor one");
 		return -EINVAL;
 	}
 	cl = kzalloc_obj(*cl);
@@ -162,7 +162,8 @@ static int sch_bpf_class_change(struct Qdisc *sch, u32 classid, u32 parentid,
 	struct sch_bpf_class *cl = (struct sch_bpf_class *)*arg;
 
 	if (tca[TCA_OPTIONS] && nla_len(tca[TCA_OPTIONS])) {
-		NL_SET_ERR_MSG_ATTR(extack, tca[TCA_OPTIONS], "A class of the bpf qdisc has no options");
+		NL_SET_ERR_MSG_ATTR(extack, tca[TCA_OPTIONS],
+				    "A class of the bpf qdisc has no options");
 		return -EINVAL;
 	}
 	if (!cl)

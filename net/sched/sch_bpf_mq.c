@@ -119,7 +119,7 @@ static int sch_bpf_mq_dump(struct Qdisc *sch, struct sk_buff *skb)
 static int sch_bpf_mq_graft(struct Qdisc *sch, unsigned long cl, struct Qdisc *new,
 			    struct Qdisc **old, struct netlink_ext_ack *extack)
 {
-	NL_SET_ERR_MSG(extack, "The instances of bpf_mq are changed together: change bpf_mq itself");
+	NL_SET_ERR_MSG(extack, "The instances of bpf_mq are changed together");
 	return -EOPNOTSUPP;
 }
 
