@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What programs of the map_*.bpf.c tests share: the ordered map's functions.
+ * Include it after vmlinux.h and <bpf/bpf_helpers.h>.
+ */
+#ifndef SELFTESTS_MAP_BPF_H
+#define SELFTESTS_MAP_BPF_H
+
+extern int bpf_rbtree_map_push(void *map, const void *key, const void *value) __ksym;
+extern int bpf_rbtree_map_pop(void *map, void *key, void *value) __ksym;
+extern void *bpf_rbtree_map_first(void *map, void *key) __ksym;
+extern void *bpf_rbtree_map_lower_bound(void *map, void *key) __ksym;
+extern int bpf_rbtree_map_push_task(struct task_struct *task, void *map, const void *key) __ksym;
+extern struct task_struct *bpf_rbtree_map_pop_task(void *map, void *key) __ksym;
+extern int bpf_rbtree_map_push_map(void *map, const void *key, void *inner) __ksym;
+extern void *bpf_rbtree_map_pop_map(void *map, void *key) __ksym;
+
+extern struct task_struct *bpf_task_acquire(struct task_struct *task) __ksym;
+extern void bpf_task_release(struct task_struct *task) __ksym;
+
+#define ORDERED_FLAGS(name, key_type, value_type, entries, flags)	\
+	struct {							\
+		__uint(type, BPF_MAP_TYPE_RBTREE);			\
+		__type(key, key_type);					\
+		__type(value, value_type);				\
+		__uint(max_entries, entries);				\
+		__uint(map_flags, flags);				\
+	} name SEC(".maps")
+
+#define ORDERED(name, key_type, value_type, entries)			\
+	ORDERED_FLAGS(name, key_type, value_type, entries, 0)
+
+#define ENOENT	2
+#define E2BIG	7
+#define EPERM	1
+
+#endif /* SELFTESTS_MAP_BPF_H */

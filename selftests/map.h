@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the map_*.c tests share: TAP, and programs that are run by hand. */
+#ifndef SELFTESTS_MAP_H
+#define SELFTESTS_MAP_H
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <err.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct bpf_object *obj;
+static int tests, failed;
+
+static inline void result(bool ok, const char *name)
+{
+	printf("%sok %d %s\n", ok ? "" : "not ", ++tests, name);
+	fflush(stdout);
+	failed += !ok;
+}
+
+/* Say why, once, and fail the test that is running. */
+#define expect(condition)								\
+	do {										\
+		if (!(condition)) {							\
+			printf("# %s:%d: %s; errno %d\n", __func__, __LINE__, #condition, errno); \
+			return false;							\
+		}									\
+	} while (0)
+
+/* The same for numbers, which are shown. */
+#define expect_equal(a, b)								\
+	do {										\
+		long long a_ = (a), b_ = (b);						\
+											\
+		if (a_ != b_) {								\
+			printf("# %s:%d: %s is %lld, not %lld\n", __func__, __LINE__, #a, a_, b_); \
+			return false;							\
+		}									\
+	} while (0)
+
+static inline void load(int argc, char **argv)
+{
+	if (argc != 2)
+		errx(2, "usage: %s OBJECT", argv[0]);
+	obj = bpf_object__open(argv[1]);
+	if (!obj || bpf_object__load(obj))
+		err(1, "%s", argv[1]);
+}
+
+static inline int map(const char *name)
+{
+	int fd = bpf_object__find_map_fd_by_name(obj, name);
+
+	if (fd < 0)
+		errx(1, "no map %s", name);
+	return fd;
+}
+
+/* Run a program of type syscall; what it returns. @args goes in and comes out. */
+static inline int run_args(const char *name, void *args, size_t size)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = args, .ctx_size_in = size);
+	struct bpf_program *prog = bpf_object__find_program_by_name(obj, name);
+
+	if (!prog)
+		errx(1, "no program %s", name);
+	if (bpf_prog_test_run_opts(bpf_program__fd(prog), &opts))
+		err(1, "cannot run %s", name);
+	return (int)opts.retval;
+}
+
+static inline int run(const char *name)
+{
+	return run_args(name, NULL, 0);
+}
+
+#endif /* SELFTESTS_MAP_H */
