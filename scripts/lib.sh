@@ -149,11 +149,11 @@ kernel_key() {
 	} | digest
 }
 
-# The kernel tree as it is now, local edits and all
+# What is built from, as it is now, local edits and all
 tree_key() {
 	{
-		kgit rev-parse 'HEAD^{tree}'
-		kgit diff HEAD
+		kgit ls-tree HEAD | sed '/\tDocumentation$/d'
+		kgit diff HEAD -- . ':!Documentation'
 		kgit ls-files -o --exclude-standard | while IFS= read -r f; do
 			printf '%s %s\n' "$f" "$(sha256sum <"$linux/$f")"
 		done
