@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * map_maps OBJECT: an ordered map of maps. Programs push inner maps under a rank,
+ * pop the first and use it; user space stores them, too. A map lives as long as
+ * somebody has it.
+ */
+#include "map.h"
+#include <bpf/btf.h>
+#include <unistd.h>
+
+struct args {
+	uint64_t rank;
+	uint64_t key;
+	uint64_t value;
+	uint32_t which;
+};
+
+static const char *path;
+static struct btf *btf;
+static int number, half;	/* the types __u64 and __u32 */
+
+static int create(const char *name, uint32_t value_size, int inner_fd, uint32_t flags)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .btf_fd = btf__fd(btf), .btf_key_type_id = number,
+		    .btf_value_type_id = value_size == 8 ? number : half, .map_flags = flags,
+		    .inner_map_fd = inner_fd);
+
+	return bpf_map_create(BPF_MAP_TYPE_RBTREE, name, 8, value_size, inner_fd ? 4 : 8, &opts);
+}
+
+static int create_inner(void)
+{
+	int fd = create("inner", 8, 0, 0);
+
+	if (fd < 0)
+		err(1, "cannot create an inner map");
+	return fd;
+}
+
+static struct bpf_object *open_with_outer(int outer)
+{
+	struct bpf_object *opened = bpf_object__open(path);
+
+	if (!opened || bpf_map__reuse_fd(bpf_object__find_map_by_name(opened, "outer"), outer))
+		err(1, "%s", path);
+	return opened;
+}
+
+static uint32_t id_of(int fd)
+{
+	struct bpf_map_info info = {};
+	uint32_t size = sizeof(info);
+
+	if (bpf_map_get_info_by_fd(fd, &info, &size))
+		err(1, "no information on a map");
+	return info.id;
+}
+
+static bool exists(uint32_t id)
+{
+	int fd = bpf_map_get_fd_by_id(id);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+static bool goes_away(uint32_t id)
+{
+	for (int i = 0; i < 300 && exists(id); i++)
+		usleep(50000);
+	expect(!exists(id));
+	return true;
+}
+
+static void empty(void)
+{
+	uint64_t rank;
+	uint32_t id;
+
+	while (!bpf_map_get_next_key(map("outer"), NULL, &rank))
+		bpf_map_lookup_and_delete_elem(map("outer"), &rank, &id);
+}
+
+static int push(uint64_t rank, uint32_t which)
+{
+	return run_args("push", &(struct args){ .rank = rank, .which = which },
+			sizeof(struct args));
+}
+
+static int store(uint64_t rank, uint64_t key, uint64_t value)
+{
+	return run_args("store", &(struct args){ .rank = rank, .key = key, .value = value },
+			sizeof(struct args));
+}
+
+/* Maps with 2, 3 and 1 elements take turns until each is empty. */
+static bool take_turns(void)
+{
+	static const uint64_t order[] = { 10, 20, 30, 11, 21, 22 };
+	struct args args;
+	int i = 0, err;
+
+	empty();
+	for (int which = 0; which < 3; which++)
+		expect_equal(push(which, which), 0);
+	for (int n = 0; n < 2; n++)
+		expect_equal(store(0, n, 10 + n), 0);
+	for (int n = 0; n < 3; n++)
+		expect_equal(store(1, n, 20 + n), 0);
+	expect_equal(store(2, 0, 30), 0);
+
+	for (int turn = 0; turn < 9; turn++) {
+		args = (struct args){ .which = 3 };	/* behind the others */
+		err = run_args("rotate", &args, sizeof(args));
+		if (err == -ENOENT)
+			continue;		/* that map was empty and left */
+		expect_equal(err, 0);
+		expect_equal(args.value, order[i++]);
+	}
+	expect_equal(i, 6);
+	expect_equal(run_args("rotate", &args, sizeof(args)), -ENOENT);
+	return true;
+}
+
+/* Much more often than there is room for maps that wait for a grace period. */
+static bool take_turns_for_long(void)
+{
+	struct args args;
+
+	empty();
+	for (int which = 0; which < 3; which++)
+		expect_equal(push(which, which), 0);
+	for (int turn = 0; turn < 3000; turn++) {
+		expect_equal(store(turn, 0, turn), 0);
+		args = (struct args){ .which = 3 };
+		expect_equal(run_args("rotate", &args, sizeof(args)), 0);
+		expect_equal(args.rank, turn);
+		expect_equal(args.value, turn);
+	}
+	empty();
+	return true;
+}
+
+static bool full(void)
+{
+	struct args args = {};
+
+	empty();
+	for (int round = 0; round < 20; round++) {
+		/* The same map may be there more than once. */
+		for (int i = 0; i < 4; i++)
+			expect_equal(push(i / 2, i % 3), 0);
+		expect_equal(push(9, 0), -E2BIG);
+		for (int i = 0; i < 4; i++) {
+			expect_equal(run_args("pop", &args, sizeof(args)), -ENOENT);
+			expect_equal(args.rank, i / 2);
+		}
+	}
+	return true;
+}
+
+static bool user_space(void)
+{
+	uint32_t id, a = map("a"), b = map("b"), different = map("different");
+	struct args args = {};
+	int fd = map("outer");
+	uint64_t rank = 5;
+
+	empty();
+	expect(!bpf_map_update_elem(fd, &rank, &a, BPF_NOEXIST));
+	expect_equal(bpf_map_update_elem(fd, &rank, &b, BPF_NOEXIST), -EEXIST);
+	expect(!bpf_map_lookup_elem(fd, &rank, &id) && id == id_of(a));
+	expect_equal(store(5, 6, 7), 0);
+	expect_equal(run_args("first", &args, sizeof(args)), 0);
+	expect(args.rank == 5 && args.key == 6 && args.value == 7);
+	expect(!bpf_map_update_elem(fd, &rank, &b, BPF_EXIST));
+	expect_equal(run_args("first", &args, sizeof(args)), 1);
+	rank = 4;
+	expect_equal(bpf_map_update_elem(fd, &rank, &a, BPF_EXIST), -ENOENT);
+	expect(!bpf_map_update_elem(fd, &rank, &a, BPF_ANY));
+	expect_equal(bpf_map_update_elem(fd, &rank, &different, BPF_ANY), -EINVAL);
+	expect_equal(bpf_map_update_elem(fd, &rank, &fd, BPF_ANY), -EINVAL);
+	expect(!bpf_map_lookup_and_delete_elem(fd, &rank, &id) && id == id_of(a));
+	expect_equal(bpf_map_lookup_elem(fd, &rank, &id), -ENOENT);
+	rank = 5;
+	expect(!bpf_map_delete_elem(fd, &rank));
+	expect_equal(bpf_map_get_next_key(fd, NULL, &rank), -ENOENT);
+	return true;
+}
+
+static bool life_by_user_space(void)
+{
+	int inner = create_inner(), fd = map("outer");
+	uint32_t id = id_of(inner);
+	uint64_t rank = 1;
+
+	empty();
+	expect(!bpf_map_update_elem(fd, &rank, &inner, BPF_ANY));
+	close(inner);
+	usleep(200000);
+	expect(exists(id));
+	expect_equal(store(1, 1, 1), 0);
+	expect(!bpf_map_delete_elem(fd, &rank));
+	expect(goes_away(id));
+
+	inner = create_inner();
+	id = id_of(inner);
+	expect(!bpf_map_update_elem(fd, &rank, &inner, BPF_ANY));
+	close(inner);
+	inner = map("a");
+	expect(!bpf_map_update_elem(fd, &rank, &inner, BPF_ANY));
+	expect(goes_away(id));
+	return true;
+}
+
+static bool life_by_programs(void)
+{
+	int inner = create_inner(), fd = map("outer");
+	struct args args = {};
+	uint32_t id = id_of(inner);
+	uint64_t rank = 0;
+
+	empty();
+	expect(!bpf_map_update_elem(fd, &rank, &inner, BPF_ANY));
+	close(inner);
+	/* Only the outer map has it; it comes and goes for half a second. */
+	for (int turn = 0; turn < 100; turn++) {
+		expect_equal(store(turn, 0, turn), 0);
+		args = (struct args){ .which = 1 };
+		expect_equal(run_args("rotate", &args, sizeof(args)), 0);
+		expect_equal(args.value, turn);
+		usleep(5000);
+	}
+	expect(exists(id));
+	expect_equal(run_args("pop", &args, sizeof(args)), -ENOENT);
+	expect_equal(args.rank, 100);
+	expect(goes_away(id));
+	return true;
+}
+
+/* The outer map goes, with one inner map in it and one just popped. */
+static bool life_of_the_outer(void)
+{
+	int template = create_inner(), outer = create("outer", 4, template, 0);
+	struct bpf_object *here = obj;
+	struct args args = {};
+	uint32_t ids[2];
+	int inner;
+
+	expect(outer >= 0);
+	close(template);
+	obj = open_with_outer(outer);
+	expect(!bpf_object__load(obj));
+	for (uint64_t rank = 0; rank < 2; rank++) {
+		inner = create_inner();
+		ids[rank] = id_of(inner);
+		expect(!bpf_map_update_elem(outer, &rank, &inner, BPF_ANY));
+		close(inner);
+	}
+	expect_equal(run_args("pop", &args, sizeof(args)), -ENOENT);
+	bpf_object__close(obj);
+	obj = here;
+	expect(exists(ids[1]));
+	close(outer);
+	expect(goes_away(ids[0]));
+	expect(goes_away(ids[1]));
+	return true;
+}
+
+static bool creation(void)
+{
+	int inner = create_inner(), outer = create("outer", 4, inner, 0);
+
+	expect(outer >= 0);
+	expect_equal(create("outer", 8, inner, 0), -EINVAL);
+	expect_equal(create("outer", 4, inner, BPF_F_NO_PREALLOC), -EINVAL);
+	expect_equal(create("outer", 4, outer, 0), -EINVAL);
+	close(outer);
+	close(inner);
+	return true;
+}
+
+static int quiet(enum libbpf_print_level level, const char *format, va_list args)
+{
+	(void)level, (void)format, (void)args;
+	return 0;
+}
+
+static bool refused(const char *name, const char *words)
+{
+	struct bpf_object *opened = open_with_outer(map("outer"));
+	struct bpf_program *prog;
+	static char log[1 << 16];
+	int status;
+
+	bpf_object__for_each_program(prog, opened)
+		bpf_program__set_autoload(prog, !strcmp(bpf_program__name(prog), name));
+	prog = bpf_object__find_program_by_name(opened, name);
+	bpf_program__set_log_buf(prog, log, sizeof(log));
+	bpf_program__set_log_level(prog, 1);
+	libbpf_set_print(quiet);
+	status = bpf_object__load(opened);
+	libbpf_set_print(NULL);
+	bpf_object__close(opened);
+	expect(status);
+	if (!strstr(log, words))
+		printf("# %s\n", log);
+	expect(strstr(log, words));
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	int template, outer;
+
+	if (argc != 2)
+		errx(2, "usage: map_maps OBJECT");
+	path = argv[1];
+	btf = btf__new_empty();
+	number = btf__add_int(btf, "number", 8, 0);
+	half = btf__add_int(btf, "half", 4, 0);
+	if (btf__load_into_kernel(btf))
+		err(1, "BTF");
+	template = create_inner();
+	outer = create("outer", 4, template, 0);
+	if (outer < 0)
+		err(1, "cannot create a map of maps");
+	close(template);
+	obj = open_with_outer(outer);
+	close(outer);
+	if (bpf_object__load(obj))
+		err(1, "%s", path);
+
+	printf("1..15\n");
+	result(creation(), "creation");
+	result(take_turns(), "programs: push under a rank, pop the first, use it");
+	result(take_turns_for_long(), "programs: pop and push for long");
+	result(full(), "a full map of maps");
+	result(user_space(), "user space: file descriptors in, ids out");
+	result(life_by_user_space(), "life: user space stores, replaces and deletes");
+	result(life_by_programs(), "life: programs pop and push");
+	result(life_of_the_outer(), "life: the outer map goes");
+	result(refused("refused_update", "cannot pass map_type"), "refused: update by a program");
+	result(refused("refused_delete", "cannot pass map_type"), "refused: delete by a program");
+	result(refused("refused_plain_push", "neither packets nor maps"), "refused: push of a value");
+	result(refused("refused_different_map", "is not a map that map 'outer' can hold"),
+	       "refused: push of a different map");
+	result(refused("refused_outer_as_inner", "is not a map that map 'outer' can hold"),
+	       "refused: push of a map of maps");
+	result(refused("refused_not_of_maps", "expected an rbtree map of maps"),
+	       "refused: push into another map");
+	result(refused("refused_without_check", "Possibly NULL pointer"),
+	       "refused: use without a check");
+	return failed ? 1 : 0;
+}
