@@ -5,12 +5,10 @@
 import time
 
 import lib
-from lib import GLOBALS, NSEC, POLICIES
+from lib import GLOBALS, LATE, MS, NSEC, POLICIES
 
 EDT = f"{POLICIES}/edt.bpf.o"
-MS = NSEC // 1000
 CATCH_UP = 20 * MS                      # of the policy
-LATE = (400 if lib.DEBUG else 100) * MS     # emulated CPUs are late, never early
 
 
 def set_rate(device, rate):

@@ -29,11 +29,13 @@ DEBUG = os.environ.get("SELFTESTS_DEBUG") == "1"
 TIMEOUT = 60 if DEBUG else 20           # s, for what should happen at once
 
 NSEC = 1_000_000_000
+MS = NSEC // 1000
+LATE = (400 if DEBUG else 100) * MS    # emulated CPUs are late, never early
 ETH_P_IP = 0x0800
 HEADERS = 14 + 20 + 8
 
 SO_PRIORITY, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 12, 32, 33
-SO_TIMESTAMPNS, SO_MARK, SO_TXTIME = 35, 36, 61
+SO_TIMESTAMPNS, SO_MARK, SO_MAX_PACING_RATE, SO_TXTIME = 35, 36, 47, 61
 SIOCOUTQ = 0x5411
 
 
@@ -210,11 +212,11 @@ def quiet_wire():
 
 # --- packets -----------------------------------------------------------------
 
-def frame(number, size, port):
+def frame(number, size, port, tos):
     """A UDP packet on Ethernet; the receiver wants no check sums."""
     payload = struct.pack("!Q", number).ljust(size - HEADERS, b"\0")
     udp = struct.pack("!HHHH", port, 9, 8 + len(payload), 0)
-    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 0, 0, 64, 17, 0,
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, tos, 28 + len(payload), 0, 0, 64, 17, 0,
                      bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)))
     return bytes.fromhex("020000000002" "020000000001" "0800") + ip + udp + payload
 
@@ -242,13 +244,13 @@ class Sender:
     def set(self, option, value):
         self.sock.setsockopt(socket.SOL_SOCKET, option, value)
 
-    def send(self, number, size=100, port=1000, when=0):
+    def send(self, number, size=100, port=1000, when=0, tos=0):
         """Whether the qdisc took it."""
         self.packets += 1
         self.bytes += size
         stamp = [(socket.SOL_SOCKET, SO_TXTIME, struct.pack("Q", when))] if when else []
         try:
-            self.sock.sendmsg([frame(number, size, port)], stamp)
+            self.sock.sendmsg([frame(number, size, port, tos)], stamp)
             return True
         except OSError as error:
             if error.errno != errno.ENOBUFS:
@@ -265,7 +267,7 @@ class Sender:
         wait_until(lambda: self.memory() == 0, "all packets freed")
 
 
-Arrival = collections.namedtuple("Arrival", "number size when")
+Arrival = collections.namedtuple("Arrival", "number size when tos")
 
 
 class Receiver:
@@ -291,7 +293,7 @@ class Receiver:
         self.packets += 1
         self.bytes += len(data)
         number = struct.unpack_from("!Q", data, HEADERS)[0]
-        return Arrival(number, len(data), seconds * NSEC + nanoseconds - self.offset)
+        return Arrival(number, len(data), seconds * NSEC + nanoseconds - self.offset, data[15])
 
     def collect(self, count, timeout=TIMEOUT):
         """The next frames; fewer is a failure."""
