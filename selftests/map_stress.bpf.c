@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+/* For map_stress.c: mixed operations on ordered maps, and books of them. The value
+ * of an element follows from its key, so that a mix-up is noticed.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "map.bpf.h"
+
+#define ENTRIES	512
+#define KEYS	64
+
+struct held {
+	struct task_struct __kptr *task;
+};
+
+/* What a thread has done; the same in map_stress.c */
+struct books {
+	__u64 pushed;
+	__u64 removed;
+	__u64 full;
+	__u64 failed;		/* the lock could not be had; nothing was done */
+	__u64 wrong;		/* a value that is not the key's, or keys out of order */
+};
+
+ORDERED(numbers, __u64, __u64, ENTRIES);
+ORDERED_FLAGS(allocated, __u64, __u64, ENTRIES, BPF_F_NO_PREALLOC);
+ORDERED(tasks, __u64, struct held, ENTRIES);
+
+static __u64 value_of(__u64 key)
+{
+	return key * 0x9e3779b97f4a7c15 + 1;
+}
+
+static void note(int err, __u64 *done, struct books *books)
+{
+	if (!err)
+		(*done)++;
+	else if (err == -E2BIG)
+		books->full++;
+	else if (err != -ENOENT)
+		books->failed++;
+}
+
+struct walk {
+	struct books *books;
+	__u64 key;
+};
+
+static long visit(struct bpf_map *map, __u64 *key, __u64 *value, struct walk *walk)
+{
+	__u64 k = *key;
+
+	if (k < walk->key)
+		walk->books->wrong++;
+	walk->key = k;
+	return bpf_get_prandom_u32() % 16 == 0;
+}
+
+#define MIX(map)							\
+static int mix_##map(__u32 i, struct books *books)			\
+{									\
+	__u64 key = bpf_get_prandom_u32() % KEYS, value = value_of(key), *at; \
+	struct walk walk = { .books = books };		\
+									\
+	switch (bpf_get_prandom_u32() % 10) {				\
+	case 0 ... 3:							\
+		note(bpf_rbtree_map_push(&map, &key, &value), &books->pushed, books); \
+		break;							\
+	case 4 ... 5:							\
+		note(bpf_rbtree_map_pop(&map, &key, &value), &books->removed, books); \
+		if (value != value_of(key))				\
+			books->wrong++;					\
+		break;							\
+	case 6:								\
+		note(bpf_map_delete_elem(&map, &key), &books->removed, books); \
+		break;							\
+	case 7:								\
+		/* The value may be another element's by now. */	\
+		at = bpf_rbtree_map_lower_bound(&map, &key);		\
+		if (at && !*at)						\
+			books->wrong++;					\
+		break;							\
+	case 8:								\
+		bpf_map_update_elem(&map, &key, &value, BPF_EXIST);	\
+		break;							\
+	case 9:								\
+		bpf_for_each_map_elem(&map, visit, &walk, 0);		\
+		break;							\
+	}								\
+	return 0;							\
+}									\
+									\
+SEC("syscall")								\
+int churn_##map(struct books *args)					\
+{									\
+	struct books books = *args;					\
+									\
+	bpf_loop(2000, mix_##map, &books, 0);				\
+	*args = books;							\
+	return 0;							\
+}
+
+MIX(numbers)
+MIX(allocated)
+
+static int mix_tasks(__u32 i, struct books *books)
+{
+	__u64 key = bpf_get_prandom_u32() % KEYS;
+	struct task_struct *task;
+
+	switch (bpf_get_prandom_u32() % 8) {
+	case 0 ... 3:
+		task = bpf_task_acquire(bpf_get_current_task_btf());
+		if (task)
+			note(bpf_rbtree_map_push_task(task, &tasks, &key), &books->pushed, books);
+		break;
+	case 4 ... 6:
+		task = bpf_rbtree_map_pop_task(&tasks, &key);
+		if (task) {
+			bpf_task_release(task);
+			books->removed++;
+		}
+		break;
+	case 7:
+		note(bpf_map_delete_elem(&tasks, &key), &books->removed, books);
+		break;
+	}
+	return 0;
+}
+
+SEC("syscall")
+int churn_tasks(struct books *args)
+{
+	struct books books = *args;
+
+	bpf_loop(2000, mix_tasks, &books, 0);
+	*args = books;
+	return 0;
+}
+
+SEC("iter/bpf_map_elem")
+int show(struct bpf_iter__bpf_map_elem *ctx)
+{
+	__u64 *key = ctx->key, *value = ctx->value;
+
+	if (key && value)
+		bpf_seq_write(ctx->meta->seq, value, sizeof(*value));
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
