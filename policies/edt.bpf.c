@@ -24,6 +24,9 @@
  * as a little-endian number of 8 bytes (here 2500000, 20 Mbit/s). Its key is the
  * device's interface index (here 2). A device without a rate is not paced.
  *
+ * Packets with a mark (SO_MARK, a filter's action) are one flow for each mark: so
+ * many connections can share one rate.
+ *
  * Both objects find the maps edt_rate, edt_flows and edt_stats by their pins, and
  * so do all devices that use edt. Interface indices keep the devices apart.
  *
@@ -44,7 +47,8 @@
 
 struct edt_flow {
 	__u32 ifindex;
-	__u32 hash;
+	__u32 mark;		/* of packets with a mark */
+	__u32 hash;		/* of those without */
 };
 
 struct edt_stats {
@@ -131,7 +135,7 @@ static __u64 earliest(struct __sk_buff *skb, __u64 now)
 SEC("tc")
 int edt_stamp(struct __sk_buff *skb)
 {
-	struct edt_flow flow = { .ifindex = skb->ifindex };
+	struct edt_flow flow = { .ifindex = skb->ifindex, .mark = skb->mark };
 	__u64 now = bpf_ktime_get_ns();
 	__u64 cost, *next;
 
@@ -141,7 +145,8 @@ int edt_stamp(struct __sk_buff *skb)
 	if (!cost)
 		return TC_ACT_UNSPEC;
 
-	flow.hash = bpf_get_hash_recalc(skb);
+	if (!flow.mark)
+		flow.hash = bpf_get_hash_recalc(skb);
 	next = find_flow(&flow, now);
 	if (next)
 		bpf_skb_set_tstamp(skb, reserve(next, earliest(skb, now), cost),
@@ -206,10 +211,12 @@ SEC("qdisc/enqueue")
 int edt_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
-	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .hash = skb->hash };
+	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .mark = skb->mark };
 	__u32 len = pkt_len(skb);
 	int verdict;
 
+	if (!flow.mark)
+		flow.hash = skb->hash;
 	count(flow.ifindex, len);
 	verdict = push_or_drop(ctx, skb);
 	if (verdict == SCH_BPF_DROPPED)

@@ -153,6 +153,36 @@ def a_dropped_packet_gives_its_time_back():
         lib.equal(policy["given_back"], (19 - count) * 100 * MS, "time given back")
 
 
+def share_of_the_rate(attach):
+    """Many flows, three times faster than the one rate that their mark gives them,
+    into a queue of 20 packets: how much of the rate arrives?"""
+    rate, size, seconds = 250_000, 1000, 2
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        attach(device)
+        stamp(device)
+        set_rate(device, rate)
+        sender.set(lib.SO_MARK, 1)
+        start = time.monotonic()
+        while time.monotonic() < start + seconds:
+            sender.send(sender.packets, size, port=1000 + sender.packets % 50)
+            time.sleep(max(0, start + sender.packets * size / (3 * rate) - time.monotonic()))
+        offered = sender.bytes / (time.monotonic() - start)
+        lib.true(offered > 2 * rate, f"only {offered:.0f} bytes/s were offered")
+        end = time.monotonic_ns()
+        arrivals = [arrival for arrival in receiver.drain() if arrival.when <= end]
+        return sum(arrival.size for arrival in arrivals) / (rate * (end / NSEC - start))
+
+
+def many_flows_under_one_rate_get_all_of_it():
+    """With clsact in front of fq, packets that fq drops have used their time."""
+    theirs = share_of_the_rate(lambda device: lib.run(
+        "tc", "qdisc", "add", "dev", device.a, "root", "fq", "limit", "20"))
+    mine = share_of_the_rate(lambda device: device.attach(EDT, "limit", "20"))
+    print(f"# share of the rate: clsact and fq {theirs:.1%}, edt {mine:.1%}")
+    lib.true(0.97 < mine < 1.05, f"edt reaches {mine:.1%} of the rate")
+    lib.true(theirs < 0.7, f"clsact and fq reach {theirs:.1%}: this test shows nothing")
+
+
 def a_device_without_a_rate_is_not_paced():
     with lib.wire(EDT) as (device, sender, receiver):
         stamp(device)
@@ -173,4 +203,5 @@ lib.main(packets_leave_by_departure_time_and_not_before,
          a_flow_keeps_to_the_rate,
          each_flow_has_the_rate_of_its_own,
          a_dropped_packet_gives_its_time_back,
+         many_flows_under_one_rate_get_all_of_it,
          a_device_without_a_rate_is_not_paced)
