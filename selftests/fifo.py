@@ -11,12 +11,14 @@ HOLD = f"{PROGS}/hold.bpf.o"            # room for 2000 packets; none leaves
 
 
 def packets_leave_in_the_order_of_arrival():
-    with lib.wire(FIFO) as (device, sender, receiver):
+    def attach(device, parent):
+        device.attach(FIFO, where=("parent", parent))
+
+    with lib.behind_the_gate(attach) as (_, sender, receiver):
         for number in range(300):
-            sender.send(number, 60 + number % 900)
-        arrivals = receiver.collect(300)
-        lib.equal(lib.numbers(arrivals), list(range(300)), "order")
-        lib.balance(device, sender, receiver)
+            sender.set(lib.SO_MARK, number == 299)
+            sender.send(number, 60 + number * 7 % 900)
+        lib.equal(lib.numbers(receiver.collect(300)), list(range(300)), "order")
 
 
 def statistics_of_the_policy_agree_with_the_kernels():

@@ -322,6 +322,17 @@ class Receiver:
         return arrivals
 
 
+@contextlib.contextmanager
+def behind_the_gate(attach):
+    """A qdisc that gets packets but cannot let them go until one with a mark comes:
+    attach(device, parent) puts it there."""
+    with link() as device, Sender(device.a) as sender, Receiver(device.b) as receiver:
+        device.attach(f"{PROGS}/gate.bpf.o", where=("root", "handle", "1:"))
+        run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "bpf")
+        attach(device, "1:1")
+        yield device, sender, receiver
+
+
 def numbers(arrivals):
     return [arrival.number for arrival in arrivals]
 

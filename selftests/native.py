@@ -4,18 +4,16 @@
 the same gate, must leave in the same order, and the same ones must be dropped."""
 
 import collections
-import contextlib
 import json
 import random
 import time
 
 import lib
-from lib import MS, NSEC, POLICIES, PROGS, SO_MARK, SO_PRIORITY
+from lib import MS, NSEC, POLICIES, SO_MARK, SO_PRIORITY
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 PRIO = f"{POLICIES}/prio.bpf.o"
 FQ = f"{POLICIES}/fq.bpf.o"
-GATE = f"{PROGS}/gate.bpf.o"            # nothing leaves until a packet with a mark comes
 
 
 Packet = collections.namedtuple("Packet", "number size priority port when tos", defaults=(0, 1000, 0, 0))
@@ -24,15 +22,6 @@ Packet = collections.namedtuple("Packet", "number size priority port when tos", 
 def packets(rng, count):
     """With sizes and priorities of all kinds."""
     return [Packet(number, rng.randrange(60, 1500), rng.randrange(16)) for number in range(count)]
-
-
-@contextlib.contextmanager
-def behind_the_gate(attach):
-    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
-        device.attach(GATE, where=("root", "handle", "1:"))
-        lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "bpf")
-        attach(device, "1:1")
-        yield device, sender, receiver
 
 
 def send(sender, packet, mark=0):
@@ -48,7 +37,7 @@ Result = collections.namedtuple("Result", "arrivals refused drops")
 def leave(attach, traffic, wait=0):
     """What a qdisc does with packets that it can all look at before one leaves. The
     last one opens the gate, `wait` s after the others."""
-    with behind_the_gate(attach) as (device, sender, receiver):
+    with lib.behind_the_gate(attach) as (device, sender, receiver):
         refused = [packet.number for packet in traffic[:-1] if not send(sender, packet)]
         time.sleep(wait)
         refused += [packet.number for packet in traffic[-1:] if not send(sender, packet, mark=1)]
@@ -135,6 +124,17 @@ def fq_limits_flows_as_fq():
     same_refused(native("fq", "flow_limit", "30"), ours(FQ, flow_limit=30), traffic, 20)
 
 
+def fq_counts_who_has_left():
+    """A flow may send more than its limit, one after the other; also while another's
+    packet stands, so that the queue is never empty."""
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        ours(FQ, flow_limit=10)(device, "root")
+        sender.send(99, port=2, when=time.monotonic_ns() + 9 * NSEC)
+        for number in range(50):
+            lib.true(sender.send(number), f"packet {number} refused")
+            receiver.collect(1)
+
+
 def fq_has_a_horizon_as_fq():
     """Of times up to 100 s from now those beyond the first 10 are refused."""
     rng = seeded()
@@ -143,7 +143,7 @@ def fq_has_a_horizon_as_fq():
                for number in range(60)]
     wanted = [packet.number for packet in traffic if packet.when > now + 40 * NSEC]
     for attach in (native("fq", "horizon_drop"), ours(FQ)):
-        with behind_the_gate(attach) as (_, sender, _):
+        with lib.behind_the_gate(attach) as (_, sender, _):
             refused = [packet.number for packet in traffic if not send(sender, packet)]
             lib.equal(refused, wanted, "packets refused")
 
@@ -223,5 +223,5 @@ def fq_marks_what_is_late_as_fq():
 
 
 lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop, prio_is_prio, prio_is_pfifo_fast,
-         fq_limits_flows_as_fq, fq_has_a_horizon_as_fq, fq_is_fair, fq_paces_by_time_stamp_as_fq,
+         fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_paces_by_time_stamp_as_fq,
          fq_paces_by_the_sockets_rate, fq_marks_what_is_late_as_fq)
