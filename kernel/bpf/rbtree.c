@@ -516,6 +516,55 @@ static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner 
 	return 0;
 }
 
+/* @alloc is constant: is memory allocated for each element? */
+static __always_inline int rbtree_push_obj(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
+					   const void *key, void *obj, bool alloc)
+{
+	struct rbtree_elem *elem, *spare = NULL;
+	int err;
+
+	if (alloc) {
+		err = rbtree_spare_get(rb, &spare);
+		if (err)
+			return err;
+	}
+	err = raw_res_spin_lock(&rb->lock);
+	if (unlikely(err))
+		goto out;
+
+	if (unlikely(rb->owner != owner)) {
+		err = rbtree_claim(rb, owner);
+		if (err)
+			goto unlock;
+	}
+
+	elem = alloc ? rbtree_elem_get(rb, &spare) : rbtree_slot_get(rb);
+	if (unlikely(!elem)) {
+		err = -E2BIG;
+		goto unlock;
+	}
+	if (likely(rb->key_is_u64))
+		*(u64 *)elem->key = get_unaligned((const u64 *)key);
+	else
+		memcpy(elem->key, key, rb->map.key_size);
+	if (unlikely(rb->map.value_size != sizeof(obj)))
+		memset(elem_value(rb, elem), 0, rb->map.value_size);
+	*elem_obj(rb, elem) = obj;
+	rbtree_link(rb, elem);
+unlock:
+	raw_res_spin_unlock(&rb->lock);
+out:
+	if (alloc)
+		rbtree_spare_put(rb, spare);
+	return err;
+}
+
+static noinline int rbtree_push_obj_alloc(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
+					  const void *key, void *obj)
+{
+	return rbtree_push_obj(rb, owner, key, obj, true);
+}
+
 /**
  * bpf_rbtree_push() - store an object behind all others with an equal key
  * @map: an ordered map of packets
@@ -533,57 +582,61 @@ int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem, *spare;
-	int err;
 
-	err = rbtree_spare_get(rb, &spare);
-	if (unlikely(err))
-		return err;
-
-	err = raw_res_spin_lock(&rb->lock);
-	if (unlikely(err))
-		goto out;
-
-	if (unlikely(rb->owner != owner)) {
-		err = rbtree_claim(rb, owner);
-		if (err)
-			goto unlock;
-	}
-
-	elem = rbtree_elem_get(rb, &spare);
-	if (unlikely(!elem)) {
-		err = -E2BIG;
-		goto unlock;
-	}
-	if (likely(rb->key_is_u64))
-		*(u64 *)elem->key = get_unaligned((const u64 *)key);
-	else
-		memcpy(elem->key, key, map->key_size);
-	if (unlikely(map->value_size != sizeof(obj)))
-		memset(elem_value(rb, elem), 0, map->value_size);
-	*elem_obj(rb, elem) = obj;
-	rbtree_link(rb, elem);
-unlock:
-	raw_res_spin_unlock(&rb->lock);
-out:
-	rbtree_spare_put(rb, spare);
-	return err;
+	if (unlikely(rb->no_prealloc))
+		return rbtree_push_obj_alloc(rb, owner, key, obj);
+	return rbtree_push_obj(rb, owner, key, obj, false);
 }
 
-/* Take an element and its object out. *@spare is for rbtree_spare_put(). */
+enum rbtree_which {
+	RBTREE_FIRST,
+	RBTREE_UNTIL,		/* the first, if its key is at most @key */
+	RBTREE_KEY,		/* the oldest of @key */
+};
+
+/* Take an element and its object out. The element is the caller's if @alloc. */
 static __always_inline void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem,
-					 struct rbtree_elem **spare)
+					 bool alloc)
 {
 	void **slot = elem_obj(rb, elem);
 	void *obj = *slot;
 
 	*slot = NULL;
 	rbtree_unlink(rb, elem);
-	if (likely(!rb->no_prealloc))
+	if (!alloc)
 		rbtree_slot_put(rb, elem);
-	else
-		*spare = elem;
 	return obj;
+}
+
+static __always_inline void *rbtree_pop_obj(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
+					    const void *key, u64 *first, enum rbtree_which which,
+					    bool alloc)
+{
+	struct rbtree_elem *elem = NULL;
+	void *obj = NULL;
+
+	if (unlikely(raw_res_spin_lock(&rb->lock)))
+		return NULL;
+	if (likely(rb->owner == owner))
+		elem = which == RBTREE_KEY ? rbtree_find(rb, key) : rb->first;
+	if (elem && which == RBTREE_UNTIL && rbtree_cmp(rb, elem->key, key) > 0) {
+		*first = rb->key_is_u64 ? *(u64 *)elem->key : 0;
+		obj = ERR_PTR(-EAGAIN);
+		elem = NULL;
+	}
+	if (likely(elem))
+		obj = rbtree_take(rb, elem, alloc);
+	raw_res_spin_unlock(&rb->lock);
+
+	if (alloc)
+		rbtree_spare_put(rb, elem);
+	return obj;
+}
+
+static noinline void *rbtree_pop_obj_alloc(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
+					   const void *key, u64 *first, enum rbtree_which which)
+{
+	return rbtree_pop_obj(rb, owner, key, first, which, true);
 }
 
 /**
@@ -598,16 +651,10 @@ static __always_inline void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_el
 void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *spare = NULL;
-	void *obj = NULL;
 
-	if (unlikely(raw_res_spin_lock(&rb->lock)))
-		return NULL;
-	if (likely(rb->owner == owner && rb->first))
-		obj = rbtree_take(rb, rb->first, &spare);
-	raw_res_spin_unlock(&rb->lock);
-	rbtree_spare_put(rb, spare);
-	return obj;
+	if (unlikely(rb->no_prealloc))
+		return rbtree_pop_obj_alloc(rb, owner, NULL, NULL, RBTREE_FIRST);
+	return rbtree_pop_obj(rb, owner, NULL, NULL, RBTREE_FIRST, false);
 }
 
 /**
@@ -625,22 +672,10 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *spare = NULL;
-	void *obj = NULL;
 
-	if (unlikely(raw_res_spin_lock(&rb->lock)))
-		return NULL;
-	if (likely(rb->owner == owner && rb->first)) {
-		if (rbtree_cmp(rb, rb->first->key, bound) <= 0) {
-			obj = rbtree_take(rb, rb->first, &spare);
-		} else {
-			*first = rb->key_is_u64 ? *(u64 *)rb->first->key : 0;
-			obj = ERR_PTR(-EAGAIN);
-		}
-	}
-	raw_res_spin_unlock(&rb->lock);
-	rbtree_spare_put(rb, spare);
-	return obj;
+	if (unlikely(rb->no_prealloc))
+		return rbtree_pop_obj_alloc(rb, owner, bound, first, RBTREE_UNTIL);
+	return rbtree_pop_obj(rb, owner, bound, first, RBTREE_UNTIL, false);
 }
 
 /**
@@ -656,19 +691,10 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem, *spare = NULL;
-	void *obj = NULL;
 
-	if (unlikely(raw_res_spin_lock(&rb->lock)))
-		return NULL;
-	if (likely(rb->owner == owner)) {
-		elem = rbtree_find(rb, key);
-		if (elem)
-			obj = rbtree_take(rb, elem, &spare);
-	}
-	raw_res_spin_unlock(&rb->lock);
-	rbtree_spare_put(rb, spare);
-	return obj;
+	if (unlikely(rb->no_prealloc))
+		return rbtree_pop_obj_alloc(rb, owner, key, NULL, RBTREE_KEY);
+	return rbtree_pop_obj(rb, owner, key, NULL, RBTREE_KEY, false);
 }
 
 /* Under both locks: the claim ends, the caller drops the reference. */
@@ -704,7 +730,8 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 		return NULL;
 	if (rb->owner == owner) {
 		if (rb->first) {
-			obj = rbtree_take(rb, rb->first, &spare);
+			spare = rb->first;
+			obj = rbtree_take(rb, spare, rb->no_prealloc);
 		} else {
 			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
@@ -1703,13 +1730,13 @@ static const char *rbtree_value_fields(const struct bpf_map *map)
 	if (IS_ERR_OR_NULL(rec))
 		return NULL;
 	if (map->inner_map_meta)
-		return "the values are maps and have no special fields";
+		return "the values of a map of maps have no special fields";
 	if (bpf_rbtree_holds_packets(map))
 		return NULL;
 	for (i = 0; i < rec->cnt; i++)
 		if (rec->fields[i].type == BPF_KPTR_REF && btf_is_kernel(rec->fields[i].kptr.btf) &&
 		    rec->fields[i].kptr.btf_id == rbtree_btf_ids[1])
-			return "beside an sk_buff kptr a value has no other special field";
+			return "the value has no other special field beside an sk_buff kptr";
 	return NULL;
 }
 
@@ -1741,7 +1768,7 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 
 	reason = rbtree_value_fields(map);
 	if (reason) {
-		bpf_log(log, "In an rbtree map %s.\n", reason);
+		bpf_log(log, "rbtree map: %s.\n", reason);
 		return -EINVAL;
 	}
 	rb->has_objects = btf_record_has_nmi_unsafe_fields(map->record);
@@ -1803,6 +1830,12 @@ static int rbtree_map_check_btf(struct bpf_map *map, const struct btf *btf,
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 	int err;
+
+	/* A kptr to a type that is only declared, say. Without an error the value
+	 * would have no special fields.
+	 */
+	if (IS_ERR(map->record) && __btf_type_is_struct(value_type))
+		return PTR_ERR(map->record);
 
 	err = bpf_rbtree_check_btf(map, btf, key_type, NULL);
 	if (!err && rb->no_prealloc && rb->has_objects)
