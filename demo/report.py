@@ -1,9 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""report.py DIR SECONDS RATE...: compare the rates asked for, in Mbit/s, with the arrivals
-that DIR/CASE.PROTOCOL hold of runs of some SECONDS, and draw them as DIR/pacing.svg. Fails unless every
-rate is met within 2 %, and unpaced traffic is three times faster than each."""
+"""report.py DIR SECONDS RATE...: compare the rates asked for, in Mbit/s, with the
+arrivals that DIR/CASE.PROTOCOL hold of runs of some SECONDS, and draw them as
+DIR/pacing.svg. Fails unless every rate is met within 2 %, and unpaced traffic is
+three times faster than each."""
 
+import itertools
 import struct
 import sys
 
@@ -11,7 +13,6 @@ TOLERANCE = 0.02
 FACTOR = 3
 SETTLE = 0.5            # s at the start that do not count: handshake, slow start
 TAIL = 0.2              # s at the end that do not count: a connection is closed
-EDGE = 0.2              # s to look for the beginning of a burst in
 
 ARRIVAL = struct.Struct("=QII")          # struct arrival of capture.c
 IPPROTO = {"tcp": 6, "udp": 17}
@@ -30,22 +31,20 @@ def arrivals(folder, case, protocol):
     return [((ns - start) / 1e9, length) for ns, length in frames]
 
 
-def burst(frames, start, end):
-    """Index of the frame behind the longest gap between two times: a GSO packet
-    arrives as a burst, and only its first frame comes when the packet was due."""
-    inside = [i for i in range(1, len(frames)) if start <= frames[i][0] < end]
-    if not inside:
-        sys.exit(f"no frame arrived between {start:.1f} s and {end:.1f} s")
-    return max(inside, key=lambda i: frames[i][0] - frames[i - 1][0])
-
-
 def rate(frames, seconds):
-    """Mbit/s between the beginnings of an early and a late burst. The time from
-    one packet to the next belongs to the first."""
-    end = seconds - TAIL
-    first, last = burst(frames, SETTLE, SETTLE + EDGE), burst(frames, end - EDGE, end)
-    size = sum(length for _, length in frames[first:last])
-    return size * 8 / (frames[last][0] - frames[first][0]) / 1e6
+    """Mbit/s: a line laid through the arrivals by least squares. A frame is due when
+    the bytes before it have had their time; emulated CPUs are late now and then,
+    so it is the time of each that is uncertain, not its bytes."""
+    before = itertools.accumulate((length for _, length in frames), initial=0)
+    points = [(when, size) for (when, _), size in zip(frames, before)
+              if SETTLE <= when < seconds - TAIL]
+    if len(points) < 10:
+        sys.exit(f"only {len(points)} frames to measure a rate")
+    time0 = sum(when for when, _ in points) / len(points)
+    size0 = sum(size for _, size in points) / len(points)
+    slope = (sum((when - time0) * (size - size0) for when, size in points) /
+             sum((size - size0) ** 2 for _, size in points))
+    return 8 / slope / 1e6
 
 
 def table(runs, seconds, rates):
