@@ -159,6 +159,9 @@ class Link:
         run("ip", "link", "add", self.a, *options, "type", "veth", "peer", "name", self.b)
         for dev in (self.a, self.b):
             run("ip", "link", "set", dev, "up")
+        # One CPU takes what arrives, whichever CPU has sent it: else the order is lost
+        with open(f"/sys/class/net/{self.b}/queues/rx-0/rps_cpus", "w", encoding="ascii") as file:
+            file.write("1")
         with open(f"/sys/class/net/{self.a}/ifindex", encoding="ascii") as file:
             self.ifindex = int(file.read())
 
