@@ -1512,8 +1512,29 @@ static void rbtree_map_free(struct bpf_map *map)
 	bpf_map_area_free(rb);
 }
 
-static struct rbtree_elem *rbtree_lookup(struct bpf_rbtree *rb, void *key)
+/* Elements live as long as a program may look at them: a value whose element goes
+ * away while it is in use is stale, never gone.
+ */
+static void *rbtree_map_lookup_elem(struct bpf_map *map, void *key)
 {
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem;
+	unsigned long flags;
+	void *value = NULL;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return NULL;
+	elem = rbtree_find(rb, key);
+	if (elem)
+		value = rbtree_result(rb, elem);
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return value;
+}
+
+/* User space sees the ids of inner maps. */
+static void *rbtree_map_lookup_elem_sys_only(struct bpf_map *map, void *key)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem;
 	unsigned long flags;
 
@@ -1521,26 +1542,6 @@ static struct rbtree_elem *rbtree_lookup(struct bpf_rbtree *rb, void *key)
 		return NULL;
 	elem = rbtree_find(rb, key);
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	return elem;
-}
-
-/* Elements live as long as a program may look at them: a value whose element goes
- * away while it is in use is stale, never gone.
- */
-static void *rbtree_map_lookup_elem(struct bpf_map *map, void *key)
-{
-	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem = rbtree_lookup(rb, key);
-
-	return elem ? rbtree_result(rb, elem) : NULL;
-}
-
-/* User space sees the ids of inner maps. */
-static void *rbtree_map_lookup_elem_sys_only(struct bpf_map *map, void *key)
-{
-	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem = rbtree_lookup(rb, key);
-
 	return elem ? elem_value(rb, elem) : NULL;
 }
 
