@@ -268,7 +268,7 @@ int map_without_packets(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("packets of rbtree map 'pkts' are not moved by bpf_kptr_xchg")
+__refused("cannot use helper bpf_kptr_xchg")
 int exchange_uncounted(struct sch_bpf_ctx *ctx)
 {
 	struct pkt *p = bpf_map_lookup_elem(&pkts, KEY);

@@ -34,8 +34,6 @@
 #include <net/netlink.h>
 #include "sch_bpf.h"
 
-#define SCH_BPF_LIMIT		10000
-
 /* A throttle for longer is none: the program is asked again as if it had said EMPTY. */
 #define SCH_BPF_HORIZON		(10ULL * NSEC_PER_SEC)
 
@@ -147,8 +145,7 @@ static int sch_bpf_settle(struct sch_bpf_run *run, u32 verdict)
 }
 
 /* Everything but one packet stored and nothing else done. */
-static noinline int sch_bpf_enqueue_slow(struct sch_bpf_run *run, u32 verdict, u32 qlen,
-					 u32 backlog)
+static noinline int sch_bpf_enqueue_slow(struct sch_bpf_run *run, u32 verdict)
 {
 	unsigned int len = qdisc_pkt_len(run->ctx.skb);
 	struct Qdisc *sch = run->sch;
@@ -163,11 +160,15 @@ static noinline int sch_bpf_enqueue_slow(struct sch_bpf_run *run, u32 verdict, u
 	else
 		ret = sch_bpf_settle(run, verdict);
 
-	/* The parents count this packet if, and only if, this returns success.
-	 * Whatever else the program has stored or dropped they do not know of.
+	/* The parents count this packet, and know that there is something to
+	 * take, if and only if this returns success. So it does whenever there
+	 * is more in the queue than before, if only a clone. Whatever else the
+	 * program has stored or dropped they do not know of.
 	 */
-	more = sch->q.qlen - qlen;
-	bytes = sch->qstats.backlog - backlog;
+	more = sch->q.qlen - run->qlen;
+	bytes = sch->qstats.backlog - run->backlog;
+	if (more > 0)
+		ret = NET_XMIT_SUCCESS;
 	if (ret == NET_XMIT_SUCCESS) {
 		more--;
 		bytes -= len;
@@ -186,8 +187,6 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	unsigned int len = qdisc_pkt_len(skb);
-	u32 backlog = sch->qstats.backlog;
-	u32 qlen = sch->q.qlen;
 	struct sch_bpf_run run;
 	u32 verdict;
 
@@ -200,16 +199,18 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 	run.ctx.queue = q->queue;
 	run.sch = sch;
 	run.to_free = to_free;
+	run.qlen = sch->q.qlen;
+	run.backlog = sch->qstats.backlog;
 	run.given_away = false;
 	run.queued = false;
 
 	verdict = bpf_prog_run(q->enqueue, &run.ctx);
 	q->idle = 0;
 
-	if (likely(run.queued && sch->q.qlen == qlen + 1 &&
-		   sch->qstats.backlog == backlog + len))
+	if (likely(run.queued && sch->q.qlen == run.qlen + 1 &&
+		   sch->qstats.backlog == run.backlog + len))
 		return NET_XMIT_SUCCESS;
-	return sch_bpf_enqueue_slow(&run, verdict, qlen, backlog);
+	return sch_bpf_enqueue_slow(&run, verdict);
 }
 
 /* ---- dequeue ---- */
@@ -238,15 +239,14 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_run *run, u32 verdi
 
 stuck:
 	sch_bpf_set_stuck(run->sch);
-	return sch_bpf_fifo_dequeue(run->sch);
+	return sch_bpf_fifo_dequeue(run->sch) ?: sch_bpf_class_dequeue_any(run->sch);
 }
 
 static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	u32 backlog = sch->qstats.backlog;
-	u32 qlen = sch->q.qlen;
 	struct sch_bpf_run run;
+	u32 qlen, backlog;
 	u32 verdict;
 
 	/* Packets of a policy that got stuck leave before those of its successor. */
@@ -257,7 +257,7 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 		return sch_bpf_class_dequeue_any(sch);
 
 	/* Not qlen alone: that counts a packet that was peeked at, too. */
-	if (!q->stored && (!q->classes.hashelems || !qlen))
+	if (!q->stored && (!q->classes.hashelems || !qdisc_qlen(sch)))
 		return NULL;
 
 	run.ctx.skb = NULL;
@@ -268,13 +268,16 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	run.sch = sch;
 	run.to_free = NULL;
 	run.out = NULL;
+	run.qlen = sch->q.qlen;
+	run.backlog = sch->qstats.backlog;
+	run.waiting = false;
 
 	verdict = bpf_prog_run(q->dequeue, &run.ctx);
 	if (verdict == SCH_BPF_PASS && !run.out)
-		run.out = sch_bpf_class_dequeue(sch, run.ctx.classid);
+		run.out = sch_bpf_class_dequeue(&run, run.ctx.classid);
 
-	qlen -= sch->q.qlen;
-	backlog -= sch->qstats.backlog;
+	qlen = run.qlen - sch->q.qlen;
+	backlog = run.backlog - sch->qstats.backlog;
 	if (likely(run.out)) {
 		q->idle = 0;
 		q->trouble = 0;
@@ -287,8 +290,8 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 		qdisc_tree_reduce_backlog(sch, qlen, backlog);
 
 	if (unlikely(!run.out)) {
-		/* A class that has nothing now knows when to ask again. */
-		if (q->stored || (qdisc_qlen(sch) && verdict != SCH_BPF_PASS))
+		/* A class that has packets, but none now, knows when to ask again. */
+		if (q->stored || (qdisc_qlen(sch) && !run.waiting))
 			run.out = sch_bpf_rearm(&run, verdict);
 		else if (qlen && sch_bpf_trouble(q, ktime_get_ns()))
 			sch_bpf_set_stuck(sch);	/* it drops whatever it gets */
@@ -524,7 +527,8 @@ static bool sch_bpf_map_inside(struct bpf_map *outer, const struct bpf_map *map)
 {
 	u8 keys[2][64] __aligned(8);
 	void *key = NULL, *next = keys[0];
-	struct bpf_map **inner;
+	u32 left = outer->max_entries;
+	void *inner;
 
 	if (outer->map_type != BPF_MAP_TYPE_ARRAY_OF_MAPS &&
 	    outer->map_type != BPF_MAP_TYPE_HASH_OF_MAPS)
@@ -533,9 +537,9 @@ static bool sch_bpf_map_inside(struct bpf_map *outer, const struct bpf_map *map)
 	if (outer->key_size > sizeof(keys[0]))
 		return false;
 
-	while (!outer->ops->map_get_next_key(outer, key, next)) {
+	while (left-- && !outer->ops->map_get_next_key(outer, key, next)) {
 		inner = outer->ops->map_lookup_elem(outer, next);
-		if (inner == (void *)map)
+		if (inner == map)
 			return true;
 		key = next;
 		next = key == keys[0] ? keys[1] : keys[0];
@@ -584,6 +588,30 @@ static int sch_bpf_check_reach(struct sch_bpf_data *q, struct bpf_prog *dequeue,
 }
 
 /**
+ * sch_bpf_config_check() - could a qdisc be changed in place now?
+ * @sch: a qdisc of the kind bpf
+ * @cfg: the configuration
+ * @extack: for the reason why not
+ *
+ * Context: process, under RTNL.
+ * Return: 0; -EBUSY as sch_bpf_config_change().
+ */
+int sch_bpf_config_check(struct Qdisc *sch, const struct sch_bpf_config *cfg,
+			 struct netlink_ext_ack *extack)
+{
+	int err;
+
+	if (!cfg->dequeue || cfg->flags & SCH_BPF_FLUSH)
+		return 0;
+	mutex_lock(&cfg->dequeue->aux->used_maps_mutex);
+	sch_tree_lock(sch);
+	err = sch_bpf_check_reach(qdisc_priv(sch), cfg->dequeue, extack);
+	sch_tree_unlock(sch);
+	mutex_unlock(&cfg->dequeue->aux->used_maps_mutex);
+	return err;
+}
+
+/**
  * sch_bpf_config_change() - change a qdisc in place
  * @sch: a qdisc of the kind bpf
  * @cfg: the configuration; its references are dropped, whatever is returned
@@ -596,19 +624,25 @@ static int sch_bpf_check_reach(struct sch_bpf_data *q, struct bpf_prog *dequeue,
 int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 			  struct netlink_ext_ack *extack)
 {
+	struct bpf_prog *dequeue = cfg->dequeue;
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff_head list;
 	int err = 0;
 
 	__skb_queue_head_init(&list);
+	/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. */
+	if (dequeue)
+		mutex_lock(&dequeue->aux->used_maps_mutex);
 	sch_tree_lock(sch);
 	if (cfg->flags & SCH_BPF_FLUSH)
 		sch_bpf_flush(sch, &list);
-	else if (cfg->dequeue)
-		err = sch_bpf_check_reach(q, cfg->dequeue, extack);
+	else if (dequeue)
+		err = sch_bpf_check_reach(q, dequeue, extack);
 	if (!err)
 		sch_bpf_config_swap(sch, cfg);
 	sch_tree_unlock(sch);
+	if (dequeue)
+		mutex_unlock(&dequeue->aux->used_maps_mutex);
 
 	sch_bpf_free_list(&list);
 	sch_bpf_config_put(cfg);

@@ -10,6 +10,8 @@
 #include <net/sch_bpf.h>
 #include <net/sch_generic.h>
 
+#define SCH_BPF_LIMIT		10000
+
 struct sch_bpf_data {
 	struct bpf_prog *enqueue;	/* both are changed under the tree lock */
 	struct bpf_prog *dequeue;
@@ -39,6 +41,12 @@ struct sch_bpf_run {
 	struct Qdisc *sch;
 	struct sk_buff **to_free;	/* enqueue only */
 	struct sk_buff *out;		/* dequeue only: the packet that leaves */
+	/* The qdisc's before the run, but for what children have changed and made
+	 * known to the parents themselves.
+	 */
+	u32 qlen;
+	u32 backlog;
+	bool waiting;			/* dequeue: a class with packets has none now */
 	bool given_away;		/* enqueue: ctx.skb is the program's no more */
 	bool queued;			/* enqueue: ctx.skb is in a map */
 };
@@ -57,6 +65,8 @@ int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
 void sch_bpf_config_get(const struct sch_bpf_config *cfg);
 void sch_bpf_config_put(const struct sch_bpf_config *cfg);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
+int sch_bpf_config_check(struct Qdisc *sch, const struct sch_bpf_config *cfg,
+			 struct netlink_ext_ack *extack);
 int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 			  struct netlink_ext_ack *extack);
 int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb);
@@ -74,7 +84,7 @@ void sch_bpf_drop(struct sch_bpf_run *run, struct sk_buff *skb,
 extern const struct Qdisc_class_ops sch_bpf_class_ops;
 
 int sch_bpf_class_enqueue(struct sch_bpf_run *run);
-struct sk_buff *sch_bpf_class_dequeue(struct Qdisc *sch, u32 classid);
+struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_run *run, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch);
 int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack);
 void sch_bpf_class_reset(struct Qdisc *sch);

@@ -27,6 +27,22 @@ static struct sch_bpf_class *sch_bpf_class_find(struct Qdisc *sch, u32 classid)
 	return clc ? container_of(clc, struct sch_bpf_class, common) : NULL;
 }
 
+/* A child that drops or segments tells all its parents itself, this qdisc too
+ * (qdisc_tree_reduce_backlog()). That must not be taken for the program's doing:
+ * move what the run is compared with.
+ */
+static void sch_bpf_child_begin(struct sch_bpf_run *run)
+{
+	run->qlen -= run->sch->q.qlen;
+	run->backlog -= run->sch->qstats.backlog;
+}
+
+static void sch_bpf_child_end(struct sch_bpf_run *run)
+{
+	run->qlen += run->sch->q.qlen;
+	run->backlog += run->sch->qstats.backlog;
+}
+
 /**
  * sch_bpf_class_enqueue() - pass the packet of an enqueue program to a class
  * @run: the run, with ctx.classid
@@ -48,7 +64,9 @@ int sch_bpf_class_enqueue(struct sch_bpf_run *run)
 	}
 
 	run->given_away = true;
+	sch_bpf_child_begin(run);
 	ret = qdisc_enqueue(run->ctx.skb, cl->qdisc, run->to_free);
+	sch_bpf_child_end(run);
 	if (ret == NET_XMIT_SUCCESS) {
 		qdisc_qlen_inc(run->sch);
 		qstats_backlog_add(run->sch, len);
@@ -58,28 +76,44 @@ int sch_bpf_class_enqueue(struct sch_bpf_run *run)
 	return ret;
 }
 
+static struct sk_buff *sch_bpf_class_take(struct sch_bpf_class *cl)
+{
+	struct sk_buff *skb = qdisc_dequeue_peeked(cl->qdisc);
+
+	if (skb)
+		bstats_update(&cl->bstats, skb);
+	return skb;
+}
+
+static void sch_bpf_class_count_taken(struct Qdisc *sch, const struct sk_buff *skb)
+{
+	qdisc_qlen_dec(sch);
+	qdisc_qstats_backlog_dec(sch, skb);
+}
+
 /**
  * sch_bpf_class_dequeue() - take a packet from a class
- * @sch: the qdisc
+ * @run: the run of the program that asks
  * @classid: handle of the class
  *
  * Context: under the qdisc's root lock, bottom halves off.
- * Return: a packet, that is no longer counted in @sch; NULL if the class has none
- * now, or does not exist.
+ * Return: a packet, that is no longer counted in the qdisc; NULL if the class has
+ * none now, or does not exist.
  */
-struct sk_buff *sch_bpf_class_dequeue(struct Qdisc *sch, u32 classid)
+struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_run *run, u32 classid)
 {
-	struct sch_bpf_class *cl = sch_bpf_class_find(sch, classid);
+	struct sch_bpf_class *cl = sch_bpf_class_find(run->sch, classid);
 	struct sk_buff *skb;
 
 	if (!cl)
 		return NULL;
-	skb = qdisc_dequeue_peeked(cl->qdisc);
-	if (skb) {
-		bstats_update(&cl->bstats, skb);
-		qdisc_qlen_dec(sch);
-		qdisc_qstats_backlog_dec(sch, skb);
-	}
+	sch_bpf_child_begin(run);
+	skb = sch_bpf_class_take(cl);
+	sch_bpf_child_end(run);
+	if (skb)
+		sch_bpf_class_count_taken(run->sch, skb);
+	else if (qdisc_qlen(cl->qdisc))
+		run->waiting = true;
 	return skb;
 }
 
@@ -99,8 +133,9 @@ struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch)
 
 	for (i = 0; i < q->classes.hashsize; i++) {
 		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode) {
-			skb = sch_bpf_class_dequeue(sch, cl->common.classid);
+			skb = sch_bpf_class_take(cl);
 			if (skb) {
+				sch_bpf_class_count_taken(sch, skb);
 				qdisc_bstats_update(sch, skb);
 				return skb;
 			}

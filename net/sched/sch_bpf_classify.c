@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* bpf_skb_tc_classify(): run TC filters that exist already
  *
- * The filters of the qdisc's own block see the packet itself, as those of any
- * classful qdisc do; what they edit stays edited. The filters of any other qdisc
- * of the network namespace see a clone, so that nothing they do can hurt.
+ * Filters see a clone of the packet. The program owns the packet, and may hold
+ * pointers into its bytes: an action that keeps it (act_ct) or moves its bytes
+ * (act_pedit, act_vlan) must not do so to the packet itself. Of what the actions of
+ * the qdisc's own filters edit, mark, priority and tx queue are taken over.
  *
  * Both run under the root lock of this qdisc. To send a packet to another device
  * from here could need this very lock again (a VLAN of the same device), so
@@ -14,8 +15,6 @@
 #include <linux/bpf_mprog.h>
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
-#include <net/ip.h>
-#include <net/ipv6.h>
 #include <net/pkt_cls.h>
 #include <net/tcx.h>
 #include "sch_bpf.h"
@@ -42,29 +41,8 @@ static int sch_bpf_run_filters(struct sk_buff *skb, const struct tcf_proto *tp,
 	return act;
 }
 
-/* act_ct keeps fragments for reassembly. The program owns the packet, so it must
- * not be taken from under it.
- */
-static bool sch_bpf_is_fragment(const struct sk_buff *skb)
-{
-	__be16 frag_off = 0;
-	u8 nexthdr;
-
-	switch (skb_protocol(skb, true)) {
-	case htons(ETH_P_IP):
-		return ip_is_fragment(ip_hdr(skb));
-	case htons(ETH_P_IPV6):
-		nexthdr = ipv6_hdr(skb)->nexthdr;
-		ipv6_skip_exthdr(skb, skb_network_offset(skb) + sizeof(struct ipv6hdr),
-				 &nexthdr, &frag_off);
-		return frag_off;
-	default:
-		return false;
-	}
-}
-
 static int sch_bpf_run_on_clone(struct sk_buff *skb, const struct tcf_proto *tp,
-				struct tcf_result *res)
+				struct tcf_result *res, bool own)
 {
 	struct sk_buff *clone = skb_clone(skb, GFP_ATOMIC);
 	int act;
@@ -74,6 +52,11 @@ static int sch_bpf_run_on_clone(struct sk_buff *skb, const struct tcf_proto *tp,
 	act = sch_bpf_run_filters(clone, tp, res);
 	if (act == TC_ACT_CONSUMED)
 		return TC_ACT_STOLEN;
+	if (own) {
+		skb->mark = clone->mark;
+		skb->priority = clone->priority;
+		skb_set_queue_mapping(skb, skb_get_queue_mapping(clone));
+	}
 	consume_skb(clone);
 	return act;
 }
@@ -120,8 +103,9 @@ __bpf_kfunc_start_defs();
  * @handle: handle of that qdisc; with the minor number ffff:fff2 or ffff:fff3 a
  *          direction of clsact; 0 for the program's own qdisc
  *
- * Filters of the own qdisc see the packet itself (fragments: a clone), others a
- * clone. Redirects and mirrors to a device are refused, with TC_ACT_SHOT.
+ * The filters see a clone; mark, priority and tx queue as the own qdisc's filters
+ * leave them are taken over. Redirects and mirrors to a device are refused, with
+ * TC_ACT_SHOT.
  *
  * Context: enqueue programs, under the qdisc's root lock, bottom halves off.
  * Return: TC_ACT_UNSPEC if no filter matches; the matching filter's verdict,
@@ -148,15 +132,12 @@ __bpf_kfunc int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb
 		}
 	} else if (!handle || handle == sch->handle) {
 		tp = rcu_dereference_bh(q->filter_list);
-		if (unlikely(sch_bpf_is_fragment(skb)))
-			act = sch_bpf_run_on_clone(skb, tp, &res);
-		else
-			act = sch_bpf_run_filters(skb, tp, &res);
+		act = sch_bpf_run_on_clone(skb, tp, &res, true);
 		goto out;
 	}
 
 	tp = sch_bpf_find_filters(dev, handle);
-	act = IS_ERR(tp) ? PTR_ERR(tp) : sch_bpf_run_on_clone(skb, tp, &res);
+	act = IS_ERR(tp) ? PTR_ERR(tp) : sch_bpf_run_on_clone(skb, tp, &res, false);
 out:
 	rcu_read_unlock_bh();
 	if (act >= 0)

@@ -36,6 +36,8 @@ static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
 	err = sch_bpf_config_parse(&priv->cfg, opt, extack);
 	if (err)
 		return err;
+	if (!priv->cfg.limit)
+		priv->cfg.limit = SCH_BPF_LIMIT;
 	if (!priv->cfg.enqueue) {
 		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
 		return -EINVAL;
@@ -82,15 +84,30 @@ static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 	if (err)
 		return err;
 
+	for (i = 0; i < n && !err; i++)
+		err = sch_bpf_config_check(sch_bpf_mq_child(sch, i), &cfg, extack);
+	if (err) {
+		sch_bpf_config_put(&cfg);
+		return err;
+	}
+
+	/* Packets that come meanwhile can make it fail after all. */
 	for (i = 0; i < n && !err; i++) {
 		struct sch_bpf_config one = cfg;
 
 		err = sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &one, extack);
 	}
 	if (err) {
-		/* The old programs reach all maps that they have filled. */
+		/* What the new programs have stored by now the old ones may not
+		 * reach. Those few packets are dropped, rather than a part of
+		 * the queues left with other programs.
+		 */
 		for (i--; i--; ) {
 			old = priv->cfg;
+			if (!sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &old, NULL))
+				continue;
+			old = priv->cfg;
+			old.flags = SCH_BPF_FLUSH;
 			sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &old, NULL);
 		}
 		sch_bpf_config_put(&cfg);

@@ -236,7 +236,7 @@ __bpf_kfunc int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, u32 classid)
 	struct sch_bpf_run *run = sch_bpf_run(ctx);
 
 	if (likely(!run->out))
-		run->out = sch_bpf_class_dequeue(run->sch, classid);
+		run->out = sch_bpf_class_dequeue(run, classid);
 	return run->out ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
 }
 
@@ -484,7 +484,7 @@ static int sch_bpf_btf_struct_access(struct bpf_verifier_log *log,
 		return -EACCES;
 	}
 	if (!sch_bpf_skb_field_writable(off, size)) {
-		bpf_log(log, "of a packet only tstamp, mark, priority and cb.data can be written\n");
+		bpf_log(log, "of a packet only tstamp, mark, priority, cb.data can be written\n");
 		return -EACCES;
 	}
 	return 0;
@@ -493,12 +493,19 @@ static int sch_bpf_btf_struct_access(struct bpf_verifier_log *log,
 static const struct bpf_func_proto *
 sch_bpf_func_proto(enum bpf_func_id func_id, const struct bpf_prog *prog)
 {
-	/* The next program would start by owning a packet that this one may
-	 * have given away.
-	 */
-	if (func_id == BPF_FUNC_tail_call)
+	switch (func_id) {
+	case BPF_FUNC_tail_call:
+		/* The next program would start by owning a packet that this
+		 * one may have given away.
+		 */
+	case BPF_FUNC_kptr_xchg:
+		/* It can move a packet into any map that has a place for one,
+		 * and nobody would count it.
+		 */
 		return NULL;
-	return bpf_base_func_proto(func_id, prog);
+	default:
+		return bpf_base_func_proto(func_id, prog);
+	}
 }
 
 const struct bpf_verifier_ops qdisc_verifier_ops = {

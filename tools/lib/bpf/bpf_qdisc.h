@@ -151,8 +151,9 @@ extern int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u
  * @handle: handle of that qdisc, or ffff:fff2 and ffff:fff3 for the directions of
  *          clsact; 0 for the own one
  *
- * In enqueue programs. The filters of the own qdisc see the packet, those of
- * others a clone; redirects to a device are refused. Returns TC_ACT_UNSPEC (-1)
+ * In enqueue programs. The filters see a clone of the packet; mark, priority and tx
+ * queue as the own qdisc's filters leave them are taken over; redirects to a device
+ * are refused. Returns TC_ACT_UNSPEC (-1)
  * if no filter matches, a TC_ACT_* verdict, for the program to act on, or another
  * negative number: no such device, no such qdisc.
  */
