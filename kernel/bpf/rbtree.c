@@ -68,7 +68,7 @@
 #include <linux/llist.h>
 #include <linux/bpf_mem_alloc.h>
 #include <linux/bpf_verifier.h>
-#include <linux/rbtree.h>
+#include <linux/rbtree_augmented.h>
 #include <linux/rcupdate_trace.h>
 #include <linux/sched/task.h>
 #include <linux/spinlock.h>
@@ -98,6 +98,7 @@ struct rbtree_elem {
 	struct rbtree_elem *last;	/* youngest; in the oldest only */
 	struct rb_node node;		/* in the oldest element of a key only */
 	u64 number;			/* of its push */
+	u64 rank;			/* of the key, see rbtree_rank() */
 	char key[] __aligned(8);	/* value follows, at the next multiple of 8 */
 };
 
@@ -138,10 +139,13 @@ struct bpf_rbtree {
 
 	/* constant after creation */
 	bool key_is_u64;
+	bool rank_is_key;		/* no two keys have the same rank */
+	bool plain;			/* packets alone, by u64, preallocated */
 	bool no_prealloc;
 	bool has_packets;
 	bool has_objects;		/* that must not be released in an NMI */
 	u8 nr_fields;			/* 0: memcmp order */
+	u8 nr_ranked;			/* of these, the rank tells their order */
 	u32 value_off;			/* from the start of an element */
 	u32 elem_size;
 	u32 obj_off;			/* of packet, task or map, from the start of an element */
@@ -216,6 +220,33 @@ static u64 field_load(const struct rbtree_field *f, const void *key)
 	return v ^ (1ULL << (f->size * 8 - 1));
 }
 
+static noinline u64 rbtree_rank_slow(const struct bpf_rbtree *rb, const void *key)
+{
+	int i, left = 64;
+	u64 rank = 0;
+
+	if (!rb->nr_fields) {
+		__be64 bytes = 0;
+
+		memcpy(&bytes, key, min_t(u32, rb->map.key_size, sizeof(bytes)));
+		return be64_to_cpu(bytes);
+	}
+
+	for (i = 0; i < rb->nr_ranked; i++) {
+		left -= rb->fields[i].size * 8;
+		rank |= field_load(&rb->fields[i], key) << left;
+	}
+	return rank;
+}
+
+/* The order of keys is that of their ranks, except where these are equal. */
+static __always_inline u64 rbtree_rank(const struct bpf_rbtree *rb, const void *key)
+{
+	if (likely(rb->key_is_u64))
+		return get_unaligned((const u64 *)key);
+	return rbtree_rank_slow(rb, key);
+}
+
 static noinline int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, const void *b)
 {
 	int i;
@@ -223,7 +254,7 @@ static noinline int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, 
 	if (!rb->nr_fields)
 		return memcmp(a, b, rb->map.key_size);
 
-	for (i = 0; i < rb->nr_fields; i++) {
+	for (i = rb->nr_ranked; i < rb->nr_fields; i++) {
 		const struct rbtree_field *f = &rb->fields[i];
 		u64 x, y;
 
@@ -242,16 +273,37 @@ static noinline int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, 
 	return 0;
 }
 
-static __always_inline int rbtree_cmp(const struct bpf_rbtree *rb, const void *a, const void *b)
+/* Where @key, whose rank is @rank, stands to the key of @elem. */
+static __always_inline int rbtree_cmp(const struct bpf_rbtree *rb, u64 rank, const void *key,
+				      const struct rbtree_elem *elem)
 {
-	u64 x, y;
+	if (rank != elem->rank)
+		return rank < elem->rank ? -1 : 1;
+	return likely(rb->rank_is_key) ? 0 : rbtree_cmp_slow(rb, key, elem->key);
+}
 
-	if (unlikely(!rb->key_is_u64))
-		return rbtree_cmp_slow(rb, a, b);
+static bool rbtree_same_key(const struct bpf_rbtree *rb, const void *a, const void *b)
+{
+	return rbtree_rank(rb, a) == rbtree_rank(rb, b) &&
+	       (rb->rank_is_key || !rbtree_cmp_slow(rb, a, b));
+}
 
-	x = get_unaligned((const u64 *)a);
-	y = get_unaligned((const u64 *)b);
-	return x < y ? -1 : x > y;
+/* The rank is made of as many integers as fit, or of the first bytes. */
+static void rbtree_set_rank(struct bpf_rbtree *rb)
+{
+	int left = 64;
+
+	rb->nr_ranked = 0;
+	while (rb->nr_ranked < rb->nr_fields && !rb->fields[rb->nr_ranked].is_bytes) {
+		left -= rb->fields[rb->nr_ranked].size * 8;
+		if (left < 0)
+			break;
+		rb->nr_ranked++;
+	}
+	rb->rank_is_key = rb->nr_fields ? rb->nr_ranked == rb->nr_fields :
+					  rb->map.key_size <= sizeof(u64);
+	rb->key_is_u64 = rb->nr_fields == 1 && rb->fields[0].size == sizeof(u64) &&
+			 !rb->fields[0].is_signed && !rb->fields[0].is_bytes;
 }
 
 /* ---- the tree; all of it under the map's lock ---- */
@@ -260,10 +312,11 @@ static __always_inline int rbtree_cmp(const struct bpf_rbtree *rb, const void *a
 static struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *key)
 {
 	struct rb_node *node = rb->root.rb_node;
+	u64 rank = rbtree_rank(rb, key);
 
 	while (node) {
 		struct rbtree_elem *elem = node_elem(node);
-		int c = rbtree_cmp(rb, key, elem->key);
+		int c = rbtree_cmp(rb, rank, key, elem);
 
 		if (!c)
 			return elem;
@@ -277,11 +330,12 @@ static struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void 
 {
 	struct rb_node *node = rb->root.rb_node;
 	struct rbtree_elem *above = NULL;
+	u64 rank = rbtree_rank(rb, key);
 
 	while (node) {
 		struct rbtree_elem *elem = node_elem(node);
 
-		if (rbtree_cmp(rb, key, elem->key) < or_equal) {
+		if (rbtree_cmp(rb, rank, key, elem) < or_equal) {
 			above = elem;
 			node = node->rb_left;
 		} else {
@@ -297,36 +351,28 @@ static void rbtree_append(struct rbtree_elem *oldest, struct rbtree_elem *elem)
 	oldest->last = elem;
 }
 
-/* The caller has set elem->key. */
-static void rbtree_link(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+static noinline void rbtree_insert(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
 	struct rb_node **link = &rb->root.rb_node, *parent = NULL;
 	bool leftmost = true;
 	int c;
 
-	elem->next = NULL;
-	elem->number = ++rb->pushed;
-
-	if (rb->last) {
-		c = rbtree_cmp(rb, elem->key, rb->last->key);
-		if (!c) {
-			rbtree_append(rb->last, elem);
-			return;
-		}
-		if (c > 0) {
-			parent = &rb->last->node;
-			link = &parent->rb_right;
-			leftmost = false;
-			rb->last = elem;
-		}
-	} else {
+	c = rbtree_cmp(rb, elem->rank, elem->key, rb->last);
+	if (!c) {
+		rbtree_append(rb->last, elem);
+		return;
+	}
+	if (c > 0) {
+		parent = &rb->last->node;
+		link = &parent->rb_right;
+		leftmost = false;
 		rb->last = elem;
 	}
 
 	while (*link) {
 		struct rbtree_elem *e = node_elem(*link);
 
-		c = rbtree_cmp(rb, elem->key, e->key);
+		c = rbtree_cmp(rb, elem->rank, elem->key, e);
 		if (!c) {
 			rbtree_append(e, elem);
 			return;
@@ -347,12 +393,32 @@ static void rbtree_link(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 	rb_insert_color(&elem->node, &rb->root);
 }
 
-/* Take the oldest element of a key out. */
-static void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+/* @elem is the only node: what rb_link_node() and rb_insert_color() would do. */
+static __always_inline void rbtree_set_only(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	elem->node = (struct rb_node){ .__rb_parent_color = RB_BLACK };
+	rb->root.rb_node = &elem->node;
+	rb->first = elem;
+	rb->last = elem;
+}
+
+/* The caller has set elem->key and elem->rank. */
+static __always_inline void rbtree_link(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	elem->next = NULL;
+	elem->number = ++rb->pushed;
+	if (rb->first) {
+		rbtree_insert(rb, elem);
+	} else {
+		elem->last = elem;
+		rbtree_set_only(rb, elem);
+	}
+}
+
+static noinline void rbtree_remove_node(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
 	struct rbtree_elem *heir = elem->next;
 
-	rb->popped++;
 	if (heir) {
 		heir->last = elem->last;
 		if (rb->first == elem)
@@ -367,6 +433,31 @@ static void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 	if (rb->last == elem)
 		rb->last = node_elem(rb_prev(&elem->node));
 	rb_erase(&elem->node, &rb->root);
+}
+
+/* Take the oldest element of a key out. */
+static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	struct rbtree_elem *heir = elem->next;
+
+	rb->popped++;
+	if (rb->first != rb->last) {
+		rbtree_remove_node(rb, elem);
+	} else if (heir) {	/* a FIFO */
+		heir->last = elem->last;
+		rbtree_set_only(rb, heir);
+	} else {
+		rb->root.rb_node = NULL;
+		rb->first = NULL;
+		rb->last = NULL;
+	}
+}
+
+static void rbtree_set_key(const struct bpf_rbtree *rb, struct rbtree_elem *elem,
+			   const void *key)
+{
+	memcpy(elem->key, key, rb->map.key_size);
+	elem->rank = rbtree_rank(rb, key);
 }
 
 static struct rbtree_elem *rbtree_slot_get(struct bpf_rbtree *rb)
@@ -516,14 +607,14 @@ static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner 
 	return 0;
 }
 
-/* @alloc is constant: is memory allocated for each element? */
+/* @plain is constant, and the map's. */
 static __always_inline int rbtree_push_obj(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					   const void *key, void *obj, bool alloc)
+					   const void *key, void *obj, bool plain)
 {
 	struct rbtree_elem *elem, *spare = NULL;
 	int err;
 
-	if (alloc) {
+	if (!plain) {
 		err = rbtree_spare_get(rb, &spare);
 		if (err)
 			return err;
@@ -538,31 +629,33 @@ static __always_inline int rbtree_push_obj(struct bpf_rbtree *rb, struct bpf_rbt
 			goto unlock;
 	}
 
-	elem = alloc ? rbtree_elem_get(rb, &spare) : rbtree_slot_get(rb);
+	elem = plain ? rbtree_slot_get(rb) : rbtree_elem_get(rb, &spare);
 	if (unlikely(!elem)) {
 		err = -E2BIG;
 		goto unlock;
 	}
-	if (likely(rb->key_is_u64))
-		*(u64 *)elem->key = get_unaligned((const u64 *)key);
-	else
-		memcpy(elem->key, key, rb->map.key_size);
-	if (unlikely(rb->map.value_size != sizeof(obj)))
+	if (plain) {
+		elem->rank = get_unaligned((const u64 *)key);
+		*(u64 *)elem->key = elem->rank;
+		*(void **)(elem->key + sizeof(u64)) = obj;
+	} else {
+		rbtree_set_key(rb, elem, key);
 		memset(elem_value(rb, elem), 0, rb->map.value_size);
-	*elem_obj(rb, elem) = obj;
+		*elem_obj(rb, elem) = obj;
+	}
 	rbtree_link(rb, elem);
 unlock:
 	raw_res_spin_unlock(&rb->lock);
 out:
-	if (alloc)
+	if (!plain)
 		rbtree_spare_put(rb, spare);
 	return err;
 }
 
-static noinline int rbtree_push_obj_alloc(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					  const void *key, void *obj)
+static noinline int rbtree_push_obj_any(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
+					const void *key, void *obj)
 {
-	return rbtree_push_obj(rb, owner, key, obj, true);
+	return rbtree_push_obj(rb, owner, key, obj, false);
 }
 
 /**
@@ -583,9 +676,9 @@ int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 
-	if (unlikely(rb->no_prealloc))
-		return rbtree_push_obj_alloc(rb, owner, key, obj);
-	return rbtree_push_obj(rb, owner, key, obj, false);
+	if (unlikely(!rb->plain))
+		return rbtree_push_obj_any(rb, owner, key, obj);
+	return rbtree_push_obj(rb, owner, key, obj, true);
 }
 
 enum rbtree_which {
@@ -594,23 +687,25 @@ enum rbtree_which {
 	RBTREE_KEY,		/* the oldest of @key */
 };
 
-/* Take an element and its object out. The element is the caller's if @alloc. */
+/* Take an element and its object out. Its memory is the caller's afterwards if the
+ * map allocates each.
+ */
 static __always_inline void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem,
-					 bool alloc)
+					 bool plain)
 {
-	void **slot = elem_obj(rb, elem);
+	void **slot = plain ? (void **)(elem->key + sizeof(u64)) : elem_obj(rb, elem);
 	void *obj = *slot;
 
 	*slot = NULL;
 	rbtree_unlink(rb, elem);
-	if (!alloc)
+	if (plain || !rb->no_prealloc)
 		rbtree_slot_put(rb, elem);
 	return obj;
 }
 
 static __always_inline void *rbtree_pop_obj(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
 					    const void *key, u64 *first, enum rbtree_which which,
-					    bool alloc)
+					    bool plain)
 {
 	struct rbtree_elem *elem = NULL;
 	void *obj = NULL;
@@ -619,24 +714,25 @@ static __always_inline void *rbtree_pop_obj(struct bpf_rbtree *rb, struct bpf_rb
 		return NULL;
 	if (likely(rb->owner == owner))
 		elem = which == RBTREE_KEY ? rbtree_find(rb, key) : rb->first;
-	if (elem && which == RBTREE_UNTIL && rbtree_cmp(rb, elem->key, key) > 0) {
-		*first = rb->key_is_u64 ? *(u64 *)elem->key : 0;
+	if (elem && which == RBTREE_UNTIL &&
+	    rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0) {
+		*first = rb->key_is_u64 ? elem->rank : 0;
 		obj = ERR_PTR(-EAGAIN);
 		elem = NULL;
 	}
 	if (likely(elem))
-		obj = rbtree_take(rb, elem, alloc);
+		obj = rbtree_take(rb, elem, plain);
 	raw_res_spin_unlock(&rb->lock);
 
-	if (alloc)
+	if (!plain)
 		rbtree_spare_put(rb, elem);
 	return obj;
 }
 
-static noinline void *rbtree_pop_obj_alloc(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					   const void *key, u64 *first, enum rbtree_which which)
+static noinline void *rbtree_pop_obj_any(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
+					 const void *key, u64 *first, enum rbtree_which which)
 {
-	return rbtree_pop_obj(rb, owner, key, first, which, true);
+	return rbtree_pop_obj(rb, owner, key, first, which, false);
 }
 
 /**
@@ -652,9 +748,9 @@ void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 
-	if (unlikely(rb->no_prealloc))
-		return rbtree_pop_obj_alloc(rb, owner, NULL, NULL, RBTREE_FIRST);
-	return rbtree_pop_obj(rb, owner, NULL, NULL, RBTREE_FIRST, false);
+	if (unlikely(!rb->plain))
+		return rbtree_pop_obj_any(rb, owner, NULL, NULL, RBTREE_FIRST);
+	return rbtree_pop_obj(rb, owner, NULL, NULL, RBTREE_FIRST, true);
 }
 
 /**
@@ -673,9 +769,9 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 
-	if (unlikely(rb->no_prealloc))
-		return rbtree_pop_obj_alloc(rb, owner, bound, first, RBTREE_UNTIL);
-	return rbtree_pop_obj(rb, owner, bound, first, RBTREE_UNTIL, false);
+	if (unlikely(!rb->plain))
+		return rbtree_pop_obj_any(rb, owner, bound, first, RBTREE_UNTIL);
+	return rbtree_pop_obj(rb, owner, bound, first, RBTREE_UNTIL, true);
 }
 
 /**
@@ -692,9 +788,9 @@ void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, co
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 
-	if (unlikely(rb->no_prealloc))
-		return rbtree_pop_obj_alloc(rb, owner, key, NULL, RBTREE_KEY);
-	return rbtree_pop_obj(rb, owner, key, NULL, RBTREE_KEY, false);
+	if (unlikely(!rb->plain))
+		return rbtree_pop_obj_any(rb, owner, key, NULL, RBTREE_KEY);
+	return rbtree_pop_obj(rb, owner, key, NULL, RBTREE_KEY, true);
 }
 
 /* Under both locks: the claim ends, the caller drops the reference. */
@@ -731,7 +827,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 	if (rb->owner == owner) {
 		if (rb->first) {
 			spare = rb->first;
-			obj = rbtree_take(rb, spare, rb->no_prealloc);
+			obj = rbtree_take(rb, spare, false);
 		} else {
 			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
@@ -835,7 +931,7 @@ static int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value
 		goto out;
 	elem = rbtree_elem_get(rb, &spare);
 	if (elem) {
-		memcpy(elem->key, key, rb->map.key_size);
+		rbtree_set_key(rb, elem, key);
 		if (value)
 			copy_map_value(&rb->map, elem_value(rb, elem), (void *)value);
 		else
@@ -923,7 +1019,7 @@ static struct rbtree_elem *rbtree_after(struct bpf_rbtree *rb, const struct rbtr
 		return rbtree_above(rb, c->key, false);
 
 	oldest = rbtree_above(rb, c->key, true);
-	if (!oldest || rbtree_cmp(rb, oldest->key, c->key) || oldest->number > c->number)
+	if (!oldest || !rbtree_same_key(rb, oldest->key, c->key) || oldest->number > c->number)
 		return oldest;
 	/* c->elem is still there, see the top of this file. */
 	return c->elem->next ?: node_elem(rb_next(&oldest->node));
@@ -1036,7 +1132,7 @@ static int rbtree_batch_key(struct rbtree_batch *b, bool count_only)
 		value = rbtree_walk(b->rb, &next, b->value);
 		if (IS_ERR(value))
 			return PTR_ERR(value);
-		if (!value || (at > b->count && rbtree_cmp(b->rb, next.key, c.key)))
+		if (!value || (at > b->count && !rbtree_same_key(b->rb, next.key, c.key)))
 			break;
 		if (at == b->max)
 			return -ENOSPC;
@@ -1272,7 +1368,7 @@ static long rbtree_update_inner(struct bpf_rbtree *rb, void *key, void *value, u
 		if (rbtree_count(rb) < rb->map.max_entries)
 			elem = rbtree_slot_get(rb);
 		if (elem) {
-			memcpy(elem->key, key, rb->map.key_size);
+			rbtree_set_key(rb, elem, key);
 			rbtree_set_inner(rb, elem, inner);
 			rbtree_link(rb, elem);
 		} else {
@@ -1453,6 +1549,7 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
 	rb->elem_size = rb->value_off + round_up(attr->value_size, 8);
+	rbtree_set_rank(rb);	/* without BTF */
 
 	if (attr->inner_map_fd) {
 		rb->elem_size += sizeof(void *);
@@ -1580,7 +1677,7 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 			err = -E2BIG;
 			goto unlock;
 		}
-		memcpy(elem->key, key, map->key_size);
+		rbtree_set_key(rb, elem, key);
 		copy_map_value(map, elem_value(rb, elem), value);
 		rbtree_link(rb, elem);
 	}
@@ -1764,8 +1861,7 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 			return -EINVAL;
 		}
 	}
-	rb->key_is_u64 = rb->nr_fields == 1 && rb->fields[0].size == 8 &&
-			 !rb->fields[0].is_signed && !rb->fields[0].is_bytes;
+	rbtree_set_rank(rb);
 
 	reason = rbtree_value_fields(map);
 	if (reason) {
@@ -1776,6 +1872,8 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 	rb->has_packets = bpf_rbtree_holds_packets(map);
 	if (rb->has_packets || bpf_rbtree_holds_tasks(map))
 		rb->obj_off = rb->value_off + map->record->fields[0].offset;
+	rb->plain = rb->has_packets && rb->key_is_u64 && !rb->no_prealloc &&
+		    map->value_size == sizeof(void *);
 	return 0;
 }
 
@@ -2054,7 +2152,7 @@ __bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__map
 	if (IS_ERR(elem)) {
 		err = PTR_ERR(elem);
 	} else {
-		memcpy(elem->key, key__mapkey, rb->map.key_size);
+		rbtree_set_key(rb, elem, key__mapkey);
 		rbtree_link(rb, elem);
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);

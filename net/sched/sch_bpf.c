@@ -48,26 +48,28 @@
 
 /**
  * sch_bpf_drop() - drop a packet that no map holds, and count it
- * @run: the run of the program that drops it
+ * @q: the qdisc whose program drops it
  * @skb: the packet
  * @reason: why
  *
  * Context: under the qdisc's root lock, bottom halves off. The packet is freed
  * after the lock has been released.
  */
-void sch_bpf_drop(struct sch_bpf_run *run, struct sk_buff *skb,
+void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason)
 {
-	qdisc_qstats_drop(run->sch);
+	struct Qdisc *sch = sch_bpf_qdisc(q);
 
-	if (!run->to_free) {
-		qdisc_dequeue_drop(run->sch, skb, reason);
+	qdisc_qstats_drop(sch);
+
+	if (!q->run.to_free) {
+		qdisc_dequeue_drop(sch, skb, reason);
 		return;
 	}
-	if (skb == run->ctx.skb)
-		run->given_away = true;
+	if (skb == q->run.ctx.skb)
+		q->run.state |= SCH_BPF_RUN_GIVEN_AWAY;
 	tcf_set_qdisc_drop_reason(skb, reason);
-	__qdisc_drop(skb, run->to_free);
+	__qdisc_drop(skb, q->run.to_free);
 }
 
 /* ---- the safety net ---- */
@@ -127,46 +129,47 @@ static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 /* ---- enqueue ---- */
 
 /* The packet is still owned: do what the verdict says, and say what it was. */
-static int sch_bpf_settle(struct sch_bpf_run *run, u32 verdict)
+static int sch_bpf_settle(struct sch_bpf_data *q, u32 verdict)
 {
-	struct sch_bpf_data *q = qdisc_priv(run->sch);
-
 	switch (verdict) {
 	case SCH_BPF_PASS:
-		return sch_bpf_class_enqueue(run);
+		return sch_bpf_class_enqueue(q);
 	case SCH_BPF_STOLEN:
 		q->xstats.stolen++;
-		__qdisc_drop(run->ctx.skb, run->to_free);
+		__qdisc_drop(q->run.ctx.skb, q->run.to_free);
 		return NET_XMIT_SUCCESS | __NET_XMIT_STOLEN;
 	default:
-		sch_bpf_drop(run, run->ctx.skb, QDISC_DROP_GENERIC);
+		sch_bpf_drop(q, q->run.ctx.skb, QDISC_DROP_GENERIC);
 		return NET_XMIT_DROP;
 	}
 }
 
 /* Everything but one packet stored and nothing else done. */
-static noinline int sch_bpf_enqueue_slow(struct sch_bpf_run *run, u32 verdict)
+static noinline int sch_bpf_enqueue_slow(struct sch_bpf_data *q, unsigned int len, u32 verdict)
 {
-	unsigned int len = qdisc_pkt_len(run->ctx.skb);
-	struct Qdisc *sch = run->sch;
-	struct sch_bpf_data *q;
-	int ret, more, bytes;
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+	int ret, more = 0, bytes = 0;
 
-	q = qdisc_priv(sch);
-	if (run->queued)
+	if (q->run.state & SCH_BPF_RUN_OTHERS) {
+		more = q->run.more;
+		bytes = q->run.bytes;
+	}
+	if (q->run.state & SCH_BPF_RUN_QUEUED)
 		ret = NET_XMIT_CN;
-	else if (run->given_away)
+	else if (q->run.state & SCH_BPF_RUN_GIVEN_AWAY)
 		ret = NET_XMIT_DROP;
 	else
-		ret = sch_bpf_settle(run, verdict);
+		ret = sch_bpf_settle(q, verdict);
+	if (ret == NET_XMIT_SUCCESS || q->run.state & SCH_BPF_RUN_QUEUED) {
+		more++;
+		bytes += len;
+	}
 
 	/* The parents count this packet, and know that there is something to
 	 * take, if and only if this returns success. So it does whenever there
 	 * is more in the queue than before, if only a clone. Whatever else the
 	 * program has stored or dropped they do not know of.
 	 */
-	more = sch->q.qlen - run->qlen;
-	bytes = sch->qstats.backlog - run->backlog;
 	if (more > 0)
 		ret = NET_XMIT_SUCCESS;
 	if (ret == NET_XMIT_SUCCESS) {
@@ -187,30 +190,21 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	unsigned int len = qdisc_pkt_len(skb);
-	struct sch_bpf_run run;
 	u32 verdict;
 
 	if (unlikely(q->stuck))
 		return sch_bpf_fifo_enqueue(skb, sch, to_free);
 
-	run.ctx.skb = skb;
-	run.ctx.qdisc = sch;
-	run.ctx.classid = 0;
-	run.ctx.queue = q->queue;
-	run.sch = sch;
-	run.to_free = to_free;
-	run.qlen = sch->q.qlen;
-	run.backlog = sch->qstats.backlog;
-	run.given_away = false;
-	run.queued = false;
-
-	verdict = bpf_prog_run(q->enqueue, &run.ctx);
+	q->run.ctx.skb = skb;
+	q->run.ctx.classid = 0;
+	q->run.to_free = to_free;
+	q->run.state = 0;
 	q->idle = 0;
+	verdict = bpf_prog_run(q->enqueue, &q->run.ctx);
 
-	if (likely(run.queued && sch->q.qlen == run.qlen + 1 &&
-		   sch->qstats.backlog == run.backlog + len))
+	if (likely(q->run.state == SCH_BPF_RUN_QUEUED))
 		return NET_XMIT_SUCCESS;
-	return sch_bpf_enqueue_slow(&run, verdict);
+	return sch_bpf_enqueue_slow(q, len, verdict);
 }
 
 /* ---- dequeue ---- */
@@ -218,14 +212,14 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 /* Nothing left although packets are there: see to it that the program is asked
  * again. Returns a packet if it has been found stuck.
  */
-static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_run *run, u32 verdict)
+static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q, u32 verdict)
 {
-	struct sch_bpf_data *q = qdisc_priv(run->sch);
 	u64 now = ktime_get_ns(), when = 0;
+	struct Qdisc *sch = sch_bpf_qdisc(q);
 
 	if (verdict == SCH_BPF_THROTTLE) {
-		qdisc_qstats_overlimit(run->sch);
-		when = run->ctx.expire;
+		qdisc_qstats_overlimit(sch);
+		when = q->run.ctx.expire;
 	}
 	if (when > now && when - now <= SCH_BPF_HORIZON)
 		q->trouble = 0;
@@ -238,15 +232,44 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_run *run, u32 verdi
 	return NULL;
 
 stuck:
-	sch_bpf_set_stuck(run->sch);
-	return sch_bpf_fifo_dequeue(run->sch) ?: sch_bpf_class_dequeue_any(run->sch);
+	sch_bpf_set_stuck(sch);
+	return sch_bpf_fifo_dequeue(sch) ?: sch_bpf_class_dequeue_any(sch);
+}
+
+/* The run did not end as most do. */
+static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q, u32 verdict)
+{
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+	struct sk_buff *skb = q->run.out;
+	int more = 0;
+
+	/* What was dropped the parents count still. */
+	if (q->run.state & SCH_BPF_RUN_OTHERS) {
+		more = q->run.more;
+		if (more || q->run.bytes)
+			qdisc_tree_reduce_backlog(sch, -more, -q->run.bytes);
+	}
+
+	if (!skb && verdict == SCH_BPF_PASS)
+		skb = sch_bpf_class_dequeue(q, q->run.ctx.classid);
+	if (skb) {
+		q->idle = 0;
+		q->trouble = 0;
+		qdisc_bstats_update(sch, skb);
+		return skb;
+	}
+
+	/* A class that has packets, but none now, knows when to ask again. */
+	if (q->stored || (qdisc_qlen(sch) && !(q->run.state & SCH_BPF_RUN_WAITING)))
+		return sch_bpf_rearm(q, verdict);
+	if (more < 0 && sch_bpf_trouble(q, ktime_get_ns()))
+		sch_bpf_set_stuck(sch);	/* it drops whatever it gets */
+	return NULL;
 }
 
 static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sch_bpf_run run;
-	u32 qlen, backlog;
 	u32 verdict;
 
 	/* Packets of a policy that got stuck leave before those of its successor. */
@@ -260,43 +283,20 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	if (!q->stored && (!q->classes.hashelems || !qdisc_qlen(sch)))
 		return NULL;
 
-	run.ctx.skb = NULL;
-	run.ctx.qdisc = sch;
-	run.ctx.expire = 0;
-	run.ctx.classid = 0;
-	run.ctx.queue = q->queue;
-	run.sch = sch;
-	run.to_free = NULL;
-	run.out = NULL;
-	run.qlen = sch->q.qlen;
-	run.backlog = sch->qstats.backlog;
-	run.waiting = false;
+	q->run.ctx.skb = NULL;
+	q->run.ctx.expire = 0;
+	q->run.ctx.classid = 0;
+	q->run.to_free = NULL;
+	q->run.out = NULL;
+	q->run.state = 0;
+	verdict = bpf_prog_run(q->dequeue, &q->run.ctx);
 
-	verdict = bpf_prog_run(q->dequeue, &run.ctx);
-	if (verdict == SCH_BPF_PASS && !run.out)
-		run.out = sch_bpf_class_dequeue(&run, run.ctx.classid);
-
-	qlen = run.qlen - sch->q.qlen;
-	backlog = run.backlog - sch->qstats.backlog;
-	if (likely(run.out)) {
-		q->idle = 0;
-		q->trouble = 0;
-		qdisc_bstats_update(sch, run.out);
-		qlen--;
-		backlog -= qdisc_pkt_len(run.out);
-	}
-	/* What was dropped the parents count still. */
-	if (unlikely(qlen || backlog))
-		qdisc_tree_reduce_backlog(sch, qlen, backlog);
-
-	if (unlikely(!run.out)) {
-		/* A class that has packets, but none now, knows when to ask again. */
-		if (q->stored || (qdisc_qlen(sch) && !run.waiting))
-			run.out = sch_bpf_rearm(&run, verdict);
-		else if (qlen && sch_bpf_trouble(q, ktime_get_ns()))
-			sch_bpf_set_stuck(sch);	/* it drops whatever it gets */
-	}
-	return run.out;
+	if (unlikely(!q->run.out || q->run.state))
+		return sch_bpf_dequeue_slow(q, verdict);
+	q->idle = 0;
+	q->trouble = 0;
+	qdisc_bstats_update(sch, q->run.out);
+	return q->run.out;
 }
 
 /* Take all packets, those of classes excepted, for the caller to free. */
@@ -494,7 +494,8 @@ static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
 	qdisc_watchdog_init(&q->watchdog, sch);
 	bpf_rbtree_owner_init(&q->owner);
 	__skb_queue_head_init(&q->fifo);
-	q->queue = sch->dev_queue - netdev_get_tx_queue(qdisc_dev(sch), 0);
+	q->run.ctx.qdisc = sch;
+	q->run.ctx.queue = sch->dev_queue - netdev_get_tx_queue(qdisc_dev(sch), 0);
 	sch->limit = SCH_BPF_LIMIT;
 	sch->flags |= TCQ_F_DEQUEUE_DROPS;
 	return sch_bpf_class_init(sch, opt, extack);

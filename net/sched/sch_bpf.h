@@ -12,13 +12,33 @@
 
 #define SCH_BPF_LIMIT		10000
 
+/* What a run did with packets, when it was not the usual thing alone. */
+#define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: ctx.skb is in a map */
+#define SCH_BPF_RUN_GIVEN_AWAY	BIT(1)	/* enqueue: ctx.skb went another way */
+#define SCH_BPF_RUN_OTHERS	BIT(2)	/* more and bytes are set */
+#define SCH_BPF_RUN_WAITING	BIT(3)	/* dequeue: a class with packets has none now */
+
+/* One run of a program. The functions that it calls change the qdisc's counters
+ * and leave here what became of the packet. One to enqueue stores ctx.skb as a
+ * rule, one to dequeue finds the packet that leaves, and the parents count these
+ * themselves; of all others they must be told.
+ */
+struct sch_bpf_run {
+	struct sch_bpf_ctx ctx;		/* what the program sees */
+	struct sk_buff **to_free;	/* enqueue only */
+	struct sk_buff *out;		/* dequeue only: the packet that leaves */
+	u32 state;
+	int more;			/* other packets that have come, or gone if negative */
+	int bytes;
+};
+
 struct sch_bpf_data {
+	struct sch_bpf_run run;		/* under the root lock there is one at a time */
 	struct bpf_prog *enqueue;	/* both are changed under the tree lock */
 	struct bpf_prog *dequeue;
 	struct bpf_rbtree_owner owner;
 	u32 stored;			/* packets in the maps; qlen has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
-	u32 queue;			/* tx queue of the device */
 	bool stuck;			/* the kernel serves fifo instead of the policy */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
@@ -31,24 +51,6 @@ struct sch_bpf_data {
 
 	struct tc_sch_bpf_xstats xstats;
 	char object[SCH_BPF_OBJECT_LEN];
-};
-
-/* One run of a program. The functions that it calls change the qdisc's counters
- * and leave here what became of the packet.
- */
-struct sch_bpf_run {
-	struct sch_bpf_ctx ctx;		/* what the program sees */
-	struct Qdisc *sch;
-	struct sk_buff **to_free;	/* enqueue only */
-	struct sk_buff *out;		/* dequeue only: the packet that leaves */
-	/* The qdisc's before the run, but for what children have changed and made
-	 * known to the parents themselves.
-	 */
-	u32 qlen;
-	u32 backlog;
-	bool waiting;			/* dequeue: a class with packets has none now */
-	bool given_away;		/* enqueue: ctx.skb is the program's no more */
-	bool queued;			/* enqueue: ctx.skb is in a map */
 };
 
 /* What a netlink message asks for. */
@@ -73,18 +75,35 @@ int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb);
 
 extern struct Qdisc_ops sch_bpf_queue_ops;
 
-static inline struct sch_bpf_run *sch_bpf_run(struct sch_bpf_ctx *ctx)
+static inline struct sch_bpf_data *sch_bpf_data(struct sch_bpf_ctx *ctx)
 {
-	return container_of(ctx, struct sch_bpf_run, ctx);
+	return container_of(ctx, struct sch_bpf_data, run.ctx);
 }
 
-void sch_bpf_drop(struct sch_bpf_run *run, struct sk_buff *skb,
+static inline struct Qdisc *sch_bpf_qdisc(struct sch_bpf_data *q)
+{
+	return container_of((void *)q, struct Qdisc, privdata);
+}
+
+/* Other packets than the usual one came into the qdisc, or left it. */
+static inline void sch_bpf_count_others(struct sch_bpf_run *run, int more, int bytes)
+{
+	if (!(run->state & SCH_BPF_RUN_OTHERS)) {
+		run->state |= SCH_BPF_RUN_OTHERS;
+		run->more = 0;
+		run->bytes = 0;
+	}
+	run->more += more;
+	run->bytes += bytes;
+}
+
+void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason);
 
 extern const struct Qdisc_class_ops sch_bpf_class_ops;
 
-int sch_bpf_class_enqueue(struct sch_bpf_run *run);
-struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_run *run, u32 classid);
+int sch_bpf_class_enqueue(struct sch_bpf_data *q);
+struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch);
 int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack);
 void sch_bpf_class_reset(struct Qdisc *sch);

@@ -27,51 +27,36 @@ static struct sch_bpf_class *sch_bpf_class_find(struct Qdisc *sch, u32 classid)
 	return clc ? container_of(clc, struct sch_bpf_class, common) : NULL;
 }
 
-/* A child that drops or segments tells all its parents itself, this qdisc too
- * (qdisc_tree_reduce_backlog()). That must not be taken for the program's doing:
- * move what the run is compared with.
- */
-static void sch_bpf_child_begin(struct sch_bpf_run *run)
-{
-	run->qlen -= run->sch->q.qlen;
-	run->backlog -= run->sch->qstats.backlog;
-}
-
-static void sch_bpf_child_end(struct sch_bpf_run *run)
-{
-	run->qlen += run->sch->q.qlen;
-	run->backlog += run->sch->qstats.backlog;
-}
-
 /**
  * sch_bpf_class_enqueue() - pass the packet of an enqueue program to a class
- * @run: the run, with ctx.classid
+ * @q: the qdisc, with the class in run.ctx.classid
  *
- * A packet for a class that does not exist is dropped and counted.
+ * A packet for a class that does not exist is dropped and counted. A child that
+ * drops or segments other packets tells all its parents itself, this qdisc too.
  *
  * Context: under the qdisc's root lock, bottom halves off.
  * Return: what the child's enqueue returns; NET_XMIT_DROP without a class.
  */
-int sch_bpf_class_enqueue(struct sch_bpf_run *run)
+int sch_bpf_class_enqueue(struct sch_bpf_data *q)
 {
-	struct sch_bpf_class *cl = sch_bpf_class_find(run->sch, run->ctx.classid);
-	unsigned int len = qdisc_pkt_len(run->ctx.skb);
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+	struct sch_bpf_class *cl = sch_bpf_class_find(sch, q->run.ctx.classid);
+	struct sk_buff *skb = q->run.ctx.skb;
+	unsigned int len = qdisc_pkt_len(skb);
 	int ret;
 
 	if (!cl) {
-		sch_bpf_drop(run, run->ctx.skb, QDISC_DROP_GENERIC);
+		sch_bpf_drop(q, skb, QDISC_DROP_GENERIC);
 		return NET_XMIT_DROP;
 	}
 
-	run->given_away = true;
-	sch_bpf_child_begin(run);
-	ret = qdisc_enqueue(run->ctx.skb, cl->qdisc, run->to_free);
-	sch_bpf_child_end(run);
+	q->run.state |= SCH_BPF_RUN_GIVEN_AWAY;
+	ret = qdisc_enqueue(skb, cl->qdisc, q->run.to_free);
 	if (ret == NET_XMIT_SUCCESS) {
-		qdisc_qlen_inc(run->sch);
-		qstats_backlog_add(run->sch, len);
+		qdisc_qlen_inc(sch);
+		qstats_backlog_add(sch, len);
 	} else if (net_xmit_drop_count(ret)) {
-		qdisc_qstats_drop(run->sch);
+		qdisc_qstats_drop(sch);
 	}
 	return ret;
 }
@@ -93,27 +78,26 @@ static void sch_bpf_class_count_taken(struct Qdisc *sch, const struct sk_buff *s
 
 /**
  * sch_bpf_class_dequeue() - take a packet from a class
- * @run: the run of the program that asks
+ * @q: the qdisc whose program asks
  * @classid: handle of the class
  *
  * Context: under the qdisc's root lock, bottom halves off.
  * Return: a packet, that is no longer counted in the qdisc; NULL if the class has
  * none now, or does not exist.
  */
-struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_run *run, u32 classid)
+struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid)
 {
-	struct sch_bpf_class *cl = sch_bpf_class_find(run->sch, classid);
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+	struct sch_bpf_class *cl = sch_bpf_class_find(sch, classid);
 	struct sk_buff *skb;
 
 	if (!cl)
 		return NULL;
-	sch_bpf_child_begin(run);
 	skb = sch_bpf_class_take(cl);
-	sch_bpf_child_end(run);
 	if (skb)
-		sch_bpf_class_count_taken(run->sch, skb);
+		sch_bpf_class_count_taken(sch, skb);
 	else if (qdisc_qlen(cl->qdisc))
-		run->waiting = true;
+		q->run.state |= SCH_BPF_RUN_WAITING;
 	return skb;
 }
 

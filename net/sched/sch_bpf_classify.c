@@ -116,9 +116,9 @@ __bpf_kfunc_start_defs();
 __bpf_kfunc int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb,
 				    int ifindex, u32 handle)
 {
-	struct Qdisc *sch = sch_bpf_run(ctx)->sch;
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	struct Qdisc *sch = sch_bpf_qdisc(q);
 	struct net_device *dev = qdisc_dev(sch);
-	struct sch_bpf_data *q = qdisc_priv(sch);
 	const struct tcf_proto *tp;
 	struct tcf_result res = {};
 	int act;

@@ -20,31 +20,22 @@
 
 /* ---- what programs call ---- */
 
-static void sch_bpf_count_stored(struct Qdisc *sch, const struct sk_buff *skb)
+static void sch_bpf_count_stored(struct sch_bpf_data *q, const struct sk_buff *skb)
 {
-	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct Qdisc *sch = sch_bpf_qdisc(q);
 
 	q->stored++;
 	qdisc_qlen_inc(sch);
 	qdisc_qstats_backlog_inc(sch, skb);
 }
 
-static void sch_bpf_count_taken(struct Qdisc *sch, const struct sk_buff *skb)
+static void sch_bpf_count_taken(struct sch_bpf_data *q, const struct sk_buff *skb)
 {
-	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct Qdisc *sch = sch_bpf_qdisc(q);
 
 	q->stored--;
 	qdisc_qlen_dec(sch);
 	qdisc_qstats_backlog_dec(sch, skb);
-}
-
-/* The packet of an enqueue program has a new owner. */
-static void sch_bpf_give_away(struct sch_bpf_run *run, struct sk_buff *skb, bool queued)
-{
-	if (likely(skb == run->ctx.skb)) {
-		run->given_away = true;
-		run->queued = queued;
-	}
 }
 
 __bpf_kfunc_start_defs();
@@ -64,17 +55,19 @@ __bpf_kfunc_start_defs();
 __bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 				   void *map__packet_map, const void *key__mapkey)
 {
-	struct sch_bpf_run *run = sch_bpf_run(ctx);
-	struct sch_bpf_data *q = qdisc_priv(run->sch);
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (unlikely(q->stored >= run->sch->limit) ||
+	if (unlikely(q->stored >= sch_bpf_qdisc(q)->limit) ||
 	    unlikely(bpf_rbtree_push(map__packet_map, &q->owner, key__mapkey, skb))) {
-		sch_bpf_drop(run, skb, QDISC_DROP_OVERLIMIT);
+		sch_bpf_drop(q, skb, QDISC_DROP_OVERLIMIT);
 		return SCH_BPF_DROPPED;
 	}
 
-	sch_bpf_count_stored(run->sch, skb);
-	sch_bpf_give_away(run, skb, true);
+	sch_bpf_count_stored(q, skb);
+	if (likely(skb == ctx->skb))
+		q->run.state |= SCH_BPF_RUN_QUEUED;
+	else
+		sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
 	return SCH_BPF_QUEUED;
 }
 
@@ -92,7 +85,7 @@ __bpf_kfunc int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 {
 	if (reason <= __QDISC_DROP_REASON || reason >= QDISC_DROP_MAX)
 		reason = QDISC_DROP_GENERIC;
-	sch_bpf_drop(sch_bpf_run(ctx), skb, reason);
+	sch_bpf_drop(sch_bpf_data(ctx), skb, reason);
 	return SCH_BPF_DROPPED;
 }
 
@@ -107,13 +100,14 @@ __bpf_kfunc int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
  */
 __bpf_kfunc struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map__packet_map)
 {
-	struct sch_bpf_run *run = sch_bpf_run(ctx);
-	struct sch_bpf_data *q = qdisc_priv(run->sch);
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
 	struct sk_buff *skb;
 
 	skb = bpf_rbtree_pop(map__packet_map, &q->owner);
-	if (skb)
-		sch_bpf_count_taken(run->sch, skb);
+	if (skb) {
+		sch_bpf_count_taken(q, skb);
+		sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
+	}
 	return skb;
 }
 
@@ -129,12 +123,14 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map__p
  */
 __bpf_kfunc int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
 {
-	struct sch_bpf_run *run = sch_bpf_run(ctx);
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (unlikely(run->out))
-		sch_bpf_drop(run, skb, QDISC_DROP_GENERIC);
-	else
-		run->out = skb;
+	if (unlikely(q->run.out)) {
+		sch_bpf_drop(q, skb, QDISC_DROP_GENERIC);
+	} else {
+		sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
+		q->run.out = skb;
+	}
 	return SCH_BPF_DEQUEUED;
 }
 
@@ -150,13 +146,15 @@ __bpf_kfunc int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *c
  */
 __bpf_kfunc int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map__packet_map)
 {
-	struct sch_bpf_run *run = sch_bpf_run(ctx);
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (likely(!run->out)) {
-		run->out = bpf_qdisc_take(ctx, map__packet_map);
-		if (!run->out)
-			return SCH_BPF_EMPTY;
-	}
+	if (unlikely(q->run.out))
+		return SCH_BPF_DEQUEUED;
+
+	q->run.out = bpf_rbtree_pop(map__packet_map, &q->owner);
+	if (!q->run.out)
+		return SCH_BPF_EMPTY;
+	sch_bpf_count_taken(q, q->run.out);
 	return SCH_BPF_DEQUEUED;
 }
 
@@ -175,11 +173,10 @@ __bpf_kfunc int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map__packet_map)
 __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_map,
 				    const void *key__mapkey)
 {
-	struct sch_bpf_run *run = sch_bpf_run(ctx);
-	struct sch_bpf_data *q = qdisc_priv(run->sch);
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
 	struct sk_buff *skb;
 
-	if (unlikely(run->out))
+	if (unlikely(q->run.out))
 		return SCH_BPF_DEQUEUED;
 
 	skb = bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey, &ctx->expire);
@@ -188,8 +185,8 @@ __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_m
 	if (!skb)
 		return SCH_BPF_EMPTY;
 
-	sch_bpf_count_taken(run->sch, skb);
-	run->out = skb;
+	sch_bpf_count_taken(q, skb);
+	q->run.out = skb;
 	return SCH_BPF_DEQUEUED;
 }
 
@@ -206,16 +203,15 @@ __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_m
 __bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map,
 				  const void *key__mapkey)
 {
-	struct sch_bpf_run *run = sch_bpf_run(ctx);
-	struct sch_bpf_data *q = qdisc_priv(run->sch);
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (unlikely(run->out))
+	if (unlikely(q->run.out))
 		return SCH_BPF_DEQUEUED;
 
-	run->out = bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey);
-	if (!run->out)
+	q->run.out = bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey);
+	if (!q->run.out)
 		return SCH_BPF_EMPTY;
-	sch_bpf_count_taken(run->sch, run->out);
+	sch_bpf_count_taken(q, q->run.out);
 	return SCH_BPF_DEQUEUED;
 }
 
@@ -233,11 +229,11 @@ __bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map
  */
 __bpf_kfunc int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, u32 classid)
 {
-	struct sch_bpf_run *run = sch_bpf_run(ctx);
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (likely(!run->out))
-		run->out = sch_bpf_class_dequeue(run, classid);
-	return run->out ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
+	if (likely(!q->run.out))
+		q->run.out = sch_bpf_class_dequeue(q, classid);
+	return q->run.out ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
 }
 
 /**
@@ -279,7 +275,7 @@ __bpf_kfunc bool bpf_qdisc_ecn_mark(struct sch_bpf_ctx *ctx, struct sk_buff *skb
  */
 __bpf_kfunc int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb, u32 queue)
 {
-	struct Qdisc *sch = sch_bpf_run(ctx)->sch;
+	struct Qdisc *sch = ctx->qdisc;
 
 	if (sch->flags & TCQ_F_ONETXQUEUE)
 		return -EOPNOTSUPP;
