@@ -1,18 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What programs of the map_*.bpf.c tests share: the ordered map's functions.
- * Include it after vmlinux.h and <bpf/bpf_helpers.h>.
+/* What programs of the map_*.bpf.c tests share. Include it after vmlinux.h and
+ * <bpf/bpf_helpers.h>.
  */
 #ifndef SELFTESTS_MAP_BPF_H
 #define SELFTESTS_MAP_BPF_H
 
-extern int bpf_rbtree_map_push(void *map, const void *key, const void *value) __ksym;
-extern int bpf_rbtree_map_pop(void *map, void *key, void *value) __ksym;
-extern void *bpf_rbtree_map_first(void *map, void *key) __ksym;
-extern void *bpf_rbtree_map_lower_bound(void *map, void *key) __ksym;
-extern int bpf_rbtree_map_push_task(struct task_struct *task, void *map, const void *key) __ksym;
-extern struct task_struct *bpf_rbtree_map_pop_task(void *map, void *key) __ksym;
-extern int bpf_rbtree_map_push_map(void *map, const void *key, void *inner) __ksym;
-extern void *bpf_rbtree_map_pop_map(void *map, void *key) __ksym;
+#include <bpf/bpf_rbtree.h>
 
 extern struct task_struct *bpf_task_acquire(struct task_struct *task) __ksym;
 extern void bpf_task_release(struct task_struct *task) __ksym;

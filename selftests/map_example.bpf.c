@@ -4,7 +4,7 @@
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
-#include "map.bpf.h"
+#include <bpf/bpf_rbtree.h>
 
 /* Events wait for their time; those of one time keep their order. */
 struct {

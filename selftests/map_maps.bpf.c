@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* For map_maps.c: queues in an ordered map, by rank. map_maps.c creates `outer`
- * with an inner map like `a`.
- */
+/* For map_maps.c: queues in an ordered map, by rank. */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "map.bpf.h"
@@ -13,11 +11,33 @@ struct args {
 	__u32 which;
 };
 
-ORDERED(a, __u64, __u64, 8);
-ORDERED(b, __u64, __u64, 8);
-ORDERED(c, __u64, __u64, 8);
+struct queue {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u64);
+	__uint(max_entries, 8);
+} a SEC(".maps"), b SEC(".maps"), c SEC(".maps");
+
 ORDERED(different, __u64, __u32, 8);
-ORDERED(outer, __u64, __u32, 4);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(max_entries, 4);
+	__array(values, struct queue);
+} outer SEC(".maps");
+
+/* With elements of its own from the beginning */
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 4);
+	__array(values, struct queue);
+} filled SEC(".maps") = {
+	.values = { [0] = &b, [2] = &a },
+};
 
 SEC("syscall")
 int push(struct args *args)

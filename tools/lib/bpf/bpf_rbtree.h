@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause) */
+/*
+ * What a program may do with an ordered map (BPF_MAP_TYPE_RBTREE) beside the
+ * helpers for all maps; see Documentation/bpf/map_rbtree.rst. Include it after
+ * vmlinux.h and <bpf/bpf_helpers.h>. A map argument is the address of such a map,
+ * or an inner map that was looked up; key and value arguments are addresses of as
+ * many bytes as the map's keys and values have. The verifier checks all that.
+ *
+ * Maps of packets are for queueing policies: see <bpf/bpf_qdisc.h>.
+ */
+#ifndef __BPF_RBTREE_H
+#define __BPF_RBTREE_H
+
+/**
+ * bpf_rbtree_map_push() - store a value behind all others with an equal key
+ * @map: an ordered map that holds neither packets nor maps
+ * @key: the key
+ * @value: the value; kptrs of the new element are empty, whatever is here
+ *
+ * Returns 0; -E2BIG if the map is full; -EPERM if it was created with
+ * BPF_F_RDONLY_PROG; -ENOMEM without memory, if elements are not preallocated;
+ * -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ */
+extern int bpf_rbtree_map_push(void *map, const void *key, const void *value) __ksym;
+
+/**
+ * bpf_rbtree_map_pop() - take the first element out
+ * @map: an ordered map that holds neither packets nor maps
+ * @key: where to store its key
+ * @value: where to store its value; kptrs as zeroes, what they hold is released
+ *
+ * Returns 0; -ENOENT if the map is empty; -EPERM if it was created with
+ * BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG; -EBUSY if its lock could not be had;
+ * -EOPNOTSUPP in an NMI, if values hold objects.
+ */
+extern int bpf_rbtree_map_pop(void *map, void *key, void *value) __ksym;
+
+/**
+ * bpf_rbtree_map_first() - look at the first element
+ * @map: any ordered map
+ * @key: where to store its key
+ *
+ * Returns the value, as bpf_map_lookup_elem() does, or the inner map of a map of
+ * maps; NULL if the map is empty or its lock could not be had.
+ */
+extern void *bpf_rbtree_map_first(void *map, void *key) __ksym;
+
+/**
+ * bpf_rbtree_map_lower_bound() - look at the first element from a key on
+ * @map: any ordered map
+ * @key: the lowest key wanted; set to the one that was found
+ *
+ * Returns what bpf_rbtree_map_first() does, of the oldest element of the lowest
+ * key that is not below the one wanted; NULL if there is none or the map's lock
+ * could not be had.
+ */
+extern void *bpf_rbtree_map_lower_bound(void *map, void *key) __ksym;
+
+/**
+ * bpf_rbtree_map_push_task() - store a task behind all others with an equal key
+ * @task: an acquired task; it is given away, whatever is returned
+ * @map: an ordered map whose value holds one `struct task_struct __kptr *`
+ * @key: the key
+ *
+ * The rest of the value is zero. Returns as bpf_rbtree_map_push(); unless that is
+ * 0 the reference was dropped.
+ */
+extern int bpf_rbtree_map_push_task(struct task_struct *task, void *map, const void *key) __ksym;
+
+/**
+ * bpf_rbtree_map_pop_task() - take the first task out
+ * @map: an ordered map whose value holds one `struct task_struct __kptr *`
+ * @key: where to store its key
+ *
+ * Returns the oldest task of the lowest key, to be given to bpf_task_release();
+ * NULL if there is none or the map's lock could not be had.
+ */
+extern struct task_struct *bpf_rbtree_map_pop_task(void *map, void *key) __ksym;
+
+/**
+ * bpf_rbtree_map_push_map() - store a map behind all others with an equal key
+ * @map: an ordered map of maps
+ * @key: the key
+ * @inner: a map like the one that the outer map was created with
+ *
+ * Returns as bpf_rbtree_map_push(); -ENOENT if the inner map is about to go away.
+ */
+extern int bpf_rbtree_map_push_map(void *map, const void *key, void *inner) __ksym;
+
+/**
+ * bpf_rbtree_map_pop_map() - take the first inner map out
+ * @map: an ordered map of maps
+ * @key: where to store its key
+ *
+ * The program can use the map, and push it again, until it returns. Returns NULL
+ * if there is none, the outer map was created with BPF_F_RDONLY_PROG, or its lock
+ * could not be had.
+ */
+extern void *bpf_rbtree_map_pop_map(void *map, void *key) __ksym;
+
+#endif /* __BPF_RBTREE_H */
