@@ -2,12 +2,13 @@
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug tools demo check check-debug lint clean FORCE
+.PHONY: help kernel kernel-debug tools demo check check-debug bench lint clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
 	@echo 'make check [TEST=NAME]  all tests, or one, in a virtual machine'
 	@echo 'make check-debug        the same on a kernel with KASAN, lockdep and kmemleak'
+	@echo 'make bench              what a packet costs, beside every native qdisc (build/bench)'
 	@echo 'make policies/NAME.bpf.o  build a policy; a path of your own works too'
 	@echo 'make kernel tools       the kernel; libbpf, bpftool, tc (build/tools/bin)'
 	@echo 'make kernel-debug       the kernel for check-debug'
@@ -30,6 +31,9 @@ check: kernel tools
 
 check-debug: kernel-debug tools
 	@selftests/run --debug $(TEST)
+
+bench:
+	@bench/run
 
 lint:
 	@scripts/lint
