@@ -181,10 +181,38 @@ int deliver_twice(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/dequeue")
-__refused("invalid bpf_context access")
-int packet_of_the_context_in_dequeue(struct sch_bpf_ctx *ctx)
+__accepted
+int look_at_what_was_popped(struct sch_bpf_ctx *ctx)
 {
-	return ctx->skb ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
+	int verdict = bpf_qdisc_pop(ctx, &pkts);
+	struct sk_buff *skb = ctx->skb;
+
+	if (skb) {
+		skb->mark = skb->len;
+		bpf_qdisc_ecn_mark(ctx, skb);
+	}
+	return verdict;
+}
+
+SEC("qdisc/dequeue")
+__refused("invalid mem access 'trusted_ptr_or_null_'")
+int look_at_what_may_not_be_there(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop(ctx, &pkts);
+	return ctx->skb->len ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
+}
+
+SEC("qdisc/dequeue")
+__refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
+int drop_what_was_popped(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb;
+
+	bpf_qdisc_pop(ctx, &pkts);
+	skb = ctx->skb;
+	if (skb)
+		bpf_qdisc_drop(ctx, skb, 0);
+	return SCH_BPF_EMPTY;
 }
 
 SEC("qdisc/dequeue")

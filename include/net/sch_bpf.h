@@ -9,7 +9,8 @@ struct sk_buff;
 
 /**
  * struct sch_bpf_ctx - what a program of type BPF_PROG_TYPE_QDISC gets
- * @skb: the packet, owned by the program; enqueue programs only
+ * @skb: to an enqueue program the packet, which it owns; to a dequeue program
+ *       the one that it has delivered, to look at and to mark, NULL before
  * @qdisc: the qdisc, to read
  * @expire: when a throttled qdisc wants to be asked again, ns CLOCK_MONOTONIC;
  *          read and written, dequeue programs only

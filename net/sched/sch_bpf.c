@@ -240,7 +240,7 @@ stuck:
 static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q, u32 verdict)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
-	struct sk_buff *skb = q->run.out;
+	struct sk_buff *skb = q->run.ctx.skb;
 	int more = 0;
 
 	/* What was dropped the parents count still. */
@@ -287,16 +287,15 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	q->run.ctx.expire = 0;
 	q->run.ctx.classid = 0;
 	q->run.to_free = NULL;
-	q->run.out = NULL;
 	q->run.state = 0;
 	verdict = bpf_prog_run(q->dequeue, &q->run.ctx);
 
-	if (unlikely(!q->run.out || q->run.state))
+	if (unlikely(!q->run.ctx.skb || q->run.state))
 		return sch_bpf_dequeue_slow(q, verdict);
 	q->idle = 0;
 	q->trouble = 0;
-	qdisc_bstats_update(sch, q->run.out);
-	return q->run.out;
+	qdisc_bstats_update(sch, q->run.ctx.skb);
+	return q->run.ctx.skb;
 }
 
 /* Take all packets, those of classes excepted, for the caller to free. */

@@ -26,7 +26,6 @@
 struct sch_bpf_run {
 	struct sch_bpf_ctx ctx;		/* what the program sees */
 	struct sk_buff **to_free;	/* enqueue only */
-	struct sk_buff *out;		/* dequeue only: the packet that leaves */
 	u32 state;
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;

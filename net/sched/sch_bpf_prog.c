@@ -125,11 +125,11 @@ __bpf_kfunc int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *c
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (unlikely(q->run.out)) {
+	if (unlikely(q->run.ctx.skb)) {
 		sch_bpf_drop(q, skb, QDISC_DROP_GENERIC);
 	} else {
 		sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
-		q->run.out = skb;
+		q->run.ctx.skb = skb;
 	}
 	return SCH_BPF_DEQUEUED;
 }
@@ -148,13 +148,13 @@ __bpf_kfunc int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map__packet_map)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (unlikely(q->run.out))
+	if (unlikely(q->run.ctx.skb))
 		return SCH_BPF_DEQUEUED;
 
-	q->run.out = bpf_rbtree_pop(map__packet_map, &q->owner);
-	if (!q->run.out)
+	q->run.ctx.skb = bpf_rbtree_pop(map__packet_map, &q->owner);
+	if (!q->run.ctx.skb)
 		return SCH_BPF_EMPTY;
-	sch_bpf_count_taken(q, q->run.out);
+	sch_bpf_count_taken(q, q->run.ctx.skb);
 	return SCH_BPF_DEQUEUED;
 }
 
@@ -176,7 +176,7 @@ __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_m
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
 	struct sk_buff *skb;
 
-	if (unlikely(q->run.out))
+	if (unlikely(q->run.ctx.skb))
 		return SCH_BPF_DEQUEUED;
 
 	skb = bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey, &ctx->expire);
@@ -186,7 +186,7 @@ __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_m
 		return SCH_BPF_EMPTY;
 
 	sch_bpf_count_taken(q, skb);
-	q->run.out = skb;
+	q->run.ctx.skb = skb;
 	return SCH_BPF_DEQUEUED;
 }
 
@@ -205,13 +205,13 @@ __bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (unlikely(q->run.out))
+	if (unlikely(q->run.ctx.skb))
 		return SCH_BPF_DEQUEUED;
 
-	q->run.out = bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey);
-	if (!q->run.out)
+	q->run.ctx.skb = bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey);
+	if (!q->run.ctx.skb)
 		return SCH_BPF_EMPTY;
-	sch_bpf_count_taken(q, q->run.out);
+	sch_bpf_count_taken(q, q->run.ctx.skb);
 	return SCH_BPF_DEQUEUED;
 }
 
@@ -231,9 +231,9 @@ __bpf_kfunc int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, u32 classid)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	if (likely(!q->run.out))
-		q->run.out = sch_bpf_class_dequeue(q, classid);
-	return q->run.out ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
+	if (likely(!q->run.ctx.skb))
+		q->run.ctx.skb = sch_bpf_class_dequeue(q, classid);
+	return q->run.ctx.skb ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
 }
 
 /**
@@ -434,10 +434,14 @@ static bool sch_bpf_is_valid_access(int off, int size, enum bpf_access_type type
 
 	switch (off) {
 	case offsetof(struct sch_bpf_ctx, skb):
-		if (type != BPF_READ || size != sizeof(void *) || !enqueue)
+		if (type != BPF_READ || size != sizeof(void *))
 			return false;
-		info->ref_id = prog->aux->ctx_arg_info[0].ref_id;
-		return sch_bpf_pointer_access(info, sch_bpf_btf_ids[0]);
+		sch_bpf_pointer_access(info, sch_bpf_btf_ids[0]);
+		if (enqueue)
+			info->ref_id = prog->aux->ctx_arg_info[0].ref_id;
+		else
+			info->reg_type |= PTR_MAYBE_NULL;
+		return true;
 	case offsetof(struct sch_bpf_ctx, qdisc):
 		if (type != BPF_READ || size != sizeof(void *))
 			return false;

@@ -78,7 +78,9 @@ extern struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map) __ksym
  * @ctx: context of the program
  * @map: where from
  *
- * In dequeue programs. Returns SCH_BPF_DEQUEUED, or SCH_BPF_EMPTY if there is none.
+ * In dequeue programs. Returns SCH_BPF_DEQUEUED, or SCH_BPF_EMPTY if there is
+ * none. What was delivered, by this function or another one, is ctx->skb from
+ * then on, to look at and to mark.
  */
 extern int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map) __ksym;
 
