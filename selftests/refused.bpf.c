@@ -216,6 +216,22 @@ int drop_what_was_popped(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/dequeue")
+__refused("Unreleased reference")
+int leak_the_last(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_last(ctx, &pkts);
+	return SCH_BPF_EMPTY;
+}
+
+SEC("qdisc/dequeue")
+__refused("Unreleased reference")
+int leak_what_is_due(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_until(ctx, &pkts, KEY);
+	return SCH_BPF_EMPTY;
+}
+
+SEC("qdisc/dequeue")
 __refused("should have been in")
 int verdict_of_an_enqueue_program(struct sch_bpf_ctx *ctx)
 {

@@ -44,6 +44,7 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first);
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			 const void *key);
+void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner);
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
 struct bpf_map *bpf_rbtree_owner_find(struct bpf_rbtree_owner *owner,
 				      bool (*match)(struct bpf_map *map, void *arg), void *arg);

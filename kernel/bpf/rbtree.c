@@ -685,6 +685,7 @@ enum rbtree_which {
 	RBTREE_FIRST,
 	RBTREE_UNTIL,		/* the first, if its key is at most @key */
 	RBTREE_KEY,		/* the oldest of @key */
+	RBTREE_LAST,		/* the oldest of the highest key */
 };
 
 /* Take an element and its object out. Its memory is the caller's afterwards if the
@@ -713,7 +714,8 @@ static __always_inline void *rbtree_pop_obj(struct bpf_rbtree *rb, struct bpf_rb
 	if (unlikely(raw_res_spin_lock(&rb->lock)))
 		return NULL;
 	if (likely(rb->owner == owner))
-		elem = which == RBTREE_KEY ? rbtree_find(rb, key) : rb->first;
+		elem = which == RBTREE_KEY ? rbtree_find(rb, key) :
+		       which == RBTREE_LAST ? rb->last : rb->first;
 	if (elem && which == RBTREE_UNTIL &&
 	    rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0) {
 		*first = rb->key_is_u64 ? elem->rank : 0;
@@ -791,6 +793,24 @@ void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, co
 	if (unlikely(!rb->plain))
 		return rbtree_pop_obj_any(rb, owner, key, NULL, RBTREE_KEY);
 	return rbtree_pop_obj(rb, owner, key, NULL, RBTREE_KEY, true);
+}
+
+/**
+ * bpf_rbtree_pop_last() - take an object of the highest key out
+ * @map: an ordered map of packets
+ * @owner: who takes it
+ *
+ * Context: bottom halves off, not in hard interrupt or NMI.
+ * Return: the oldest object of the highest key, with its reference; NULL as
+ * bpf_rbtree_pop().
+ */
+void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+
+	if (unlikely(!rb->plain))
+		return rbtree_pop_obj_any(rb, owner, NULL, NULL, RBTREE_LAST);
+	return rbtree_pop_obj(rb, owner, NULL, NULL, RBTREE_LAST, true);
 }
 
 /* Under both locks: the claim ends, the caller drops the reference. */

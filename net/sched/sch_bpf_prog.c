@@ -112,6 +112,56 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map__p
 }
 
 /**
+ * bpf_qdisc_take_until() - take the first packet up to a key and own it
+ * @ctx: context of the program; ctx->expire is set
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the highest key to take, as long as the map's keys
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: the oldest packet of the lowest key; NULL if that key is higher, which
+ * ctx->expire is then set to (keys that are no u64: 0), or if this qdisc keeps no
+ * packet in the map, with 0 in ctx->expire.
+ */
+__bpf_kfunc struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map__packet_map,
+						 const void *key__mapkey)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	struct sk_buff *skb;
+
+	ctx->expire = 0;
+	skb = bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey, &ctx->expire);
+	if (IS_ERR_OR_NULL(skb))
+		return NULL;
+	sch_bpf_count_taken(q, skb);
+	sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
+	return skb;
+}
+
+/**
+ * bpf_qdisc_take_last() - take a packet of the highest key and own it
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ *
+ * For a policy that makes room at the far end of its queue.
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: the oldest packet of the highest key; NULL if this qdisc keeps none in
+ * the map.
+ */
+__bpf_kfunc struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *map__packet_map)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	struct sk_buff *skb;
+
+	skb = bpf_rbtree_pop_last(map__packet_map, &q->owner);
+	if (skb) {
+		sch_bpf_count_taken(q, skb);
+		sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
+	}
+	return skb;
+}
+
+/**
  * bpf_qdisc_deliver_skb() - make an owned packet the one that leaves the qdisc
  * @skb: an owned packet; it is given away
  * @ctx: context of the program
@@ -320,6 +370,8 @@ BTF_KFUNCS_START(sch_bpf_kfunc_ids)
 BTF_ID_FLAGS(func, bpf_qdisc_push_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_drop_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_take, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_qdisc_take_until, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_qdisc_take_last, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_deliver_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_pop)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_until)

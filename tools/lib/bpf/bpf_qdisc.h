@@ -74,6 +74,28 @@ static __always_inline int bpf_qdisc_deliver(struct sch_bpf_ctx *ctx, struct sk_
 extern struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map) __ksym;
 
 /**
+ * bpf_qdisc_take_until() - take the first packet up to a key and own it
+ * @ctx: context of the program
+ * @map: where from
+ * @key: the highest key to take
+ *
+ * Returns the oldest packet of the lowest key; or NULL, with ctx->expire set to
+ * the lowest key if that is higher than @key and a __u64, else to 0.
+ */
+extern struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map,
+					    const void *key) __ksym;
+
+/**
+ * bpf_qdisc_take_last() - take a packet of the highest key and own it
+ * @ctx: context of the program
+ * @map: where from
+ *
+ * For policies that make room at the far end. Returns the oldest packet of the
+ * highest key, or NULL if this qdisc holds no packet in @map.
+ */
+extern struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *map) __ksym;
+
+/**
  * bpf_qdisc_pop() - take the first packet out of a map and deliver it
  * @ctx: context of the program
  * @map: where from
