@@ -212,7 +212,7 @@ int edt_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
 	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .mark = skb->mark };
-	__u32 len = pkt_len(skb);
+	__u32 len = bpf_qdisc_pkt_len(skb);
 	int verdict;
 
 	if (!flow.mark)

@@ -81,7 +81,7 @@ static bool drop_oldest(struct sch_bpf_ctx *ctx)
 
 	if (!oldest)
 		return false;
-	count_dropped(pkt_len(oldest));
+	count_dropped(bpf_qdisc_pkt_len(oldest));
 	bpf_qdisc_drop(ctx, oldest, 0);
 	return true;
 }
@@ -99,7 +99,7 @@ SEC("qdisc/enqueue")
 int fifo_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
-	__u32 len = pkt_len(skb);
+	__u32 len = bpf_qdisc_pkt_len(skb);
 	__u64 key = 0;
 
 	count_offered(len);

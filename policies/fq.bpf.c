@@ -129,7 +129,7 @@ static int push_now(struct sch_bpf_ctx *ctx, struct sk_buff *skb, struct flow *f
 {
 	__u64 start = flow->vtime > vnow ? flow->vtime : vnow;
 
-	flow->vtime = start + pkt_len(skb);
+	flow->vtime = start + bpf_qdisc_pkt_len(skb);
 	note(skb)->order = start;
 	return bpf_qdisc_push(ctx, &fq_now, &start, skb);
 }
@@ -158,7 +158,7 @@ static __u64 departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb, struct flow
 	if (!rate || rate == NEVER)
 		return now;
 	when = flow->next > now ? flow->next : now;
-	flow->next = when + pkt_len(skb) * NSEC_PER_SEC / rate;
+	flow->next = when + bpf_qdisc_pkt_len(skb) * NSEC_PER_SEC / rate;
 	return when;
 }
 

@@ -18,17 +18,4 @@
 #define NSEC_PER_MSEC	1000000ULL
 #define NSEC_PER_SEC	1000000000ULL
 
-/* The value of a map of packets. */
-struct pkt {
-	struct sk_buff __kptr *skb;
-};
-
-/* Bytes on the wire, with the headers that every segment of a GSO packet will
- * get; without preamble, FCS and gap.
- */
-static __always_inline __u32 pkt_len(const struct sk_buff *skb)
-{
-	return ((struct qdisc_skb_cb *)skb->cb)->pkt_len;
-}
-
 #endif /* __POLICY_H */

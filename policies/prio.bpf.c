@@ -68,7 +68,7 @@ SEC("qdisc/enqueue")
 int prio_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
-	__u32 band = priomap[skb->priority % PRIORITIES], len = pkt_len(skb);
+	__u32 band = priomap[skb->priority % PRIORITIES], len = bpf_qdisc_pkt_len(skb);
 	void *queue = bpf_map_lookup_elem(&prio_bands, &band);
 	__u64 key = 0;
 	int verdict;

@@ -3,8 +3,8 @@
  * What a program of type BPF_PROG_TYPE_QDISC may call: the interface of sch_bpf
  * for authors of queueing policies. Include it after vmlinux.h and
  * <bpf/bpf_helpers.h>. A map argument is the address of an ordered map
- * (BPF_MAP_TYPE_RBTREE) whose value holds one `struct sk_buff __kptr *`; a key
- * argument is the address of a key of that map's key size.
+ * (BPF_MAP_TYPE_RBTREE) whose value holds one `struct sk_buff __kptr *`, as struct
+ * pkt does; a key argument is the address of a key of that map's key size.
  *
  * Every packet a program owns is pushed, dropped, delivered, or still owned at a
  * verdict that keeps it; the verifier refuses anything else. What was stored,
@@ -12,6 +12,35 @@
  */
 #ifndef __BPF_QDISC_H
 #define __BPF_QDISC_H
+
+/* The value of a map of packets. */
+struct pkt {
+	struct sk_buff __kptr *skb;
+};
+
+/**
+ * bpf_qdisc_pkt_len() - the length of a packet on the wire
+ * @skb: the packet
+ *
+ * Returns bytes, with the headers that every segment of a GSO packet will get,
+ * without preamble, FCS and gap: what the qdisc's backlog counts.
+ */
+static __always_inline __u32 bpf_qdisc_pkt_len(const struct sk_buff *skb)
+{
+	return ((struct qdisc_skb_cb *)skb->cb)->pkt_len;
+}
+
+/**
+ * bpf_qdisc_cb() - what a policy may note on a packet while it has it
+ * @skb: the packet
+ *
+ * Returns the address of 20 bytes, aligned for __u64, which mean nothing before
+ * the first note.
+ */
+static __always_inline void *bpf_qdisc_cb(struct sk_buff *skb)
+{
+	return ((struct qdisc_skb_cb *)skb->cb)->data;
+}
 
 extern int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
 			      const void *key) __ksym;
