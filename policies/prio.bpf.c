@@ -1,100 +1,160 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * prio: strict priorities, the same as pfifo_fast and prio.
+ * prio: strict priorities, the same as pfifo_fast and prio, or skbprio.
  *
  * A packet's priority (skb->priority, from the TOS field or a socket option)
- * chooses its band by the table priomap. Each band is a queue of its own with
- * room for 1000 packets; a packet leaves when no lower band holds one. As
- * prio_bands is a map of maps, there may be any number of bands: give it more.
+ * chooses its band: `priomap` has a digit for each priority ('0' to '9', and on in
+ * the order of ASCII to 'o', which is band 63). The band is the key: a packet leaves
+ * when no lower band holds one, and those of one band in the order they came. A
+ * band has room for `band_limit` packets.
+ *
+ * With `skbprio` there are 64 bands, one for each priority, the highest first, and
+ * the qdisc's limit is for all of them: a packet that finds it reached takes the
+ * place of the last one of the lowest priority, if its own is higher. A key has the
+ * number of the packet then, so that the youngest of a band is the map's last.
  *
  * Where it does badly: a band that is never empty starves all bands above it,
  * for ever. Within a band it is a fifo.
  *
- * Statistics: map prio_stats, per band and CPU.
+ * Statistics: map prio_stats, packets dropped of each band.
  */
 #include "policy.h"
 
-#define BANDS		3
+#define MAX_PACKETS	10000
+#define BANDS		64
 #define PRIORITIES	16
+#define BAND_SHIFT	48		/* of a key; the rest is the number */
 
-/* Parameter: the band of each priority; pfifo_fast's table */
-__u8 priomap[PRIORITIES] SEC(".data.param") = { 1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1 };
-
-struct prio_stats {
-	__u64 packets;		/* offered */
-	__u64 bytes;
-	__u64 dropped;		/* of these packets */
-	__u64 dropped_bytes;
-};
+/* Parameters; the table is pfifo_fast's */
+char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
+__u32 band_limit SEC(".data.param") = 1000;
+bool skbprio SEC(".data.param");
 
 struct band {
+	__u32 qlen;
+	__u32 epoch;		/* qlen counts if this is the present one */
+};
+
+struct {			/* band << BAND_SHIFT -> packet */
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct pkt);
-	__uint(max_entries, 1000);
-} prio_band0 SEC(".maps"), prio_band1 SEC(".maps"), prio_band2 SEC(".maps");
+	__uint(max_entries, MAX_PACKETS);
+} prio_pkts SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
+	__type(value, struct band);
 	__uint(max_entries, BANDS);
-	__array(values, struct band);
-} prio_bands SEC(".maps") = {
-	.values = { &prio_band0, &prio_band1, &prio_band2 },
-};
+} prio_bands SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+struct {			/* band -> packets of it that were dropped */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
-	__type(value, struct prio_stats);
+	__type(value, __u64);
 	__uint(max_entries, BANDS);
 } prio_stats SEC(".maps");
 
-static void count(__u32 band, __u32 len, int verdict)
+static __u64 *note(struct sk_buff *skb)		/* on a packet in the map: its key */
 {
-	struct prio_stats *s = bpf_map_lookup_elem(&prio_stats, &band);
+	return bpf_qdisc_cb(skb);
+}
 
-	if (!s)
-		return;
-	s->packets++;
-	s->bytes += len;
-	if (verdict == SCH_BPF_DROPPED) {
-		s->dropped++;
-		s->dropped_bytes += len;
+static __u32 epoch;		/* changes when the queue is found empty */
+static __u64 number;		/* of the last packet, with skbprio */
+
+static __u32 band_of(const struct sk_buff *skb)
+{
+	__u32 last = BANDS - 1;
+
+	if (skbprio)
+		return last - (skb->priority < last ? skb->priority : last);
+	return (priomap[skb->priority % PRIORITIES] - '0') % BANDS;
+}
+
+static struct band *find_band(__u32 index)
+{
+	struct band *band = bpf_map_lookup_elem(&prio_bands, &index);
+
+	/* The queue may have been reset, behind this program's back. */
+	if (band && band->epoch != epoch) {
+		band->epoch = epoch;
+		band->qlen = 0;
 	}
+	return band;
+}
+
+static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index)
+{
+	__u64 *dropped = bpf_map_lookup_elem(&prio_stats, &index);
+
+	if (dropped)
+		++*dropped;
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+/* Drop the last packet, or this one if that is not of a higher band. */
+static int replace_last(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index, __u64 key)
+{
+	struct sk_buff *last = bpf_qdisc_take_last(ctx, &prio_pkts);
+	__u64 its_key;
+
+	if (!last)
+		return drop(ctx, skb, index);
+	its_key = *note(last);
+	if (its_key >> BAND_SHIFT > index) {
+		drop(ctx, last, its_key >> BAND_SHIFT);
+		return bpf_qdisc_push(ctx, &prio_pkts, &key, skb);
+	}
+	bpf_qdisc_push(ctx, &prio_pkts, &its_key, last);
+	return drop(ctx, skb, index);
+}
+
+static int enqueue_skbprio(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index)
+{
+	__u64 key = ((__u64)index << BAND_SHIFT) + ++number;
+
+	*note(skb) = key;
+	if (ctx->qdisc->q.qlen >= ctx->qdisc->limit)
+		return replace_last(ctx, skb, index, key);
+	return bpf_qdisc_push(ctx, &prio_pkts, &key, skb);
 }
 
 SEC("qdisc/enqueue")
 int prio_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
-	__u32 band = priomap[skb->priority % PRIORITIES], len = bpf_qdisc_pkt_len(skb);
-	void *queue = bpf_map_lookup_elem(&prio_bands, &band);
-	__u64 key = 0;
-	int verdict;
+	__u32 index = band_of(skb);
+	struct band *band;
+	__u64 key;
 
-	if (!queue)
-		return SCH_BPF_DROP;
-	verdict = bpf_qdisc_push(ctx, queue, &key, skb);
-	count(band, len, verdict);
-	return verdict;
+	if (skbprio)
+		return enqueue_skbprio(ctx, skb, index);
+	if (!ctx->qdisc->q.qlen)
+		epoch++;
+	band = find_band(index);
+	if (!band || band->qlen >= band_limit)
+		return drop(ctx, skb, index);
+	band->qlen++;
+	key = (__u64)index << BAND_SHIFT;
+	*note(skb) = key;
+	return bpf_qdisc_push(ctx, &prio_pkts, &key, skb);
 }
 
 SEC("qdisc/dequeue")
 int prio_dequeue(struct sch_bpf_ctx *ctx)
 {
-	__u32 band;
-	int i;
+	int verdict = bpf_qdisc_pop(ctx, &prio_pkts);
+	struct sk_buff *skb = ctx->skb;
+	struct band *band;
 
-	bpf_for(i, 0, BANDS) {
-		void *queue;
-
-		band = i;
-		queue = bpf_map_lookup_elem(&prio_bands, &band);
-		if (queue && bpf_qdisc_pop(ctx, queue) == SCH_BPF_DEQUEUED)
-			return SCH_BPF_DEQUEUED;
+	if (skb && !skbprio) {
+		band = find_band(*note(skb) >> BAND_SHIFT);
+		if (band && band->qlen)
+			band->qlen--;
 	}
-	return SCH_BPF_EMPTY;
+	return verdict;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -110,6 +110,10 @@ def prio_is_pfifo_fast():
     same(native("pfifo_fast"), ours(PRIO), 2500)
 
 
+def prio_is_skbprio():
+    same(native("skbprio", "limit", "40"), ours(PRIO, "limit", "40", skbprio=1), 200)
+
+
 def same_refused(theirs, mine, traffic, least):
     wanted = leave(theirs, traffic).refused
     lib.true(len(wanted) >= least, f"the native qdisc has refused {len(wanted)} packets, too few to compare")
@@ -222,6 +226,6 @@ def fq_marks_what_is_late_as_fq():
     lib.equal(marked["ours"], marked["theirs"], "marked")
 
 
-lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop, prio_is_prio, prio_is_pfifo_fast,
+lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop, prio_is_prio, prio_is_pfifo_fast, prio_is_skbprio,
          fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_paces_by_time_stamp_as_fq,
          fq_paces_by_the_sockets_rate, fq_marks_what_is_late_as_fq)
