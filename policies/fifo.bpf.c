@@ -16,7 +16,7 @@
  * own. A device with several tx queues is served through one lock; give each
  * queue its own fifo below mq to avoid that.
  *
- * Statistics: map fifo_stats, per CPU.
+ * Statistics: map fifo_stats.
  */
 #include "policy.h"
 
@@ -27,9 +27,7 @@ __u32 limit_bytes SEC(".data.param");		/* 0: bounded in packets only */
 bool head_drop SEC(".data.param");		/* drop the oldest, not the newest */
 
 struct fifo_stats {
-	__u64 packets;		/* offered */
-	__u64 bytes;
-	__u64 dropped;		/* of these packets */
+	__u64 dropped;
 	__u64 dropped_bytes;
 };
 
@@ -41,58 +39,43 @@ struct {
 } fifo_pkts SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, struct fifo_stats);
 	__uint(max_entries, 1);
 } fifo_stats SEC(".maps");
 
-static void count_offered(__u32 len)
-{
-	struct fifo_stats *s = bpf_map_lookup_elem(&fifo_stats, &(__u32){ 0 });
-
-	if (!s)
-		return;
-	s->packets++;
-	s->bytes += len;
-}
-
-static void count_dropped(__u32 len)
-{
-	struct fifo_stats *s = bpf_map_lookup_elem(&fifo_stats, &(__u32){ 0 });
-
-	if (!s)
-		return;
-	s->dropped++;
-	s->dropped_bytes += len;
-}
-
-static bool full(struct Qdisc *sch, __u32 len)
+static bool full(const struct Qdisc *sch, __u32 len)
 {
 	if (sch->q.qlen >= sch->limit || sch->q.qlen >= MAX_PACKETS)
 		return true;
 	return limit_bytes && sch->qstats.backlog + len > limit_bytes;
 }
 
-/* False if there was no packet to drop. */
-static bool drop_oldest(struct sch_bpf_ctx *ctx)
+static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	struct sk_buff *oldest = bpf_qdisc_take(ctx, &fifo_pkts);
+	struct fifo_stats *s = bpf_map_lookup_elem(&fifo_stats, &(__u32){ 0 });
 
-	if (!oldest)
-		return false;
-	count_dropped(bpf_qdisc_pkt_len(oldest));
-	bpf_qdisc_drop(ctx, oldest, 0);
-	return true;
+	if (s) {
+		s->dropped++;
+		s->dropped_bytes += bpf_qdisc_pkt_len(skb);
+	}
+	return bpf_qdisc_drop(ctx, skb, 0);
 }
 
 static void make_room(struct sch_bpf_ctx *ctx, __u32 len)
 {
+	struct sk_buff *oldest;
 	int i;
 
-	bpf_for(i, 0, MAX_PACKETS)
-		if (!full(ctx->qdisc, len) || !drop_oldest(ctx))
+	bpf_for(i, 0, MAX_PACKETS) {
+		if (!full(ctx->qdisc, len))
 			return;
+		oldest = bpf_qdisc_take(ctx, &fifo_pkts);
+		if (!oldest)
+			return;
+		drop(ctx, oldest);
+	}
 }
 
 SEC("qdisc/enqueue")
@@ -102,14 +85,11 @@ int fifo_enqueue(struct sch_bpf_ctx *ctx)
 	__u32 len = bpf_qdisc_pkt_len(skb);
 	__u64 key = 0;
 
-	count_offered(len);
 	if (full(ctx->qdisc, len)) {
 		if (head_drop)
 			make_room(ctx, len);
-		if (full(ctx->qdisc, len)) {
-			count_dropped(len);
-			return bpf_qdisc_drop(ctx, skb, 0);
-		}
+		if (full(ctx->qdisc, len))
+			return drop(ctx, skb);
 	}
 	return bpf_qdisc_push(ctx, &fifo_pkts, &key, skb);
 }

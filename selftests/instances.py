@@ -27,7 +27,7 @@ def two_of_one_object_share_nothing():
 
 
 def traffic_on_both_stays_apart():
-    before = lib.maps_named("fifo_stats")
+    before = lib.maps_named("fifo_pkts")
     with lib.wire(FIFO) as (first, sender1, receiver1), \
          lib.wire(FIFO) as (second, sender2, receiver2):
         for number in range(100):
@@ -38,8 +38,7 @@ def traffic_on_both_stays_apart():
         lib.equal(lib.numbers(receiver2.collect(50)), list(range(1, 100, 2)), "order on the second")
         lib.balance(first, sender1, receiver1)
         lib.balance(second, sender2, receiver2)
-        counted = sorted(lib.policy_stats(each)["bytes"] for each in lib.maps_named("fifo_stats") - before)
-        lib.equal(counted, [10000, 10000], "bytes counted by each policy")
+        lib.equal(len(lib.maps_named("fifo_pkts") - before), 2, "maps of packets")
 
 
 def a_map_that_another_qdisc_keeps_packets_in_is_refused():

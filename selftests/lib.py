@@ -126,9 +126,9 @@ def sum_cpus(entry):
 
 
 def policy_stats(map_id):
-    """All elements of a policy's statistics map, added up."""
-    return sum((sum_cpus(entry) for entry in bpftool("map", "dump", "id", str(map_id))),
-               collections.Counter())
+    """The only element of a policy's statistics map."""
+    (entry,) = bpftool("map", "dump", "id", str(map_id))
+    return entry["formatted"]["value"]
 
 
 def set_parameters(map_id, **values):
