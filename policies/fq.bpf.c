@@ -2,90 +2,149 @@
 /*
  * fq: flows share the link fairly, and packets wait for their time.
  *
- * Fair: by virtual time, in bytes. A flow's packet starts, virtually, where the
- * flow's last one ended, but not before the packet that left last; the packets
- * leave in the order of these starts. So flows that always have packets take
- * turns, byte for byte, and one that comes back is served before those that
- * have had more. There is no queue for each flow: the ordered map is the queue.
+ * Fair: in rounds. A flow may send `quantum` bytes in each round, so a packet that
+ * arrives knows the round in which it will leave, and that is its key: the map is
+ * the queue. There is no queue for each flow and no list of flows, and what a
+ * packet costs does not depend on their number. A flow that has been silent goes
+ * before those that have not, with one quantum; a new one with `initial_quantum`.
+ * A packet that finds the queue empty has nobody to be fair to, and leaves next.
  *
  * Paced: a packet with a departure time (skb->tstamp: TCP's pacing, SO_TXTIME), or
- * whose socket has a pacing rate, waits in a second map, sorted by time, and
- * joins the first when it is due. What would wait longer than `horizon` is
- * dropped.
+ * whose socket has a pacing rate (SO_MAX_PACING_RATE), waits for its time in a
+ * second map, sorted by time. If the first map is empty then, it leaves at once;
+ * else it is given its round now. What has a time beyond `horizon` is dropped.
  *
- * A flow may have flow_limit packets here. A packet that leaves ce_threshold or
- * more after its time is marked: congestion experienced.
+ * A flow may have `flow_limit` packets here. A packet that leaves later than
+ * `ce_threshold` after its time is marked: congestion experienced.
+ *
+ * Groups of flows can share the link by weight, however many flows they have: a
+ * flow then pays for a byte as many as there are active flows in its group, divided by
+ * the group's weight. `group_by` says what a group is; 0, the default, that there
+ * are none:
+ *
+ *   1  band, by skb->priority: `priomap` has a digit for each; 0, 1 and 2 have the
+ *      weights 9, 3 and 1
+ *   2  the cgroup of the packet's socket: its id modulo 1024
+ *   3  the class that filters on this qdisc find, its minor number modulo 1024
+ *
+ * The map fq_weights has another weight for a group, if it is not 0:
+ *
+ *   # tc qdisc add dev eth0 root handle 1: bpf obj fq.bpf.o set group_by=3
+ *   # tc filter add dev eth0 parent 1: protocol ip flower ip_proto tcp classid 1:7
+ *   # bpftool map update name fq_weights key 7 0 0 0 value 20 0 0 0
  *
  * Where it does badly: flows are told apart by the packet's hash, so two may share
- * one share. A packet without a time may overtake one of its flow that waits for
- * its own. Fairness is by packet, not by quantum: flows change more often than in
- * sch_fq, which may cost TSO and caches. No bands.
+ * one share. A packet without a time may overtake one of its flow that waits. With
+ * groups, what stands has paid by the number of flows in its group when it came,
+ * not by the present one: a burst that came first is ahead until it has left.
  *
- * Statistics: map fq_stats, per CPU.
+ * Statistics: map fq_stats.
  */
 #include "policy.h"
 
 #define MAX_PACKETS	10000
+#define FLOWS		16384
+#define GROUPS		1024
+#define BANDS		3
+#define PRIORITIES	16
 #define NEVER		(~0ULL)
 
-/* Parameters; times in ns */
+#define TCP_TIME_WAIT		6
+#define TCP_NEW_SYN_RECV	12
+
+enum { BY_PRIORITY = 1, BY_CGROUP, BY_CLASS };
+
+/* Parameters; times in ns, sizes in bytes */
+__s32 quantum SEC(".data.param") = 2 * 1514;
+__s32 initial_quantum SEC(".data.param") = 10 * 1514;
 __u32 flow_limit SEC(".data.param") = 100;
 __u64 horizon SEC(".data.param") = 10 * NSEC_PER_SEC;
-__u64 ce_threshold SEC(".data.param") = NEVER;
+__u64 ce_threshold SEC(".data.param");		/* 0: never mark */
+__u32 group_by SEC(".data.param");		/* 0: no groups */
+char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
+
+struct fq {
+	__u64 round;		/* the latest from which a packet has left */
+	__u64 next_due;		/* nothing in fq_later is due before */
+	__u32 ready;		/* packets in fq_now, at most */
+	__u32 epoch;		/* changes when the queue is found empty */
+};
 
 struct flow {
-	__u64 vtime;		/* virtual end of its last packet */
-	__u64 next;		/* when the socket's rate lets the next one go */
+	__u64 round;		/* of its next packet */
+	__s32 used;		/* bytes of that round's quantum */
 	__u32 qlen;
 	__u32 epoch;		/* qlen counts if this is the present one */
+	__u32 group;
+	__u64 next;		/* when the socket's rate lets the next packet go */
+};
+
+struct group {
+	__u32 active;		/* flows with packets here */
+	__u32 epoch;		/* as of a flow */
 };
 
 struct fq_stats {
-	__u64 packets;		/* offered */
-	__u64 waited;		/* of these for their time */
-	__u64 dropped;
-	__u64 flow_limit;	/* dropped because of it */
+	__u64 waited;		/* packets, for their time */
+	__u64 flow_limit;	/* packets dropped because of it */
 	__u64 horizon;
 	__u64 ce_marks;
 };
 
-struct later {			/* the second member keeps the order of equal times */
-	__u64 when;
-	__u64 number;
+struct note {			/* on a packet in a map */
+	__u64 round;
+	__u64 when;		/* departure time, if it has one */
+	__u32 flow;		/* its index; FLOWS: none, it found the queue empty */
 };
 
-struct {				/* virtual start -> packet */
+struct {			/* round -> packet */
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct pkt);
 	__uint(max_entries, MAX_PACKETS);
 } fq_now SEC(".maps");
 
-struct {
+struct {			/* departure time -> packet */
 	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, struct later);
+	__type(key, __u64);
 	__type(value, struct pkt);
 	__uint(max_entries, MAX_PACKETS);
 } fq_later SEC(".maps");
 
-struct {				/* flow hash -> flow */
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct fq);
+	__uint(max_entries, 1);
+} fq_state SEC(".maps");
+
+struct {			/* hash of a packet -> its flow */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, struct flow);
-	__uint(max_entries, 65536);
+	__uint(max_entries, FLOWS);
 } fq_flows SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct group);
+	__uint(max_entries, GROUPS);
+} fq_groups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, GROUPS);
+} fq_weights SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, struct fq_stats);
 	__uint(max_entries, 1);
 } fq_stats SEC(".maps");
-
-static __u64 vnow;		/* virtual start of the packet that left last */
-static __u64 next_due = NEVER;	/* nothing in fq_later is due before */
-static __u64 numbers;
-static __u32 epoch;		/* changes when the queue is found empty */
 
 #define count(what)								\
 	do {									\
@@ -95,181 +154,325 @@ static __u32 epoch;		/* changes when the queue is found empty */
 			s->what++;						\
 	} while (0)
 
-/* What the qdisc's control block keeps of a packet in one of the maps. */
-struct note {
-	__u64 when;		/* departure time */
-	__u64 order;		/* virtual start, or number */
-};
+/* ---- groups ---- */
 
-static struct note *note(struct sk_buff *skb)
+/* The packet's socket, if it has one and that is whole: not a connection that
+ * begins or has ended.
+ */
+static struct sock *socket_of(struct sk_buff *skb)
 {
-	return (struct note *)((struct qdisc_skb_cb *)skb->cb)->data;
+	struct sock *sk = skb->sk;
+
+	if (sk && sk->__sk_common.skc_state != TCP_NEW_SYN_RECV &&
+	    sk->__sk_common.skc_state != TCP_TIME_WAIT)
+		return sk;
+	return NULL;
 }
 
-static struct flow *flow_of(struct sk_buff *skb)
+static __u32 group_of(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	struct flow *flow, fresh = { .epoch = epoch };
-	__u32 hash = bpf_skb_get_hash(skb);
+	struct sock *sk;
 
-	flow = bpf_map_lookup_elem(&fq_flows, &hash);
-	if (!flow) {
-		bpf_map_update_elem(&fq_flows, &hash, &fresh, BPF_NOEXIST);
-		flow = bpf_map_lookup_elem(&fq_flows, &hash);
+	switch (group_by) {
+	case BY_PRIORITY:
+		return (priomap[skb->priority % PRIORITIES] - '0') % GROUPS;
+	case BY_CGROUP:
+		sk = socket_of(skb);
+		return sk ? sk->sk_cgrp_data.cgroup->kn->id % GROUPS : 0;
+	default:
+		bpf_skb_tc_classify(ctx, skb, 0, 0);
+		return (ctx->classid & 0xffff) % GROUPS;
 	}
+}
+
+static __u32 weight_of(__u32 group)
+{
+	static const __u32 bands[BANDS] = { 9, 3, 1 };
+	__u32 *weight = bpf_map_lookup_elem(&fq_weights, &group);
+
+	if (weight && *weight)
+		return *weight;
+	return group_by == BY_PRIORITY && group < BANDS ? bands[group] : 1;
+}
+
+static struct group *find_group(struct fq *q, struct flow *flow)
+{
+	struct group *group = bpf_map_lookup_elem(&fq_groups, &flow->group);
+
 	/* The queue may have been reset, behind this program's back. */
-	if (flow && flow->epoch != epoch) {
-		flow->epoch = epoch;
+	if (group && group->epoch != q->epoch) {
+		group->epoch = q->epoch;
+		group->active = 0;
+	}
+	return group;
+}
+
+/* What an active flow pays for @len bytes. */
+static __u32 price(struct fq *q, struct flow *flow, __u32 len)
+{
+	struct group *group = find_group(q, flow);
+
+	return group ? len * group->active / weight_of(flow->group) : len;
+}
+
+static void activate(struct sch_bpf_ctx *ctx, struct fq *q, struct flow *flow, struct sk_buff *skb)
+{
+	struct group *group;
+
+	flow->group = group_of(ctx, skb);
+	group = find_group(q, flow);
+	if (group)
+		group->active++;
+}
+
+static void deactivate(struct fq *q, struct flow *flow)
+{
+	struct group *group = find_group(q, flow);
+
+	if (group && group->active)
+		group->active--;
+}
+
+/* ---- flows ---- */
+
+/* The round of a packet of @len bytes. */
+static __u64 take_turn(struct fq *q, struct flow *flow, __s32 len)
+{
+	__u64 round;
+
+	if (flow->round + 1 < q->round) {
+		flow->used = flow->round ? 0 : quantum - initial_quantum;
+		flow->round = q->round - 1;
+	}
+	round = flow->round;
+	flow->used += group_by ? price(q, flow, len) : len;
+	if (flow->used >= quantum) {
+		flow->round += (__u32)flow->used / (__u32)quantum;
+		flow->used = (__u32)flow->used % (__u32)quantum;
+	}
+	return round;
+}
+
+static struct flow *flow_of(struct fq *q, __u32 index)
+{
+	struct flow *flow = bpf_map_lookup_elem(&fq_flows, &index);
+
+	if (flow && flow->epoch != q->epoch) {
+		flow->epoch = q->epoch;
 		flow->qlen = 0;
 	}
 	return flow;
 }
 
-/* Put a packet behind those that started, virtually, before it. */
-static int push_now(struct sch_bpf_ctx *ctx, struct sk_buff *skb, struct flow *flow)
+/* A packet of the flow has left. */
+static void flow_loses(struct fq *q, struct flow *flow)
 {
-	__u64 start = flow->vtime > vnow ? flow->vtime : vnow;
-
-	flow->vtime = start + bpf_qdisc_pkt_len(skb);
-	note(skb)->order = start;
-	return bpf_qdisc_push(ctx, &fq_now, &start, skb);
+	if (flow->qlen && !--flow->qlen && group_by)
+		deactivate(q, flow);
 }
 
-static int push_later(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u64 number)
-{
-	struct later key = { .when = note(skb)->when, .number = number };
+/* ---- enqueue ---- */
 
-	if (key.when < next_due)
-		next_due = key.when;
-	note(skb)->order = number;
-	return bpf_qdisc_push(ctx, &fq_later, &key, skb);
+static int push_now(struct sch_bpf_ctx *ctx, struct fq *q, struct flow *flow, struct sk_buff *skb)
+{
+	__u64 round = take_turn(q, flow, bpf_qdisc_pkt_len(skb));
+	struct note *note = bpf_qdisc_cb(skb);
+
+	note->round = round;
+	q->ready++;
+	return bpf_qdisc_push(ctx, &fq_now, &round, skb);
 }
 
-/* When a packet may leave: its own time, or what its socket's rate allows. */
-static __u64 departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb, struct flow *flow, __u64 now)
+static int push_later(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb, __u64 when)
 {
-	struct sock *sk = skb->sk;
-	__u64 rate, when;
+	struct note *note = bpf_qdisc_cb(skb);
 
-	if (skb->tstamp)
-		return bpf_qdisc_departure(ctx, skb);
-	if (!sk)
-		return now;
-	rate = sk->sk_pacing_rate;
-	if (!rate || rate == NEVER)
-		return now;
-	when = flow->next > now ? flow->next : now;
-	flow->next = when + bpf_qdisc_pkt_len(skb) * NSEC_PER_SEC / rate;
+	note->round = 0;
+	if (when < q->next_due)
+		q->next_due = when;
+	count(waited);
+	return bpf_qdisc_push(ctx, &fq_later, &when, skb);
+}
+
+static int push_alone(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb, struct note *note)
+{
+	__u64 first = 1;
+
+	note->round = first;
+	note->flow = FLOWS;
+	q->ready = 1;
+	return bpf_qdisc_push(ctx, &fq_now, &first, skb);
+}
+
+/* The pacing rate of the packet's socket, or 0. */
+static __u64 rate_of(struct sk_buff *skb)
+{
+	struct sock *sk = socket_of(skb);
+
+	return sk && sk->sk_pacing_rate != NEVER ? sk->sk_pacing_rate : 0;
+}
+
+/* When a flow's next packet may go at @rate bytes a second. */
+static __u64 slot(struct flow *flow, __u64 rate, __u32 len, __u64 now)
+{
+	__u64 when = flow->next > now ? flow->next : now;
+
+	flow->next = when + len * NSEC_PER_SEC / rate;
 	return when;
 }
 
-/* Is there a reason to drop a packet that is to leave at @when? */
-static bool refuse(struct flow *flow, __u64 when, __u64 now)
+/* Somebody is waiting, or this packet has to. */
+static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb,
+			struct note *note, __u64 rate, bool wait)
 {
+	struct flow *flow;
+	int verdict;
+
+	note->flow = bpf_skb_get_hash(skb) % FLOWS;
+	flow = flow_of(q, note->flow);
+	if (!flow)
+		return SCH_BPF_DROP;
 	if (flow->qlen >= flow_limit) {
 		count(flow_limit);
-		return true;
+		return SCH_BPF_DROP;
 	}
-	if (when > now + horizon) {
-		count(horizon);
-		return true;
+	if (!flow->qlen++ && group_by)
+		activate(ctx, q, flow, skb);
+	if (rate) {
+		__u64 now = bpf_ktime_get_ns();
+
+		note->when = slot(flow, rate, bpf_qdisc_pkt_len(skb), now);
+		wait = note->when > now;
 	}
-	return false;
+	verdict = wait ? push_later(ctx, q, skb, note->when) : push_now(ctx, q, flow, skb);
+	if (verdict != SCH_BPF_QUEUED)
+		flow_loses(q, flow);
+	return verdict;
 }
 
 SEC("qdisc/enqueue")
 int fq_enqueue(struct sch_bpf_ctx *ctx)
 {
+	struct fq *q = bpf_map_lookup_elem(&fq_state, &(__u32){ 0 });
 	struct sk_buff *skb = ctx->skb;
-	__u64 now = bpf_ktime_get_ns(), when;
-	struct flow *flow;
-	int verdict;
+	struct note *note = bpf_qdisc_cb(skb);
+	__u64 now, rate = 0;
+	bool wait = false;
 
-	count(packets);
-	if (!ctx->qdisc->q.qlen)
-		epoch++;
-	flow = flow_of(skb);
-	if (!flow)
+	if (!q)
 		return SCH_BPF_DROP;
-	when = departure(ctx, skb, flow, now);
-	if (refuse(flow, when, now)) {
-		count(dropped);
-		return SCH_BPF_DROP;
+	if (!q->round)			/* later than all of an earlier instance */
+		q->round = bpf_ktime_get_ns();
+	if (skb->tstamp || ce_threshold) {
+		now = bpf_ktime_get_ns();
+		note->when = bpf_qdisc_departure(ctx, skb);
+		wait = note->when > now;
+		if (wait && note->when > now + horizon) {
+			count(horizon);
+			return SCH_BPF_DROP;
+		}
 	}
-	note(skb)->when = when;
-	if (when > now) {
-		count(waited);
-		verdict = push_later(ctx, skb, numbers++);
-	} else {
-		verdict = push_now(ctx, skb, flow);
+	if (!skb->tstamp)
+		rate = rate_of(skb);
+	if (!ctx->qdisc->q.qlen) {
+		q->epoch++;
+		q->ready = 0;
+		if (!wait && !rate)
+			return push_alone(ctx, q, skb, note);
 	}
-	if (verdict == SCH_BPF_QUEUED)
-		flow->qlen++;
-	else
-		count(dropped);
+	return enqueue_flow(ctx, q, skb, note, rate, wait);
+}
+
+/* ---- dequeue ---- */
+
+/* Give all packets that are due their rounds. */
+static void release(struct sch_bpf_ctx *ctx, struct fq *q, __u64 now)
+{
+	struct sk_buff *skb;
+	struct flow *flow;
+	struct note *note;
+	int i;
+
+	bpf_for(i, 0, MAX_PACKETS) {
+		skb = bpf_qdisc_take_until(ctx, &fq_later, &now);
+		if (!skb) {
+			q->next_due = ctx->expire ?: NEVER;
+			return;
+		}
+		note = bpf_qdisc_cb(skb);
+		flow = flow_of(q, note->flow);
+		if (!flow)
+			bpf_qdisc_drop(ctx, skb, 0);
+		else if (push_now(ctx, q, flow, skb) != SCH_BPF_QUEUED)
+			flow_loses(q, flow);
+	}
+}
+
+/* Nobody but packets that were waiting for their time: they leave in that order. */
+static int pop_due(struct sch_bpf_ctx *ctx, struct fq *q, __u64 now)
+{
+	int verdict = bpf_qdisc_pop_until(ctx, &fq_later, &now);
+
+	if (verdict == SCH_BPF_THROTTLE)
+		q->next_due = ctx->expire;
+	else if (verdict == SCH_BPF_EMPTY)
+		q->next_due = NEVER;
 	return verdict;
 }
 
-/* Move a packet that is due from the second map to the first; false if none is. */
-static bool release_one(struct sch_bpf_ctx *ctx, __u64 now)
+static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
 {
-	struct sk_buff *skb = bpf_qdisc_take(ctx, &fq_later);
-	struct flow *flow;
-	__u64 when;
+	__u64 now;
 
-	next_due = NEVER;
-	if (!skb)
-		return false;
-	when = note(skb)->when;
-	if (when > now) {
-		push_later(ctx, skb, note(skb)->order);
-		return false;
+	if (q->next_due != NEVER) {
+		now = bpf_ktime_get_ns();
+		if (now >= q->next_due) {
+			if (q->ready)
+				release(ctx, q, now);
+			else if (pop_due(ctx, q, now) == SCH_BPF_DEQUEUED)
+				return SCH_BPF_DEQUEUED;
+		}
 	}
-	next_due = when;
-	flow = flow_of(skb);
+	return bpf_qdisc_pop(ctx, &fq_now);
+}
+
+/* Keep the books when a packet leaves. */
+static void account(struct fq *q, struct note *note)
+{
+	struct flow *flow = flow_of(q, note->flow);
+
+	if (note->round > q->round)
+		q->round = note->round;
+	if (note->round && q->ready)
+		q->ready--;
 	if (flow)
-		push_now(ctx, skb, flow);
-	else
-		bpf_qdisc_drop(ctx, skb, 0);
-	return true;
-}
-
-static void release(struct sch_bpf_ctx *ctx, __u64 now)
-{
-	int i;
-
-	bpf_for(i, 0, MAX_PACKETS)
-		if (now < next_due || !release_one(ctx, now))
-			return;
-}
-
-static void leave(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u64 now)
-{
-	struct flow *flow = flow_of(skb);
-
-	vnow = note(skb)->order;
-	if (flow && flow->qlen)
-		flow->qlen--;
-	if (ce_threshold != NEVER && now - note(skb)->when > ce_threshold &&
-	    bpf_qdisc_ecn_mark(ctx, skb))
-		count(ce_marks);
+		flow_loses(q, flow);
 }
 
 SEC("qdisc/dequeue")
 int fq_dequeue(struct sch_bpf_ctx *ctx)
 {
-	__u64 now = bpf_ktime_get_ns();
+	struct fq *q = bpf_map_lookup_elem(&fq_state, &(__u32){ 0 });
 	struct sk_buff *skb;
+	struct note *note;
 
-	release(ctx, now);
-	skb = bpf_qdisc_take(ctx, &fq_now);
-	if (skb) {
-		leave(ctx, skb, now);
-		return bpf_qdisc_deliver(ctx, skb);
-	}
-	if (next_due == NEVER)
+	if (!q)
 		return SCH_BPF_EMPTY;
-	ctx->expire = next_due;
-	return SCH_BPF_THROTTLE;
+	if (pop(ctx, q) != SCH_BPF_DEQUEUED) {
+		if (q->next_due == NEVER)
+			return SCH_BPF_EMPTY;
+		ctx->expire = q->next_due;
+		return SCH_BPF_THROTTLE;
+	}
+	skb = ctx->skb;
+	if (!skb)
+		return SCH_BPF_EMPTY;
+	note = bpf_qdisc_cb(skb);
+	account(q, note);
+	if (ce_threshold && bpf_ktime_get_ns() - note->when > ce_threshold &&
+	    bpf_qdisc_ecn_mark(ctx, skb))
+		count(ce_marks);
+	return SCH_BPF_DEQUEUED;
 }
 
 char LICENSE[] SEC("license") = "GPL";
