@@ -72,11 +72,13 @@ def packets_wait_in_a_throttled_child():
     with classful("1:1", "1:2") as (device, sender, receiver):
         mark_filter(device.a, 12, "classid", "1:2")
         lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:2", "handle", "20:", "tbf",
-                "rate", "80kbit", "burst", "1000", "limit", "100000")
+                "rate", "8kbit", "burst", "1000", "limit", "100000")
         sender.set(SO_MARK, 12)
         for number in range(12):
             sender.send(number, 500)
         lib.true(device.qdisc()["qlen"] >= 5, "packets are queued in the child")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:2", "handle", "20:", "tbf",
+                "rate", "80kbit", "burst", "1000", "limit", "100000")
         lib.equal(lib.numbers(receiver.collect(12)), list(range(12)), "order")
         stats = lib.balance(device, sender, receiver)
         lib.equal((stats["qlen"], stats["backlog"], stats["stuck"]), (0, 0, 0), "queued")
@@ -86,13 +88,13 @@ def a_full_child_drops():
     with classful("1:1") as (device, sender, receiver):
         mark_filter(device.a, 11, "classid", "1:1")
         lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", "tbf",
-                "rate", "8kbit", "burst", "1000", "limit", "1200")
+                "rate", "800bit", "burst", "1000", "limit", "1200")
         sender.set(SO_MARK, 11)
         for number in range(8):
             sender.send(number, 500)
         lib.true(sender.refused_packets >= 3, "the child's drops reach the sender")
-        lib.balance(device, sender, receiver)
         lib.true(device.qdisc()["qlen"] > 0, "packets stand in the child")
+        lib.balance(device, sender, receiver)
 
 
 def a_class_deleted_with_packets_queued():
