@@ -744,6 +744,7 @@ static int sch_bpf_dump_stats(struct Qdisc *sch, struct gnet_dump *d)
 
 static struct Qdisc_ops sch_bpf_qdisc_ops __read_mostly = {
 	.id		= "bpf",
+	.static_flags	= TCQ_F_NO_DEFAULT,
 	.cl_ops		= &sch_bpf_class_ops,
 	.priv_size	= sizeof(struct sch_bpf_data),
 	.enqueue	= sch_bpf_enqueue,

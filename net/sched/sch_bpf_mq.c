@@ -152,6 +152,7 @@ static const struct Qdisc_class_ops sch_bpf_mq_class_ops = {
 
 static struct Qdisc_ops sch_bpf_mq_qdisc_ops __read_mostly = {
 	.id			= "bpf_mq",
+	.static_flags		= TCQ_F_NO_DEFAULT,
 	.cl_ops			= &sch_bpf_mq_class_ops,
 	.priv_size		= sizeof(struct sch_bpf_mq),
 	.init			= sch_bpf_mq_init,
