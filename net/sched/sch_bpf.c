@@ -34,6 +34,8 @@
 #include <net/netlink.h>
 #include "sch_bpf.h"
 
+#define SCH_BPF_LIMIT		10000
+
 /* A throttle for longer is none: the program is asked again as if it had said EMPTY. */
 #define SCH_BPF_HORIZON		(10ULL * NSEC_PER_SEC)
 
@@ -416,30 +418,36 @@ void sch_bpf_config_put(const struct sch_bpf_config *cfg)
  * sch_bpf_config_parse() - read the options of a netlink message
  * @cfg: where to; holds references on programs, after a failure on none
  * @opt: the options, or NULL
+ * @create: for a new qdisc, that needs programs and takes what is not given from
+ *          the defaults
  * @extack: for the reason of a failure
  *
  * Context: process, under RTNL.
  * Return: 0 or a negative errno.
  */
-int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
+int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
 			 struct netlink_ext_ack *extack)
 {
-	struct nlattr *tb[TCA_SCH_BPF_MAX + 1];
+	struct nlattr *tb[TCA_SCH_BPF_MAX + 1] = {};
 	struct bpf_prog *prog;
 	int err;
 
 	memset(cfg, 0, sizeof(*cfg));
-	if (!opt)
-		return 0;
-	err = __nla_parse(tb, TCA_SCH_BPF_MAX, nla_data(opt), nla_len(opt),
-			  sch_bpf_policy, SCH_BPF_VALIDATE, extack);
-	if (err)
-		return err;
+	if (opt) {
+		err = __nla_parse(tb, TCA_SCH_BPF_MAX, nla_data(opt), nla_len(opt),
+				  sch_bpf_policy, SCH_BPF_VALIDATE, extack);
+		if (err)
+			return err;
+	}
+	if (create && !tb[TCA_SCH_BPF_ENQUEUE] && !tb[TCA_SCH_BPF_DEQUEUE]) {
+		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
+		return -EINVAL;
+	}
 	if (!tb[TCA_SCH_BPF_ENQUEUE] != !tb[TCA_SCH_BPF_DEQUEUE]) {
 		NL_SET_ERR_MSG(extack, "An enqueue and a dequeue program are given together");
 		return -EINVAL;
 	}
-	cfg->limit = nla_get_u32_default(tb[TCA_SCH_BPF_LIMIT], 0);
+	cfg->limit = nla_get_u32_default(tb[TCA_SCH_BPF_LIMIT], create ? SCH_BPF_LIMIT : 0);
 	cfg->flags = nla_get_u32_default(tb[TCA_SCH_BPF_FLAGS], 0);
 	if (tb[TCA_SCH_BPF_OBJECT])
 		nla_strscpy(cfg->object, tb[TCA_SCH_BPF_OBJECT], sizeof(cfg->object));
@@ -495,7 +503,6 @@ static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
 	__skb_queue_head_init(&q->fifo);
 	q->run.ctx.qdisc = sch;
 	q->run.ctx.queue = sch->dev_queue - netdev_get_tx_queue(qdisc_dev(sch), 0);
-	sch->limit = SCH_BPF_LIMIT;
 	sch->flags |= TCQ_F_DEQUEUE_DROPS;
 	return sch_bpf_class_init(sch, opt, extack);
 }
@@ -509,13 +516,9 @@ static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 	err = sch_bpf_queue_init(sch, opt, extack);
 	if (err)
 		return err;
-	err = sch_bpf_config_parse(&cfg, opt, extack);
+	err = sch_bpf_config_parse(&cfg, opt, true, extack);
 	if (err)
 		return err;
-	if (!cfg.enqueue) {
-		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
-		return -EINVAL;
-	}
 	sch_bpf_config_swap(sch, &cfg);
 	return 0;
 }
@@ -658,7 +661,7 @@ static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 	struct sch_bpf_config cfg;
 	int err;
 
-	err = sch_bpf_config_parse(&cfg, opt, extack);
+	err = sch_bpf_config_parse(&cfg, opt, false, extack);
 	return err ?: sch_bpf_config_change(sch, &cfg, extack);
 }
 
@@ -759,24 +762,14 @@ static struct Qdisc_ops sch_bpf_qdisc_ops __read_mostly = {
 	.owner		= THIS_MODULE,
 };
 
-/* The instances of bpf_mq. They are not changed alone. */
-struct Qdisc_ops sch_bpf_queue_ops __read_mostly = {
-	.id		= "bpf",
-	.cl_ops		= &sch_bpf_class_ops,
-	.priv_size	= sizeof(struct sch_bpf_data),
-	.enqueue	= sch_bpf_enqueue,
-	.dequeue	= sch_bpf_dequeue,
-	.peek		= qdisc_peek_dequeued,
-	.init		= sch_bpf_queue_init,
-	.reset		= sch_bpf_reset,
-	.destroy	= sch_bpf_destroy,
-	.dump		= sch_bpf_dump,
-	.dump_stats	= sch_bpf_dump_stats,
-	.owner		= THIS_MODULE,
-};
+/* The instances of bpf_mq: made without options, not changed alone */
+struct Qdisc_ops sch_bpf_queue_ops __ro_after_init;
 
 static int __init sch_bpf_module_init(void)
 {
+	sch_bpf_queue_ops = sch_bpf_qdisc_ops;
+	sch_bpf_queue_ops.init = sch_bpf_queue_init;
+	sch_bpf_queue_ops.change = NULL;
 	return register_qdisc(&sch_bpf_qdisc_ops);
 }
 device_initcall(sch_bpf_module_init);

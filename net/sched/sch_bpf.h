@@ -10,8 +10,6 @@
 #include <net/sch_bpf.h>
 #include <net/sch_generic.h>
 
-#define SCH_BPF_LIMIT		10000
-
 /* What a run did with packets, when it was not the usual thing alone. */
 #define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: ctx.skb is in a map */
 #define SCH_BPF_RUN_GIVEN_AWAY	BIT(1)	/* enqueue: ctx.skb went another way */
@@ -61,7 +59,7 @@ struct sch_bpf_config {
 	char object[SCH_BPF_OBJECT_LEN];
 };
 
-int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt,
+int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
 			 struct netlink_ext_ack *extack);
 void sch_bpf_config_get(const struct sch_bpf_config *cfg);
 void sch_bpf_config_put(const struct sch_bpf_config *cfg);

@@ -33,15 +33,9 @@ static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
 		NL_SET_ERR_MSG(extack, "bpf_mq is the root of a device with several tx queues");
 		return -EOPNOTSUPP;
 	}
-	err = sch_bpf_config_parse(&priv->cfg, opt, extack);
+	err = sch_bpf_config_parse(&priv->cfg, opt, true, extack);
 	if (err)
 		return err;
-	if (!priv->cfg.limit)
-		priv->cfg.limit = SCH_BPF_LIMIT;
-	if (!priv->cfg.enqueue) {
-		NL_SET_ERR_MSG(extack, "The bpf qdisc needs an enqueue and a dequeue program");
-		return -EINVAL;
-	}
 
 	err = mq_init_common(sch, opt, extack, &sch_bpf_queue_ops);
 	if (err)
@@ -80,7 +74,7 @@ static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 
 	if (!opt)
 		return 0;
-	err = sch_bpf_config_parse(&cfg, opt, extack);
+	err = sch_bpf_config_parse(&cfg, opt, false, extack);
 	if (err)
 		return err;
 
