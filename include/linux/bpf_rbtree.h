@@ -46,8 +46,9 @@ void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			 const void *key);
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner);
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
-struct bpf_map *bpf_rbtree_owner_find(struct bpf_rbtree_owner *owner,
-				      bool (*match)(struct bpf_map *map, void *arg), void *arg);
+void bpf_rbtree_mark(struct bpf_map *map, u64 mark);
+void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark);
+struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark);
 void bpf_rbtree_disown(struct bpf_rbtree_owner *owner);
 
 #endif /* _LINUX_BPF_RBTREE_H */

@@ -153,6 +153,7 @@ struct bpf_rbtree {
 	struct rbtree_field fields[RBTREE_FIELDS_MAX];
 
 	struct bpf_mem_alloc ma;	/* of a map without preallocation */
+	u64 mark;			/* the last */
 	struct irq_work reap_later;	/* of a map of maps */
 	struct delayed_work reap;
 };
@@ -891,30 +892,50 @@ void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner)
 }
 
 /**
- * bpf_rbtree_owner_find() - find a map in which an owner keeps objects
+ * bpf_rbtree_mark() - mark a map
+ * @map: any map; ordered ones are marked
+ * @mark: any number, for bpf_rbtree_owner_unmarked()
+ *
+ * Context: any. The caller sees to it that nobody else marks meanwhile.
+ */
+void bpf_rbtree_mark(struct bpf_map *map, u64 mark)
+{
+	if (bpf_map_is_rbtree(map))
+		WRITE_ONCE(to_rbtree(map)->mark, mark);
+}
+
+/**
+ * bpf_rbtree_owner_unmarked() - find a map that was not marked, with objects of an owner
  * @owner: the owner
- * @match: is this the map wanted? Called with interrupts off, must not sleep
- * @arg: argument of @match
+ * @mark: the mark
  *
  * Context: any but hard interrupt and NMI. The caller sees to it that @owner
- * does not push or pop meanwhile.
- * Return: the first map that is not empty and that @match wants, alive as long
+ * does not push, pop, or look for another map meanwhile.
+ * Return: a map that is not empty and whose last mark is another, alive as long
  * as objects are in it; NULL if there is none.
  */
-struct bpf_map *bpf_rbtree_owner_find(struct bpf_rbtree_owner *owner,
-				      bool (*match)(struct bpf_map *map, void *arg), void *arg)
+struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark)
 {
 	struct bpf_map *found = NULL;
 	struct bpf_rbtree *rb;
+	struct list_head here;
 	unsigned long flags;
+	int steps = 0;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
-	list_for_each_entry(rb, &owner->maps, owner_node) {
-		if (rbtree_count(rb) && match(&rb->map, arg)) {
+	list_add(&here, &owner->maps);
+	while (!found && !list_is_last(&here, &owner->maps)) {
+		rb = list_entry(here.next, struct bpf_rbtree, owner_node);
+		list_move(&here, &rb->owner_node);
+		if (rbtree_count(rb) && READ_ONCE(rb->mark) != mark)
 			found = &rb->map;
-			break;
+		/* Others can move their maps off the list; nobody but @owner walks it. */
+		if (++steps % RBTREE_STEPS == 0) {
+			raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
+			raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 		}
 	}
+	list_del(&here);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return found;
 }
@@ -1089,6 +1110,32 @@ static void *rbtree_walk(struct bpf_rbtree *rb, struct rbtree_cursor *c, void *v
 	} while (IS_ERR(elem));
 
 	return elem ? elem_value(rb, elem) : NULL;
+}
+
+/**
+ * bpf_rbtree_mark_inner() - mark the maps in an ordered map of maps
+ * @outer: any map; if it is an ordered map of ordered maps, these are marked
+ * @mark: as for bpf_rbtree_mark()
+ *
+ * Context: as bpf_rbtree_mark(). Maps that are pushed meanwhile may be missed.
+ */
+void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark)
+{
+	struct bpf_rbtree *rb = to_rbtree(outer);
+	struct rbtree_cursor c = {};
+	struct rbtree_elem *elem;
+	unsigned long flags;
+
+	if (!bpf_rbtree_holds_maps(outer))
+		return;
+	do {
+		if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+			return;
+		elem = rbtree_next(rb, &c);
+		if (!IS_ERR_OR_NULL(elem))
+			bpf_rbtree_mark(*elem_obj(rb, elem), mark);
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	} while (elem);
 }
 
 static long rbtree_for_each(struct bpf_map *map, bpf_callback_t callback_fn,

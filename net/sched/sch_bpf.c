@@ -525,40 +525,71 @@ static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 
 /* ---- change ---- */
 
-/* Is @map an inner map of @outer now? */
-static bool sch_bpf_map_inside(struct bpf_map *outer, const struct bpf_map *map)
+/* Mark the inner maps of an array or hash, which may be long: no lock is held. */
+static int sch_bpf_mark_inner(struct bpf_map *outer, u64 mark)
 {
-	u8 keys[2][64] __aligned(8);
-	void *key = NULL, *next = keys[0];
-	u32 left = outer->max_entries;
-	void *inner;
+	u32 size = round_up(outer->key_size, 8), left;
+	void *keys, *key = NULL, *next, *inner;
 
-	if (outer->map_type != BPF_MAP_TYPE_ARRAY_OF_MAPS &&
-	    outer->map_type != BPF_MAP_TYPE_HASH_OF_MAPS)
-		return false;
-	/* Keys of that length are not worth more stack. */
-	if (outer->key_size > sizeof(keys[0]))
-		return false;
+	keys = kmalloc_array(2, size, GFP_KERNEL);
+	if (!keys)
+		return -ENOMEM;
 
-	while (left-- && !outer->ops->map_get_next_key(outer, key, next)) {
+	next = keys;
+	/* A key that is deleted meanwhile can send a hash back to its beginning. */
+	for (left = outer->max_entries; left; left--) {
+		rcu_read_lock();
+		if (outer->ops->map_get_next_key(outer, key, next)) {
+			rcu_read_unlock();
+			break;
+		}
 		inner = outer->ops->map_lookup_elem(outer, next);
-		if (inner == map)
-			return true;
+		if (inner)
+			bpf_rbtree_mark(inner, mark);
+		rcu_read_unlock();
 		key = next;
-		next = key == keys[0] ? keys[1] : keys[0];
+		next = key == keys ? keys + size : keys;
+		cond_resched();
 	}
-	return false;
+	kfree(keys);
+	return 0;
 }
 
-static bool sch_bpf_unreachable(struct bpf_map *map, void *arg)
+/* Mark the maps that a program reaches, but those in ordered maps of maps: these
+ * its qdisc moves about.
+ */
+static int sch_bpf_mark_reach(const struct bpf_prog_aux *aux, u64 mark)
 {
-	const struct bpf_prog_aux *aux = ((struct bpf_prog *)arg)->aux;
+	struct bpf_map *map;
+	int err = 0;
+	u32 i;
+
+	for (i = 0; i < aux->used_map_cnt && !err; i++) {
+		map = aux->used_maps[i];
+		bpf_rbtree_mark(map, mark);
+		if (map->map_type == BPF_MAP_TYPE_ARRAY_OF_MAPS ||
+		    map->map_type == BPF_MAP_TYPE_HASH_OF_MAPS)
+			err = sch_bpf_mark_inner(map, mark);
+	}
+	return err;
+}
+
+/* The rest, under the tree lock. Do all packets stay within reach? */
+static int sch_bpf_check_reach(struct sch_bpf_data *q, const struct bpf_prog_aux *aux,
+			       u64 mark, struct netlink_ext_ack *extack)
+{
+	struct bpf_map *lost;
 	u32 i;
 
 	for (i = 0; i < aux->used_map_cnt; i++)
-		if (aux->used_maps[i] == map || sch_bpf_map_inside(aux->used_maps[i], map))
-			return false;
-	return true;
+		bpf_rbtree_mark_inner(aux->used_maps[i], mark);
+
+	lost = bpf_rbtree_owner_unmarked(&q->owner, mark);
+	if (!lost)
+		return 0;
+	NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
+			   lost->name);
+	return -EBUSY;
 }
 
 static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
@@ -576,81 +607,48 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
 	qdisc_tree_reduce_backlog(sch, list->qlen, bytes);
 }
 
-static int sch_bpf_check_reach(struct sch_bpf_data *q, struct bpf_prog *dequeue,
-			       struct netlink_ext_ack *extack)
-{
-	struct bpf_map *lost;
-
-	rcu_read_lock();
-	lost = bpf_rbtree_owner_find(&q->owner, sch_bpf_unreachable, dequeue);
-	if (lost)
-		NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
-				   lost->name);
-	rcu_read_unlock();
-	return lost ? -EBUSY : 0;
-}
-
-/**
- * sch_bpf_config_check() - could a qdisc be changed in place now?
- * @sch: a qdisc of the kind bpf
- * @cfg: the configuration
- * @extack: for the reason why not
- *
- * Context: process, under RTNL.
- * Return: 0; -EBUSY as sch_bpf_config_change().
- */
-int sch_bpf_config_check(struct Qdisc *sch, const struct sch_bpf_config *cfg,
-			 struct netlink_ext_ack *extack)
-{
-	int err;
-
-	if (!cfg->dequeue || cfg->flags & SCH_BPF_FLUSH)
-		return 0;
-	mutex_lock(&cfg->dequeue->aux->used_maps_mutex);
-	sch_tree_lock(sch);
-	err = sch_bpf_check_reach(qdisc_priv(sch), cfg->dequeue, extack);
-	sch_tree_unlock(sch);
-	mutex_unlock(&cfg->dequeue->aux->used_maps_mutex);
-	return err;
-}
-
 /**
  * sch_bpf_config_change() - change a qdisc in place
  * @sch: a qdisc of the kind bpf
- * @cfg: the configuration; its references are dropped, whatever is returned
+ * @cfg: the configuration; it gets the programs that were in force before
+ * @dry_run: only find out whether it could be changed
  * @extack: for the reason of a failure
  *
  * Context: process, under RTNL.
  * Return: 0; -EBUSY if a map holds packets and the new dequeue program does not
- * use it: nothing has changed then.
+ * use it, -ENOMEM: nothing has changed then.
  */
-int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
+int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg, bool dry_run,
 			  struct netlink_ext_ack *extack)
 {
-	struct bpf_prog *dequeue = cfg->dequeue;
+	static u64 mark;	/* of the last check */
+	struct bpf_prog_aux *aux = NULL;
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff_head list;
 	int err = 0;
 
 	__skb_queue_head_init(&list);
-	/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. */
-	if (dequeue)
-		mutex_lock(&dequeue->aux->used_maps_mutex);
+	if (cfg->dequeue && !(cfg->flags & SCH_BPF_FLUSH)) {
+		aux = cfg->dequeue->aux;
+		/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. */
+		mutex_lock(&aux->used_maps_mutex);
+		err = sch_bpf_mark_reach(aux, ++mark);
+	}
 	sch_tree_lock(sch);
-	if (cfg->flags & SCH_BPF_FLUSH)
-		sch_bpf_flush(sch, &list);
-	else if (dequeue)
-		err = sch_bpf_check_reach(q, dequeue, extack);
-	if (!err)
+	if (aux && !err)
+		err = sch_bpf_check_reach(q, aux, mark, extack);
+	if (!err && !dry_run) {
+		if (cfg->flags & SCH_BPF_FLUSH)
+			sch_bpf_flush(sch, &list);
 		sch_bpf_config_swap(sch, cfg);
+	}
 	sch_tree_unlock(sch);
-	if (dequeue)
-		mutex_unlock(&dequeue->aux->used_maps_mutex);
+	if (aux)
+		mutex_unlock(&aux->used_maps_mutex);
 
 	sch_bpf_free_list(&list);
-	sch_bpf_config_put(cfg);
 	/* The new program may want to send what the old one held back. */
-	if (!err && qdisc_qlen_lockless(sch))
+	if (!err && !dry_run && qdisc_qlen_lockless(sch))
 		qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns());
 	return err;
 }
@@ -662,7 +660,11 @@ static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 	int err;
 
 	err = sch_bpf_config_parse(&cfg, opt, false, extack);
-	return err ?: sch_bpf_config_change(sch, &cfg, extack);
+	if (err)
+		return err;
+	err = sch_bpf_config_change(sch, &cfg, false, extack);
+	sch_bpf_config_put(&cfg);
+	return err;
 }
 
 static void sch_bpf_destroy(struct Qdisc *sch)

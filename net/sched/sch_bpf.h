@@ -64,9 +64,7 @@ int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool cr
 void sch_bpf_config_get(const struct sch_bpf_config *cfg);
 void sch_bpf_config_put(const struct sch_bpf_config *cfg);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
-int sch_bpf_config_check(struct Qdisc *sch, const struct sch_bpf_config *cfg,
-			 struct netlink_ext_ack *extack);
-int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
+int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg, bool dry_run,
 			  struct netlink_ext_ack *extack);
 int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb);
 

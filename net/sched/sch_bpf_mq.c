@@ -57,11 +57,17 @@ static void sch_bpf_mq_destroy(struct Qdisc *sch)
 	sch_bpf_config_put(&priv->cfg);
 }
 
-static int sch_bpf_mq_change_one(struct Qdisc *child, struct sch_bpf_config *cfg,
-				 struct netlink_ext_ack *extack)
+static int sch_bpf_mq_change_one(struct Qdisc *child, const struct sch_bpf_config *cfg,
+				 u32 flags, struct netlink_ext_ack *extack)
 {
-	sch_bpf_config_get(cfg);
-	return sch_bpf_config_change(child, cfg, extack);
+	struct sch_bpf_config one = *cfg;
+	int err;
+
+	one.flags |= flags;
+	sch_bpf_config_get(&one);
+	err = sch_bpf_config_change(child, &one, false, extack);
+	sch_bpf_config_put(&one);
+	return err;
 }
 
 static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
@@ -69,7 +75,7 @@ static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 {
 	struct sch_bpf_mq *priv = qdisc_priv(sch);
 	unsigned int i, n = qdisc_dev(sch)->num_tx_queues;
-	struct sch_bpf_config cfg, old;
+	struct sch_bpf_config cfg;
 	int err;
 
 	if (!opt)
@@ -79,44 +85,37 @@ static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 		return err;
 
 	for (i = 0; i < n && !err; i++)
-		err = sch_bpf_config_check(sch_bpf_mq_child(sch, i), &cfg, extack);
-	if (err) {
-		sch_bpf_config_put(&cfg);
-		return err;
-	}
+		err = sch_bpf_config_change(sch_bpf_mq_child(sch, i), &cfg, true, extack);
+	if (err)
+		goto out;
 
 	/* Packets that come meanwhile can make it fail after all. */
-	for (i = 0; i < n && !err; i++) {
-		struct sch_bpf_config one = cfg;
-
-		err = sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &one, extack);
-	}
+	for (i = 0; i < n && !err; i++)
+		err = sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &cfg, 0, extack);
 	if (err) {
 		/* What the new programs have stored by now the old ones may not
 		 * reach. Those few packets are dropped, rather than a part of
 		 * the queues left with other programs.
 		 */
 		for (i--; i--; ) {
-			old = priv->cfg;
-			if (!sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &old, NULL))
-				continue;
-			old = priv->cfg;
-			old.flags = SCH_BPF_FLUSH;
-			sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &old, NULL);
+			struct Qdisc *child = sch_bpf_mq_child(sch, i);
+
+			if (sch_bpf_mq_change_one(child, &priv->cfg, 0, NULL))
+				sch_bpf_mq_change_one(child, &priv->cfg, SCH_BPF_FLUSH, NULL);
 		}
-		sch_bpf_config_put(&cfg);
-		return err;
+		goto out;
 	}
 
 	if (cfg.limit)
 		priv->cfg.limit = cfg.limit;
 	if (cfg.enqueue) {
-		old = priv->cfg;
-		cfg.limit = old.limit;
-		priv->cfg = cfg;
-		sch_bpf_config_put(&old);
+		swap(priv->cfg.enqueue, cfg.enqueue);
+		swap(priv->cfg.dequeue, cfg.dequeue);
+		memcpy(priv->cfg.object, cfg.object, sizeof(cfg.object));
 	}
-	return 0;
+out:
+	sch_bpf_config_put(&cfg);
+	return err;
 }
 
 static int sch_bpf_mq_dump(struct Qdisc *sch, struct sk_buff *skb)
