@@ -77,6 +77,8 @@ struct bpf_request {
 	int settings;
 	__u32 limit;
 	bool has_limit;
+	__u64 horizon;	/* ns; 0: not given */
+	__u64 patience;	/* ns; 0: not given */
 	bool flush;
 	bool verbose;
 };
@@ -110,11 +112,12 @@ static void explain(void)
 	fprintf(stderr,
 		"Usage: ... { bpf | bpf_mq } { obj | object-file } FILE\n"
 		"               [ enqueue NAME ] [ dequeue NAME ] [ set NAME=VALUE ]...\n"
-		"               [ limit PACKETS ] [ flush ] [ verbose ]\n"
+		"               [ COMMON ]... [ verbose ]\n"
 		"       ... { bpf | bpf_mq }\n"
 		"               enqueue object-pinned PATH dequeue object-pinned PATH\n"
-		"               [ limit PACKETS ] [ flush ]\n"
-		"       ... { bpf | bpf_mq } [ set NAME=VALUE ]... [ limit PACKETS ] [ flush ]\n"
+		"               [ COMMON ]...\n"
+		"       ... { bpf | bpf_mq } [ set NAME=VALUE ]... [ COMMON ]...\n"
+		"COMMON := { limit PACKETS | horizon TIME | patience TIME | flush }\n"
 		"\n"
 		"FILE is a BPF object with a program in section \"qdisc/enqueue\" and one in\n"
 		"\"qdisc/dequeue\". Where it has several, NAME is the name of a program or of a\n"
@@ -1042,6 +1045,22 @@ static int parse_limit(struct bpf_request *req, int argc, char **argv)
 	return 2;
 }
 
+static int parse_time(__u64 *ns, int argc, char **argv)
+{
+	const char *unit;
+	size_t len;
+
+	if (argc < 2)
+		return missing_value(argv[0]);
+	unit = argv[1] + strspn(argv[1], "0123456789.");
+	len = strlen(unit);
+	if (len < 1 || len > 2 || unit[len - 1] != 's' || !scale(argv[1], unit, ns) || !*ns) {
+		complain("%s \"%s\" is not a time such as 5s or 200ms", argv[0], argv[1]);
+		return -1;
+	}
+	return 2;
+}
+
 static int parse_object(struct bpf_request *req, int argc, char **argv)
 {
 	if (argc < 2)
@@ -1081,6 +1100,10 @@ static int parse_arg(struct bpf_request *req, int argc, char **argv)
 		return parse_program(req, DEQUEUE, argc, argv);
 	if (!strcmp(*argv, "limit"))
 		return parse_limit(req, argc, argv);
+	if (!strcmp(*argv, "horizon"))
+		return parse_time(&req->horizon, argc, argv);
+	if (!strcmp(*argv, "patience"))
+		return parse_time(&req->patience, argc, argv);
 	if (!strcmp(*argv, "set"))
 		return parse_setting(req, argc, argv);
 	if (!strcmp(*argv, "flush")) {
@@ -1127,6 +1150,10 @@ static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 	options = addattr_nest(n, MSG_ROOM, TCA_OPTIONS | NLA_F_NESTED);
 	if (req->has_limit)
 		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_LIMIT, &req->limit, sizeof(req->limit));
+	if (req->horizon)
+		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_HORIZON, &req->horizon, sizeof(req->horizon));
+	if (req->patience)
+		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_PATIENCE, &req->patience, sizeof(req->patience));
 	if (req->flush)
 		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_FLAGS, &flags, sizeof(flags));
 	if (req->object) {
@@ -1280,6 +1307,24 @@ static void print_params(__u32 enqueue_id, __u32 dequeue_id)
 	close_params(&ps);
 }
 
+/* As it would be given; JSON has ns */
+static void print_time(const char *key, const struct rtattr *attr)
+{
+	static const char * const unit[] = { "ns", "us", "ms", "s" };
+	__u64 ns, number;
+	char text[64];
+	size_t i = 0;
+
+	if (!attr || RTA_PAYLOAD(attr) < sizeof(ns))
+		return;
+	memcpy(&ns, RTA_DATA(attr), sizeof(ns));
+	for (number = ns; number && number % 1000 == 0 && i < 3; i++)
+		number /= 1000;
+	snprintf(text, sizeof(text), "%s %" PRIu64 "%s ", key, (uint64_t)number, unit[i]);
+	print_string(PRINT_FP, NULL, "%s", text);
+	print_u64(PRINT_JSON, key, NULL, ns);
+}
+
 static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *opt)
 {
 	struct rtattr *tb[TCA_SCH_BPF_MAX + 1];
@@ -1291,6 +1336,8 @@ static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *op
 		return -1;
 	parse_rtattr_nested(tb, TCA_SCH_BPF_MAX, opt);
 	print_number("limit", "limit %up ", tb[TCA_SCH_BPF_LIMIT]);
+	print_time("horizon", tb[TCA_SCH_BPF_HORIZON]);
+	print_time("patience", tb[TCA_SCH_BPF_PATIENCE]);
 	print_text("obj", "obj %s ", tb[TCA_SCH_BPF_OBJECT]);
 	for (op = 0; op < OPS; op++)
 		print_program(op, tb[ops[op].attr]);

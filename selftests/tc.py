@@ -151,8 +151,9 @@ def output(tc, device):
     works(tc, *qdisc(device, "add", "obj", FIFO, "limit", "77"))
     forms = [works(tc, *flags, "qdisc", "show", "dev", device.a)
              for flags in ((), ("-d",), ("-s",), ("-j",), ("-s", "-j"), ("-s", "-d", "-j", "-p"))]
-    pattern = (r"qdisc bpf [0-9a-f]+: root refcnt \d+ limit 77p obj fifo\.bpf\.o "
-               r"enqueue fifo_enqueue id \d+ tag [0-9a-f]{16} dequeue fifo_dequeue id \d+ tag [0-9a-f]{16} ")
+    pattern = (r"qdisc bpf [0-9a-f]+: root refcnt \d+ limit 77p "
+               r"horizon 10s patience 5s obj fifo\.bpf\.o enqueue fifo_enqueue id \d+ "
+               r"tag [0-9a-f]{16} dequeue fifo_dequeue id \d+ tag [0-9a-f]{16} ")
     lib.true(re.match(pattern, forms[0]), f"plain form: {forms[0]}")
     lib.contains(forms[2], "stored 0p stolen 0p stuck 0")
     for form in forms[3:]:

@@ -81,10 +81,10 @@ void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
  */
 static bool sch_bpf_trouble(struct sch_bpf_data *q, u64 now)
 {
-	if (!q->trouble || now - q->trouble_last > SCH_BPF_PATIENCE)
+	if (!q->trouble || now - q->trouble_last > q->patience)
 		q->trouble = now;
 	q->trouble_last = now;
-	return now - q->trouble >= SCH_BPF_PATIENCE;
+	return now - q->trouble >= q->patience;
 }
 
 /* Take the packets out of the maps, in key order, and the policy out of service. */
@@ -216,20 +216,22 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
  */
 static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q, u32 verdict)
 {
-	u64 now = ktime_get_ns(), when = 0;
+	u64 now = ktime_get_ns(), when = 0, retry;
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 
 	if (verdict == SCH_BPF_THROTTLE) {
 		qdisc_qstats_overlimit(sch);
 		when = q->run.ctx.expire;
 	}
-	if (when > now && when - now <= SCH_BPF_HORIZON)
+	if (when > now && when - now <= q->horizon)
 		q->trouble = 0;
 	else if (sch_bpf_trouble(q, now))
 		goto stuck;
 	/* A time that has just passed is a time; one beyond the horizon is none. */
-	if (!when || when > now + SCH_BPF_HORIZON)
-		when = now + (SCH_BPF_RETRY << min(q->idle++, SCH_BPF_RETRY_SHIFT_MAX));
+	if (!when || when > now + q->horizon) {
+		retry = SCH_BPF_RETRY << min(q->idle++, SCH_BPF_RETRY_SHIFT_MAX);
+		when = now + min(retry, q->patience / 4);
+	}
 	qdisc_watchdog_schedule_ns(&q->watchdog, when);
 	return NULL;
 
@@ -344,12 +346,19 @@ static const struct nla_policy sch_bpf_prog_policy[TCA_SCH_BPF_PROG_MAX + 1] = {
 	[TCA_SCH_BPF_PROG_FD]	= { .type = NLA_U32 },
 };
 
+static const struct netlink_range_validation sch_bpf_time_range = {
+	.min = 10 * NSEC_PER_MSEC,
+	.max = 24 * 3600 * NSEC_PER_SEC,
+};
+
 static const struct nla_policy sch_bpf_policy[TCA_SCH_BPF_MAX + 1] = {
 	[TCA_SCH_BPF_LIMIT]	= NLA_POLICY_MIN(NLA_U32, 1),
 	[TCA_SCH_BPF_OBJECT]	= { .type = NLA_NUL_STRING, .len = SCH_BPF_OBJECT_LEN - 1 },
 	[TCA_SCH_BPF_ENQUEUE]	= NLA_POLICY_NESTED(sch_bpf_prog_policy),
 	[TCA_SCH_BPF_DEQUEUE]	= NLA_POLICY_NESTED(sch_bpf_prog_policy),
 	[TCA_SCH_BPF_FLAGS]	= NLA_POLICY_MASK(NLA_U32, SCH_BPF_FLUSH),
+	[TCA_SCH_BPF_HORIZON]	= NLA_POLICY_FULL_RANGE(NLA_U64, &sch_bpf_time_range),
+	[TCA_SCH_BPF_PATIENCE]	= NLA_POLICY_FULL_RANGE(NLA_U64, &sch_bpf_time_range),
 };
 
 /* tc does not set NLA_F_NESTED; apart from that nothing is forgiven. */
@@ -448,6 +457,9 @@ int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool cr
 		return -EINVAL;
 	}
 	cfg->limit = nla_get_u32_default(tb[TCA_SCH_BPF_LIMIT], create ? SCH_BPF_LIMIT : 0);
+	cfg->horizon = nla_get_u64_default(tb[TCA_SCH_BPF_HORIZON], create ? SCH_BPF_HORIZON : 0);
+	cfg->patience = nla_get_u64_default(tb[TCA_SCH_BPF_PATIENCE],
+					    create ? SCH_BPF_PATIENCE : 0);
 	cfg->flags = nla_get_u32_default(tb[TCA_SCH_BPF_FLAGS], 0);
 	if (tb[TCA_SCH_BPF_OBJECT])
 		nla_strscpy(cfg->object, tb[TCA_SCH_BPF_OBJECT], sizeof(cfg->object));
@@ -481,6 +493,10 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 
 	if (cfg->limit)
 		WRITE_ONCE(sch->limit, cfg->limit);
+	if (cfg->horizon)
+		q->horizon = cfg->horizon;
+	if (cfg->patience)
+		q->patience = cfg->patience;
 	if (!cfg->enqueue)
 		return;
 	swap(q->enqueue, cfg->enqueue);
@@ -711,6 +727,8 @@ int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb)
 	if (!opts)
 		return -EMSGSIZE;
 	if ((cfg->limit && nla_put_u32(skb, TCA_SCH_BPF_LIMIT, cfg->limit)) ||
+	    nla_put_u64_64bit(skb, TCA_SCH_BPF_HORIZON, cfg->horizon, TCA_SCH_BPF_PAD) ||
+	    nla_put_u64_64bit(skb, TCA_SCH_BPF_PATIENCE, cfg->patience, TCA_SCH_BPF_PAD) ||
 	    (cfg->object[0] && nla_put_string(skb, TCA_SCH_BPF_OBJECT, cfg->object)) ||
 	    sch_bpf_dump_prog(skb, TCA_SCH_BPF_ENQUEUE, cfg->enqueue) ||
 	    sch_bpf_dump_prog(skb, TCA_SCH_BPF_DEQUEUE, cfg->dequeue)) {
@@ -727,6 +745,8 @@ static int sch_bpf_dump(struct Qdisc *sch, struct sk_buff *skb)
 		.enqueue = q->enqueue,
 		.dequeue = q->dequeue,
 		.limit = READ_ONCE(sch->limit),
+		.horizon = q->horizon,
+		.patience = q->patience,
 	};
 
 	memcpy(cfg.object, q->object, sizeof(cfg.object));

@@ -40,6 +40,8 @@ struct sch_bpf_data {
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
 	u64 trouble_last;
+	u64 horizon;			/* ns: a longer throttle is none */
+	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
 
 	struct tcf_proto __rcu *filter_list;
@@ -54,7 +56,9 @@ struct sch_bpf_data {
 struct sch_bpf_config {
 	struct bpf_prog *enqueue;	/* both or none */
 	struct bpf_prog *dequeue;
-	u32 limit;			/* packets; 0: not given */
+	u32 limit;			/* packets; 0, here and below: not given */
+	u64 horizon;			/* ns */
+	u64 patience;			/* ns */
 	u32 flags;			/* SCH_BPF_FLUSH */
 	char object[SCH_BPF_OBJECT_LEN];
 };

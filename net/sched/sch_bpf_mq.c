@@ -108,6 +108,10 @@ static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 
 	if (cfg.limit)
 		priv->cfg.limit = cfg.limit;
+	if (cfg.horizon)
+		priv->cfg.horizon = cfg.horizon;
+	if (cfg.patience)
+		priv->cfg.patience = cfg.patience;
 	if (cfg.enqueue) {
 		swap(priv->cfg.enqueue, cfg.enqueue);
 		swap(priv->cfg.dequeue, cfg.dequeue);
