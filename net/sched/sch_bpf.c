@@ -223,7 +223,9 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q, u32 verdic
 		qdisc_qstats_overlimit(sch);
 		when = q->run.ctx.expire;
 	}
-	if (when > now && when - now <= q->horizon)
+	/* To wait for a class is no fault of the policy. */
+	if (q->run.state & SCH_BPF_RUN_WAITING ||
+	    (when > now && when - now <= q->horizon))
 		q->trouble = 0;
 	else if (sch_bpf_trouble(q, now))
 		goto stuck;
@@ -247,11 +249,17 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q, u32
 	struct sk_buff *skb = q->run.ctx.skb;
 	int more = 0;
 
-	/* What was dropped the parents count still. */
+	/* What was dropped the parents count still. If it was all but the packet
+	 * that leaves, they must not think that there is nothing to take: that
+	 * packet may have been asked for by peek.
+	 */
 	if (q->run.state & SCH_BPF_RUN_OTHERS) {
 		more = q->run.more;
-		if (more || q->run.bytes)
+		if (more || q->run.bytes) {
+			WRITE_ONCE(sch->q.qlen, sch->q.qlen + !!skb);
 			qdisc_tree_reduce_backlog(sch, -more, -q->run.bytes);
+			WRITE_ONCE(sch->q.qlen, sch->q.qlen - !!skb);
+		}
 	}
 
 	if (!skb && verdict == SCH_BPF_PASS)
