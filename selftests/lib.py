@@ -369,6 +369,39 @@ def slab_objects(cache="skbuff_head_cache"):
     raise Failure(f"no cache {cache} in /proc/slabinfo")
 
 
+# --- tracepoints -------------------------------------------------------------
+
+TRACING = "/sys/kernel/tracing"
+
+
+def tracing(file, text):
+    with open(f"{TRACING}/{file}", "w", encoding="ascii") as opened:
+        opened.write(text)
+
+
+@contextlib.contextmanager
+def traced(*events):
+    """Yields a function that returns the lines so far of these tracepoints, given as
+    group/name, optionally with a filter: group/name:FILTER."""
+    tracing("trace", "")
+    names = []
+    try:
+        for event in events:
+            name, _, condition = event.partition(":")
+            names.append(name)
+            tracing(f"events/{name}/filter", condition or "0")
+            tracing(f"events/{name}/enable", "1")
+
+        def lines():
+            with open(f"{TRACING}/trace", encoding="ascii") as file:
+                return [line.rstrip() for line in file if not line.startswith("#")]
+        yield lines
+    finally:
+        for name in names:
+            tracing(f"events/{name}/enable", "0")
+            tracing(f"events/{name}/filter", "0")
+
+
 def sysctl(path, value):
     with open(f"/proc/sys/net/{path}", "w", encoding="ascii") as file:
         file.write(str(value))

@@ -4,13 +4,18 @@
 kernel's, which says so; `change` brings a policy back. One that waits, or whose
 NIC queue is stopped, is left alone."""
 
+import contextlib
+import select
+import subprocess
+
 import lib
-from lib import POLICIES, PROGS, SO_MARK
+from lib import MS, NSEC, POLICIES, PROGS, SO_MARK
 
 STUCK = f"{PROGS}/stuck.bpf.o"
 FIFO = f"{POLICIES}/fifo.bpf.o"
 SAY_EMPTY, THROTTLE_A_YEAR, DROP_AT_DEQUEUE, DROP_AT_ENQUEUE, THROTTLE_TWO_SECONDS = range(1, 6)
 COUNT = 10
+SOON = "patience", "500ms"
 
 
 def wait_stuck(device):
@@ -19,9 +24,9 @@ def wait_stuck(device):
     lib.contains(lib.run("tc", "-s", "qdisc", "show", "dev", device.a), "stuck 1")
 
 
-def keeps_its_packets(wrong):
+def keeps_its_packets(wrong, *options):
     """They are stored, none leaves; then all do, in key order: newest first."""
-    with lib.wire(STUCK) as (device, sender, receiver):
+    with lib.wire(STUCK, *options) as (device, sender, receiver):
         sender.set(SO_MARK, wrong)
         for number in range(COUNT):
             sender.send(number)
@@ -38,12 +43,12 @@ def never_dequeues():
 
 
 def throttles_for_a_year():
-    keeps_its_packets(THROTTLE_A_YEAR)
+    keeps_its_packets(THROTTLE_A_YEAR, *SOON)
 
 
 def drops_all(wrong, told):
     """One packet now and then, each dropped, until the kernel has seen enough."""
-    with lib.wire(STUCK) as (device, sender, receiver):
+    with lib.wire(STUCK, *SOON) as (device, sender, receiver):
         sender.set(SO_MARK, wrong)
 
         def saved():
@@ -76,7 +81,7 @@ def a_policy_that_waits_is_left_alone():
 
 
 def change_brings_the_policy_back():
-    with lib.wire(STUCK) as (device, sender, receiver):
+    with lib.wire(STUCK, *SOON) as (device, sender, receiver):
         sender.set(SO_MARK, SAY_EMPTY)
         sender.send(1)
         wait_stuck(device)
@@ -89,9 +94,109 @@ def change_brings_the_policy_back():
         lib.true(not sender.send(3), "the new policy does not decide: packet taken")
 
 
+def a_throttle_beyond_the_horizon_is_none():
+    with lib.wire(STUCK, *SOON, "horizon", "1s") as (device, sender, receiver):
+        sender.set(SO_MARK, THROTTLE_TWO_SECONDS)
+        sender.send(1)
+        wait_stuck(device)
+        receiver.collect(1)
+
+
+def horizon_and_patience_are_shown_and_changed():
+    with lib.wire(STUCK) as (device, sender, receiver):
+        def shown():
+            options = device.qdisc()["options"]
+            return options["horizon"], options["patience"]
+
+        def change(*options):
+            lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", *options)
+
+        lib.equal(shown(), (10 * NSEC, 5 * NSEC), "by default")
+        lib.contains(lib.run("tc", "qdisc", "show", "dev", device.a), "horizon 10s patience 5s ")
+        change("horizon", "1.5s")
+        lib.equal(shown(), (1500 * MS, 5 * NSEC), "after a change of the horizon")
+        lib.contains(lib.run("tc", "qdisc", "show", "dev", device.a), "horizon 1500ms patience 5s ")
+        change("limit", "7", "patience", "300ms")
+        lib.equal(shown(), (1500 * MS, 300 * MS), "after a change of the patience")
+        for wrong in ("9ms", "25000000s"):
+            lib.contains(lib.refused("tc", "qdisc", "change", "dev", device.a, "root", "bpf",
+                                     "patience", wrong), "range")
+        for wrong in ("5", "5bit", "s", "0s", "-1s"):
+            lib.contains(lib.refused("tc", "qdisc", "change", "dev", device.a, "root", "bpf",
+                                     "horizon", wrong), "time such as")
+        lib.equal(shown(), (1500 * MS, 300 * MS), "after what was refused")
+        sender.set(SO_MARK, SAY_EMPTY)
+        sender.send(1)
+        wait_stuck(device)
+        receiver.collect(1)
+
+
+@contextlib.contextmanager
+def monitor(device):
+    """Yields a function that waits for a notification about the device's qdisc with
+    this text in it. Each has several lines."""
+    with subprocess.Popen(["tc", "-s", "monitor"], stdout=subprocess.PIPE, text=True) as process:
+        def wait(part):
+            told = ""
+            for line in process.stdout:
+                told = told + line if line[0] == " " else line
+                if f"dev {device} " in told and part in told:
+                    return told
+            raise lib.Failure("tc monitor has ended")
+        try:
+            # It listens when it tells of this
+            while not select.select([process.stdout], [], [], 0.1)[0]:
+                lib.run("tc", "qdisc", "change", "dev", device, "root", "bpf", "limit", "10000")
+            yield wait
+        finally:
+            process.kill()
+
+
+def user_space_is_told():
+    """By a notification and by tracepoints."""
+    with lib.wire(STUCK, *SOON) as (device, sender, receiver), monitor(device.a) as wait, \
+         lib.traced("sch_bpf/sch_bpf_stuck", "sch_bpf/sch_bpf_change") as lines:
+        ids = programs(device)
+        sender.set(SO_MARK, SAY_EMPTY)
+        for number in range(COUNT):
+            sender.send(number)
+        lib.contains(wait("POLICY STUCK"), "obj stuck.bpf.o")
+        receiver.collect(COUNT)
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "obj", FIFO)
+        (stuck, change) = [line for line in lines() if f"dev={device.a} " in line]
+        for part in ("sch_bpf_stuck: ", f"ifindex={device.ifindex} ", ids, f"qlen={COUNT}"):
+            lib.contains(stuck, part)
+        for part in ("sch_bpf_change: ", programs(device), "qlen=0"):
+            lib.contains(change, part)
+
+
+def programs(device):
+    """As the tracepoints show them."""
+    options = device.qdisc()["options"]
+    return f"enqueue={options['enqueue']['id']} dequeue={options['dequeue']['id']} "
+
+
+def a_qdisc_removed_as_it_gets_stuck():
+    """The notification finds it gone, or lets it go afterwards."""
+    for number in range(6):
+        with lib.wire(STUCK, "patience", "10ms") as (device, sender, _):
+            sender.set(SO_MARK, SAY_EMPTY)
+            sender.send(number)
+            lib.wait_until(lambda: device.qdisc()["stuck"] == 1, "found stuck")
+            if number % 2:
+                device.detach()
+            else:
+                device.delete()
+            sender.wait_freed()
+
+
 lib.main(never_dequeues,
          throttles_for_a_year,
          drops_all_at_dequeue,
          drops_all_at_enqueue,
          a_policy_that_waits_is_left_alone,
-         change_brings_the_policy_back)
+         change_brings_the_policy_back,
+         a_throttle_beyond_the_horizon_is_none,
+         horizon_and_patience_are_shown_and_changed,
+         user_space_is_told,
+         a_qdisc_removed_as_it_gets_stuck)

@@ -34,6 +34,9 @@
 #include <net/netlink.h>
 #include "sch_bpf.h"
 
+#define CREATE_TRACE_POINTS
+#include <trace/events/sch_bpf.h>
+
 #define SCH_BPF_LIMIT		10000
 
 /* A throttle for longer is none: the program is asked again as if it had said EMPTY. */
@@ -87,6 +90,28 @@ static bool sch_bpf_trouble(struct sch_bpf_data *q, u64 now)
 	return now - q->trouble >= q->patience;
 }
 
+/* Tell user space, which takes RTNL. */
+static void sch_bpf_report(struct work_struct *work)
+{
+	struct sch_bpf_data *q = container_of(work, struct sch_bpf_data, report);
+	struct Qdisc *sch = q->watchdog.qdisc;
+
+	rtnl_lock();
+	/* With one reference left it is nobody's qdisc any more. */
+	if (refcount_read(&sch->refcnt) > 1)
+		qdisc_report(sch);
+	qdisc_put(sch);
+	rtnl_unlock();
+}
+
+static void sch_bpf_schedule_report(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	if (qdisc_refcount_inc_nz(sch) && !schedule_work(&q->report))
+		refcount_dec(&sch->refcnt);	/* it is pending, with a reference */
+}
+
 /* Take the packets out of the maps, in key order, and the policy out of service. */
 static void sch_bpf_set_stuck(struct Qdisc *sch)
 {
@@ -98,6 +123,8 @@ static void sch_bpf_set_stuck(struct Qdisc *sch)
 	q->stored = 0;
 	q->stuck = true;
 	q->xstats.stuck++;
+	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
+	sch_bpf_schedule_report(sch);
 	netdev_warn(qdisc_dev(sch),
 		    "qdisc bpf %x: policy '%s' is stuck, serving a FIFO until it is changed\n",
 		    sch->handle >> 16, q->enqueue->aux->name);
@@ -523,6 +550,7 @@ static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
 
 	/* destroy runs after any failure */
 	qdisc_watchdog_init(&q->watchdog, sch);
+	INIT_WORK(&q->report, sch_bpf_report);
 	bpf_rbtree_owner_init(&q->owner);
 	__skb_queue_head_init(&q->fifo);
 	q->run.ctx.qdisc = sch;
@@ -665,6 +693,7 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg, bool dr
 		if (cfg->flags & SCH_BPF_FLUSH)
 			sch_bpf_flush(sch, &list);
 		sch_bpf_config_swap(sch, cfg);
+		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);
 	}
 	sch_tree_unlock(sch);
 	if (aux)

@@ -43,6 +43,7 @@ struct sch_bpf_data {
 	u64 horizon;			/* ns: a longer throttle is none */
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
+	struct work_struct report;	/* holds a reference while pending */
 
 	struct tcf_proto __rcu *filter_list;
 	struct tcf_block *block;
