@@ -100,6 +100,9 @@ static inline void sch_bpf_count_others(struct sch_bpf_run *run, int more, int b
 void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason);
 
+int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
+		     union bpf_attr __user *uattr);
+
 extern const struct Qdisc_class_ops sch_bpf_class_ops;
 
 int sch_bpf_class_enqueue(struct sch_bpf_data *q);

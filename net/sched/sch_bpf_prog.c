@@ -569,6 +569,7 @@ const struct bpf_verifier_ops qdisc_verifier_ops = {
 };
 
 const struct bpf_prog_ops qdisc_prog_ops = {
+	.test_run	= sch_bpf_test_run,
 };
 
 static int __init sch_bpf_prog_init(void)
