@@ -3,6 +3,7 @@
 """Two qdiscs of one object share nothing; what is pinned they share, and a map
 of packets belongs to one of them."""
 
+import json
 import os
 
 import lib
@@ -10,6 +11,7 @@ from lib import GLOBALS, POLICIES, PROGS
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 HOLD = f"{PROGS}/hold.bpf.o"
+QUEUES = f"{PROGS}/queues.bpf.o"        # one inner map for each tx queue
 SHARED = f"{PROGS}/shared.bpf.o"        # its map of packets is pinned
 
 
@@ -76,7 +78,48 @@ def user_space_cannot_change_a_map_of_packets():
         lib.equal(lib.balance(device, sender, receiver)["qlen"], 3, "queued")
 
 
+def inner_maps_swapped_by_user_space():
+    """Packets in a map that no program finds any more wait until one does, or go with
+    the qdisc."""
+    def attach(device, parent):
+        device.attach(QUEUES, where=("parent", parent, "handle", "2:"))
+
+    def queued(device):
+        listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+        (entry,) = [entry for entry in listed if entry["handle"] == "2:"]
+        return entry["qlen"]
+
+    for back in (True, False):
+        with lib.behind_the_gate(attach, "numtxqueues", "2") as (device, sender, receiver):
+            (outer,) = lib.maps_named("queues")
+            first, second = [lib.bpftool("map", "dump", "id", str(outer))[queue]["inner_map_id"]
+                             for queue in range(2)]
+
+            def put(inner, outer=outer):
+                lib.run("bpftool", "map", "update", "id", str(outer), "key", *lib.map_bytes(0, 4),
+                        "value", "id", str(inner))
+            for number in range(5):
+                sender.send(number)
+            put(second)
+            for number in range(5, 8):
+                sender.send(number)
+            lib.equal(queued(device), 8, "queued")
+            sender.set(lib.SO_MARK, 1)
+            sender.send(8)
+            lib.equal(lib.numbers(receiver.collect(4)), [5, 6, 7, 8], "packets of the second map")
+            lib.equal(queued(device), 5, "queued out of reach")
+            if back:
+                put(first)
+                lib.equal(lib.numbers(receiver.collect(5)), list(range(5)), "packets of the first map")
+                lib.equal(queued(device), 0, "queued at the end")
+            else:
+                device.detach()
+            sender.wait_freed()
+        lib.equal(lib.maps_named("queues"), set(), "maps left")
+
+
 lib.main(two_of_one_object_share_nothing,
          traffic_on_both_stays_apart,
          a_map_that_another_qdisc_keeps_packets_in_is_refused,
-         user_space_cannot_change_a_map_of_packets)
+         user_space_cannot_change_a_map_of_packets,
+         inner_maps_swapped_by_user_space)

@@ -9,6 +9,7 @@ through packet sockets, so nobody but the test sends or takes any.
 
 import collections
 import contextlib
+import ctypes
 import errno
 import fcntl
 import itertools
@@ -205,6 +206,21 @@ def wire(obj, *options):
         yield made, sender, receiver
 
 
+@contextlib.contextmanager
+def namespace(name):
+    """Sockets that are made here are in a network namespace."""
+    def enter(path):
+        with open(path, encoding="ascii") as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0):
+                raise OSError(ctypes.get_errno(), path)
+    with open("/proc/thread-self/ns/net", encoding="ascii") as home:
+        enter(f"/run/netns/{name}")
+        try:
+            yield
+        finally:
+            enter(f"/proc/self/fd/{home.fileno()}")
+
+
 def quiet_wire():
     """Nothing of its own from eth0 to eth1: no ARP, which would be padded on the
     way, and no IPv6."""
@@ -326,10 +342,10 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def behind_the_gate(attach):
+def behind_the_gate(attach, *options):
     """A qdisc that gets packets but cannot let them go until one with a mark comes:
     attach(device, parent) puts it there."""
-    with link() as device, Sender(device.a) as sender, Receiver(device.b) as receiver:
+    with link(*options) as device, Sender(device.a) as sender, Receiver(device.b) as receiver:
         device.attach(f"{PROGS}/gate.bpf.o", where=("root", "handle", "1:"))
         run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "bpf")
         attach(device, "1:1")

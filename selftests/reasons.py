@@ -1,0 +1,45 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The tracepoints skb:kfree_skb and qdisc:qdisc_drop tell each drop, and why the
+policy, or the kernel for it, has dropped the packet."""
+
+import re
+
+import lib
+from lib import PROGS, SO_MARK
+
+REASONS = f"{PROGS}/reasons.bpf.o"
+LATE = 0x100                    # also in reasons.bpf.c
+# of enum qdisc_drop_reason
+GENERIC, OVERLIMIT, CONGESTED = 1, 2, 3
+
+
+def drops(lines, device):
+    """Reasons of the drops that the qdisc's tracepoint tells; that of the packet tells
+    as many."""
+    told = [re.search(r"reason=(\w+)", line).group(1) for line in lines if "qdisc_drop:" in line
+            and f" ifindex={device.ifindex} " in line]
+    freed = [line for line in lines if "kfree_skb:" in line and "QDISC_DROP" in line]
+    lib.equal(len(freed), len(told), f"packets freed with the reason QDISC_DROP, against {told}")
+    return told
+
+
+def send(sender, *marks):
+    for mark in marks:
+        sender.set(SO_MARK, mark)
+        sender.send(mark)
+
+
+def each_drop_has_its_reason():
+    with lib.wire(REASONS) as (device, sender, receiver), \
+         lib.traced("qdisc/qdisc_drop", "skb/kfree_skb") as lines:
+        send(sender, GENERIC, OVERLIMIT, CONGESTED, 99)
+        send(sender, LATE + CONGESTED, 0, 0, 0)
+        lib.wait_until(lambda: device.qdisc()["drops"] == 6, "six drops")
+        sender.sock.close()
+        lib.equal(drops(lines(), device),
+                  ["GENERIC", "OVERLIMIT", "CONGESTED", "GENERIC", "CONGESTED", "OVERLIMIT"], "reasons")
+        lib.equal(device.qdisc()["qlen"], 2, "queued")
+
+
+lib.main(each_drop_has_its_reason)
