@@ -1,0 +1,163 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Several tx queues: a policy at the root chooses; the number of queues changes while
+packets leave; the driver is busy, or starts anew."""
+
+import contextlib
+import json
+import re
+import threading
+
+import lib
+from lib import POLICIES, PROGS, SO_MARK
+
+CHOOSE = f"{PROGS}/choose.bpf.o"
+QUEUES = f"{PROGS}/queues.bpf.o"
+FIFO = f"{POLICIES}/fifo.bpf.o"
+HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
+TX = 4
+
+
+def tx_packets(dev):
+    """Packets that the driver has sent, for each tx queue."""
+    shown = lib.run("ethtool", "-S", dev)
+    return [int(count) for count in re.findall(r"ucast pkts tx: (\d+)", shown)]
+
+
+def entry(dev, kind):
+    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", dev))
+    (found,) = [each for each in listed if each["kind"] == kind]
+    return found
+
+
+class Peer(lib.Receiver):
+    """The other end of the NIC, in another namespace."""
+
+    def __init__(self):
+        lib.run("ip", "-n", "peer", "link", "set", "eth1", "promisc", "on")
+        with lib.namespace("peer"):
+            super().__init__("eth1")
+
+
+@contextlib.contextmanager
+def nic(kind, obj, *options):
+    """The driver's NIC with a policy at its root."""
+    lib.quiet_wire()
+    lib.run("tc", "qdisc", "add", "dev", "eth0", "root", kind, "obj", obj, *options)
+    try:
+        with lib.Sender("eth0") as sender, Peer() as receiver:
+            yield sender, receiver
+    finally:
+        lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
+
+
+def the_policy_chooses_the_queue():
+    """What the driver counts in each queue is what the policy put there."""
+    with nic("bpf", CHOOSE) as (sender, receiver):
+        before = tx_packets("eth0")
+        lib.equal(len(before), TX, "tx queues")
+        choices = [number * number % 7 for number in range(70)]
+        for number, choice in enumerate(choices):
+            sender.set(SO_MARK, choice)
+            lib.equal(sender.send(number), choice < TX, f"queue {choice}: packet taken")
+        receiver.collect(sum(choice < TX for choice in choices))
+        lib.equal([after - count for after, count in zip(tx_packets("eth0"), before)],
+                  [choices.count(queue) for queue in range(TX)], "packets in each queue of the driver")
+        stats = entry("eth0", "bpf")
+        lib.equal((stats["packets"], stats["drops"]), (receiver.packets, sender.refused_packets),
+                  "sent and dropped")
+
+
+def a_busy_driver():
+    """Its ring is full: the packet is queued again, and comes first."""
+    ring = re.findall(r"TX:\s+(\d+)", lib.run("ethtool", "-g", "eth0"))[-1]
+    lib.run("ethtool", "-G", "eth0", "tx", "32")
+    try:
+        with nic("bpf", HOLD) as (sender, receiver):
+            for number in range(1000):
+                sender.send(number, 60 + number % 200)
+            lib.run("tc", "qdisc", "change", "dev", "eth0", "root", "bpf", "obj", RELEASE)
+            arrived = receiver.collect(1000)
+            lib.equal(lib.numbers(arrived), list(range(1000)), "order")
+            stats = entry("eth0", "bpf")
+            lib.equal((stats["packets"], stats["bytes"], stats["qlen"], stats["drops"]),
+                      (1000, receiver.bytes, 0, 0), "sent, queued and dropped")
+            print(f"# {stats['requeues']} requeues")
+            lib.true(stats["requeues"] > 0, "the driver was never busy")
+    finally:
+        lib.run("ethtool", "-G", "eth0", "tx", ring)
+
+
+def another_mtu():
+    """The driver makes its queues anew; what is queued stays."""
+    with nic("bpf", HOLD) as (sender, receiver):
+        for number in range(20):
+            sender.send(number)
+        lib.run("ip", "link", "set", "eth0", "mtu", "1400")
+        lib.run("tc", "qdisc", "change", "dev", "eth0", "root", "bpf", "obj", RELEASE)
+        lib.equal(lib.numbers(receiver.collect(20)), list(range(20)), "packets")
+        lib.run("ip", "link", "set", "eth0", "mtu", "1500")
+
+
+def flood(device, sender, stop):
+    number = 0
+    while not stop.is_set():
+        sender.set(SO_MARK, number % TX)
+        sender.send(number)
+        number += 1
+
+
+def the_number_of_queues_changes():
+    """While packets leave. Those that wait in a queue that ends are dropped with it;
+    no other is, and nothing stays behind."""
+    for kind, obj in (("bpf", CHOOSE), ("bpf_mq", QUEUES)):
+        with lib.link("numtxqueues", str(TX)) as device, lib.Receiver(device.b) as receiver:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", kind, "obj", obj)
+            with lib.Sender(device.a) as sender:
+                stop = threading.Event()
+                thread = threading.Thread(target=flood, args=(device, sender, stop))
+                thread.start()
+                try:
+                    for count in (1, 4, 2, 3, 1, 2, 4) * 3:
+                        lib.run("ethtool", "-L", device.a, "tx", str(count))
+                        receiver.drain()
+                finally:
+                    stop.set()
+                    thread.join()
+                lib.true(sender.packets > 100, f"{kind}: no traffic")
+                sender.wait_freed()
+                receiver.drain()
+                listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+                ours = [each for each in listed if each["kind"] == "bpf"]
+                lib.equal(len(ours), 1 if kind == "bpf" else TX, f"{kind}: instances")
+                lib.equal([each["qlen"] for each in ours], [0] * len(ours), f"{kind}: queued")
+                lib.equal(sum(each["packets"] for each in ours), receiver.packets, f"{kind}: sent")
+                for queue in range(TX):
+                    sender.set(SO_MARK, queue)
+                    lib.true(sender.send(queue), f"{kind}: queue {queue} takes packets")
+                receiver.collect(TX)
+
+
+def no_default():
+    """Programs are given when the qdisc is made: it cannot be every device's default."""
+    path = "/proc/sys/net/core/default_qdisc"
+    with open(path, encoding="ascii") as file:
+        before = file.read()
+    for kind in ("bpf", "bpf_mq"):
+        try:
+            lib.sysctl("core/default_qdisc", kind)
+        except OSError as error:
+            lib.equal(error.strerror, "Operation not supported", f"{kind}: why not")
+        else:
+            raise lib.Failure(f"{kind} is the default qdisc")
+        with open(path, encoding="ascii") as file:
+            lib.equal(file.read(), before, "the default qdisc")
+    lib.sysctl("core/default_qdisc", "pfifo")
+    lib.sysctl("core/default_qdisc", before.strip())
+
+
+lib.main(the_policy_chooses_the_queue,
+         a_busy_driver,
+         another_mtu,
+         the_number_of_queues_changes,
+         no_default)
