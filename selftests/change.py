@@ -3,7 +3,8 @@
 """Change in place: other programs or another limit, and the packets that are queued
 stay queued, in their order. What would lose them is refused."""
 
-import os
+import shutil
+import subprocess
 import threading
 
 import lib
@@ -12,8 +13,7 @@ from lib import POLICIES, PROGS
 FIFO = f"{POLICIES}/fifo.bpf.o"
 HOLD = f"{PROGS}/hold.bpf.o"
 RELEASE = f"{PROGS}/release.bpf.o"
-# Each takes up to some seconds while an emulated CPU is flooded.
-CHANGES = int(os.environ.get("SELFTESTS_CHANGES", 5 if lib.DEBUG else 10))
+CHANGES = 100 if lib.DEBUG else 1000
 
 
 def change(device, *options):
@@ -68,38 +68,81 @@ def the_limit_alone():
         lib.balance(device, sender, receiver)
 
 
-def many_changes_under_traffic():
-    """No packet is lost, and none overtakes another."""
+def under_traffic(device, sender, receiver, work):
+    """No packet is lost, and none overtakes another, while `work` goes on; it calls
+    what it is given to have what arrives read."""
+    stop = threading.Event()
+    sent, got = [], []
+
+    def traffic():
+        number = 0
+        while not stop.is_set():
+            if sender.send(number, 60 + number % 300):
+                sent.append(number)
+            number += 1
+
+    def read():
+        got.extend(lib.numbers(receiver.drain()))
+
+    thread = threading.Thread(target=traffic)
+    thread.start()
+    try:
+        work(read)
+    finally:
+        stop.set()
+        thread.join()
+    sender.wait_freed()
+    read()
+    print(f"# {len(sent)} packets")
+    lib.true(len(sent) > 100, "there was traffic")
+    lib.equal(got, sent, "packets received, in order")
+    lib.balance(device, sender, receiver)
+
+
+def changes_of_the_object_under_traffic():
+    def work(read):
+        for _ in range(5):
+            lib.run(*change(device, "obj", FIFO))
+            read()
+
     with lib.wire(FIFO) as (device, sender, receiver):
-        stop = threading.Event()
-        sent = []
+        under_traffic(device, sender, receiver, work)
 
-        def traffic():
-            number = 0
-            while not stop.is_set():
-                if sender.send(number, 60 + number % 300):
-                    sent.append(number)
-                number += 1
 
-        thread = threading.Thread(target=traffic)
-        thread.start()
-        got = []
-        try:
-            for _ in range(CHANGES):
-                lib.run(*change(device, "obj", FIFO))
-                got += lib.numbers(receiver.drain())
-        finally:
-            stop.set()
-            thread.join()
-        sender.wait_freed()
-        got += lib.numbers(receiver.drain())
-        lib.true(len(sent) > CHANGES, "there was traffic")
-        lib.equal(got, sent, "packets received, in order")
-        lib.balance(device, sender, receiver)
+def many_changes_of_the_programs_under_traffic():
+    """From one pair to another that has the same map, and back, in one run of tc."""
+    pins = ("/sys/fs/bpf/change1", "/sys/fs/bpf/change2")
+    kept = "/sys/fs/bpf/change_maps"
+
+    def programs(where):
+        return ("enqueue", "object-pinned", f"{where}/release_enqueue",
+                "dequeue", "object-pinned", f"{where}/release_dequeue")
+
+    def work(read):
+        lines = [" ".join(change(device, *programs(pins[number % 2]))[1:]) for number in range(CHANGES)]
+        with subprocess.Popen(["tc", "-batch", "-"], stdin=subprocess.PIPE, text=True) as tc:
+            tc.stdin.write("\n".join(lines))
+            tc.stdin.close()
+            while tc.poll() is None:
+                read()
+        lib.equal(tc.returncode, 0, "status of tc")
+
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver, \
+         lib.traced("sch_bpf/sch_bpf_change") as lines:
+        lib.run("bpftool", "prog", "loadall", RELEASE, pins[0], "pinmaps", kept)
+        lib.run("bpftool", "prog", "loadall", RELEASE, pins[1],
+                "map", "name", "hold_pkts", "pinned", f"{kept}/hold_pkts")
+        lib.run("tc", "qdisc", "add", "dev", device.a, "root", "bpf", *programs(pins[1]))
+        under_traffic(device, sender, receiver, work)
+        lib.equal(len(lines()), CHANGES, "changes made")
+        lib.equal(len({line.split("enqueue=")[1].split()[0] for line in lines()}), 2, "programs")
+    for path in (*pins, kept):
+        shutil.rmtree(path)
 
 
 lib.main(queued_packets_stay,
          a_change_that_would_lose_packets_is_refused,
          flush_drops_and_counts,
          the_limit_alone,
-         many_changes_under_traffic)
+         changes_of_the_object_under_traffic,
+         many_changes_of_the_programs_under_traffic)
