@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Several tx queues: a policy at the root chooses; the number of queues changes while
-packets leave; the driver is busy, or starts anew."""
+"""Several tx queues: a policy at the root chooses, or each has an instance; the number
+of queues changes while packets leave; the driver is busy, or starts anew."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import re
 import threading
 
 import lib
-from lib import POLICIES, PROGS, SO_MARK
+from lib import POLICIES, PROGS, SO_MARK, SO_PRIORITY
 
 CHOOSE = f"{PROGS}/choose.bpf.o"
 QUEUES = f"{PROGS}/queues.bpf.o"
@@ -24,9 +24,15 @@ def tx_packets(dev):
     return [int(count) for count in re.findall(r"ucast pkts tx: (\d+)", shown)]
 
 
-def entry(dev, kind):
+def instances(dev):
+    """What `tc -s qdisc show` says of each, in the order of their queues."""
     listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", dev))
-    (found,) = [each for each in listed if each["kind"] == kind]
+    return sorted((each for each in listed if each["kind"] == "bpf"),
+                  key=lambda each: int(each.get("parent", ":0").split(":")[1], 16))
+
+
+def entry(dev):
+    (found,) = instances(dev)
     return found
 
 
@@ -40,10 +46,10 @@ class Peer(lib.Receiver):
 
 
 @contextlib.contextmanager
-def nic(kind, obj, *options):
-    """The driver's NIC with a policy at its root."""
+def nic(*qdisc):
+    """The driver's NIC with this at its root, 1:."""
     lib.quiet_wire()
-    lib.run("tc", "qdisc", "add", "dev", "eth0", "root", kind, "obj", obj, *options)
+    lib.run("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "1:", *qdisc)
     try:
         with lib.Sender("eth0") as sender, Peer() as receiver:
             yield sender, receiver
@@ -53,7 +59,7 @@ def nic(kind, obj, *options):
 
 def the_policy_chooses_the_queue():
     """What the driver counts in each queue is what the policy put there."""
-    with nic("bpf", CHOOSE) as (sender, receiver):
+    with nic("bpf", "obj", CHOOSE) as (sender, receiver):
         before = tx_packets("eth0")
         lib.equal(len(before), TX, "tx queues")
         choices = [number * number % 7 for number in range(70)]
@@ -63,9 +69,39 @@ def the_policy_chooses_the_queue():
         receiver.collect(sum(choice < TX for choice in choices))
         lib.equal([after - count for after, count in zip(tx_packets("eth0"), before)],
                   [choices.count(queue) for queue in range(TX)], "packets in each queue of the driver")
-        stats = entry("eth0", "bpf")
+        stats = entry("eth0")
         lib.equal((stats["packets"], stats["drops"]), (receiver.packets, sender.refused_packets),
                   "sent and dropped")
+
+
+def each_counts_what_its_queue_sends(sender, receiver, priorities):
+    """Packets of several flows; returns how many each queue of the driver has sent."""
+    before = tx_packets("eth0")
+    for number in range(200):
+        sender.set(SO_PRIORITY, priorities[number % len(priorities)])
+        sender.send(number, 60 + number, port=1000 + number % 51)
+    receiver.collect(200)
+    sent = [after - count for after, count in zip(tx_packets("eth0"), before)]
+    ours = instances("eth0")
+    lib.equal([each["packets"] for each in ours], sent, "sent by each instance, against the driver")
+    lib.equal(sum(each["bytes"] for each in ours), receiver.bytes, "bytes")
+    lib.true(min(sent) > 0, f"a queue was not used: {sent}")
+    return sent
+
+
+def an_instance_for_each_queue():
+    with nic("bpf_mq", "obj", QUEUES) as (sender, receiver):
+        each_counts_what_its_queue_sends(sender, receiver, [0])
+
+
+def below_mqprio():
+    """The priority chooses two of the queues."""
+    with nic("mqprio", "num_tc", "2", "map", "0", "1", *["0"] * 14,
+             "queues", "2@0", "2@2", "hw", "0") as (sender, receiver):
+        for minor in range(1, TX + 1):
+            lib.run("tc", "qdisc", "replace", "dev", "eth0", "parent", f"1:{minor}", "bpf", "obj", FIFO)
+        sent = each_counts_what_its_queue_sends(sender, receiver, [0, 1, 0, 0])
+        lib.equal((sum(sent[:2]), sum(sent[2:])), (150, 50), "sent by the queues of each priority")
 
 
 def a_busy_driver():
@@ -73,13 +109,13 @@ def a_busy_driver():
     ring = re.findall(r"TX:\s+(\d+)", lib.run("ethtool", "-g", "eth0"))[-1]
     lib.run("ethtool", "-G", "eth0", "tx", "32")
     try:
-        with nic("bpf", HOLD) as (sender, receiver):
+        with nic("bpf", "obj", HOLD) as (sender, receiver):
             for number in range(1000):
                 sender.send(number, 60 + number % 200)
             lib.run("tc", "qdisc", "change", "dev", "eth0", "root", "bpf", "obj", RELEASE)
             arrived = receiver.collect(1000)
             lib.equal(lib.numbers(arrived), list(range(1000)), "order")
-            stats = entry("eth0", "bpf")
+            stats = entry("eth0")
             lib.equal((stats["packets"], stats["bytes"], stats["qlen"], stats["drops"]),
                       (1000, receiver.bytes, 0, 0), "sent, queued and dropped")
             print(f"# {stats['requeues']} requeues")
@@ -90,7 +126,7 @@ def a_busy_driver():
 
 def another_mtu():
     """The driver makes its queues anew; what is queued stays."""
-    with nic("bpf", HOLD) as (sender, receiver):
+    with nic("bpf", "obj", HOLD) as (sender, receiver):
         for number in range(20):
             sender.send(number)
         lib.run("ip", "link", "set", "eth0", "mtu", "1400")
@@ -127,8 +163,7 @@ def the_number_of_queues_changes():
                 lib.true(sender.packets > 100, f"{kind}: no traffic")
                 sender.wait_freed()
                 receiver.drain()
-                listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
-                ours = [each for each in listed if each["kind"] == "bpf"]
+                ours = instances(device.a)
                 lib.equal(len(ours), 1 if kind == "bpf" else TX, f"{kind}: instances")
                 lib.equal([each["qlen"] for each in ours], [0] * len(ours), f"{kind}: queued")
                 lib.equal(sum(each["packets"] for each in ours), receiver.packets, f"{kind}: sent")
@@ -157,6 +192,8 @@ def no_default():
 
 
 lib.main(the_policy_chooses_the_queue,
+         an_instance_for_each_queue,
+         below_mqprio,
          a_busy_driver,
          another_mtu,
          the_number_of_queues_changes,
