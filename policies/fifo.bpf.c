@@ -25,6 +25,7 @@
 /* Parameters */
 __u32 limit_bytes SEC(".data.param");		/* 0: bounded in packets only */
 bool head_drop SEC(".data.param");		/* drop the oldest, not the newest */
+bool bypass SEC(".data.param");			/* an empty queue is passed by */
 
 struct fifo_stats {
 	__u64 dropped;
@@ -85,6 +86,8 @@ int fifo_enqueue(struct sch_bpf_ctx *ctx)
 	__u32 len = bpf_qdisc_pkt_len(skb);
 	__u64 key = 0;
 
+	if (bypass)
+		bpf_qdisc_bypass(ctx);
 	if (full(ctx->qdisc, len)) {
 		if (head_drop)
 			make_room(ctx, len);

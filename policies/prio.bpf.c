@@ -29,6 +29,7 @@
 char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
 __u32 band_limit SEC(".data.param") = 1000;
 bool skbprio SEC(".data.param");
+bool bypass SEC(".data.param");			/* an empty queue is passed by */
 
 struct band {
 	__u32 qlen;
@@ -129,6 +130,8 @@ int prio_enqueue(struct sch_bpf_ctx *ctx)
 	struct band *band;
 	__u64 key;
 
+	if (bypass)
+		bpf_qdisc_bypass(ctx);
 	if (skbprio)
 		return enqueue_skbprio(ctx, skb, index);
 	if (!ctx->qdisc->q.qlen)

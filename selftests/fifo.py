@@ -65,6 +65,41 @@ def show_names_object_and_programs():
             lib.equal(program["type"], "qdisc", "type that bpftool names")
 
 
+def an_empty_queue_is_passed_by_if_the_policy_says_so():
+    def runs():
+        """How often the programs ran: for each packet 1, or with bypass 0."""
+        options = device.qdisc()["options"]
+        return [lib.bpftool("prog", "show", "id", str(options[op]["id"])).get("run_cnt", 0)
+                for op in ("enqueue", "dequeue")]
+
+    def offer(first, count=20):
+        for number in range(first, first + count):
+            sender.send(number)
+        lib.equal(lib.numbers(receiver.collect(count)), list(range(first, first + count)), "order")
+
+    with lib.wire(FIFO, "set", "bypass=true") as (device, sender, receiver), lib.program_statistics():
+        offer(0)
+        lib.equal(runs(), [1, 1], "runs: the first packet turns bypass on")
+        lib.equal(lib.balance(device, sender, receiver)["packets"], 20, "packets counted")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "obj", FIFO)
+        offer(20)
+        lib.equal(runs(), [20, 20], "runs after a change of the programs")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "bypass=true")
+        offer(40)
+        lib.equal(runs(), [21, 21], "runs with bypass again")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "bypass=false")
+        offer(60)
+        lib.equal(runs(), [41, 41], "runs without")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "bypass=true")
+        offer(80)
+        lib.equal(runs(), [42, 42], "runs with bypass once more")
+        lib.run("tc", "filter", "add", "dev", device.a, "parent", device.qdisc()["handle"], "matchall",
+                "classid", "1:1")
+        offer(100)
+        lib.equal(runs(), [62, 62], "runs with a filter on the qdisc")
+        lib.balance(device, sender, receiver)
+
+
 def an_object_that_is_not_there_is_refused():
     with lib.link() as device:
         words = lib.refused("tc", "qdisc", "add", "dev", device.a, "root", "bpf", "obj", "nosuch.o")
@@ -82,5 +117,6 @@ lib.main(packets_leave_in_the_order_of_arrival,
          a_full_map_drops_and_counts,
          the_limit_drops_and_counts,
          show_names_object_and_programs,
+         an_empty_queue_is_passed_by_if_the_policy_says_so,
          an_object_that_is_not_there_is_refused,
          a_qdisc_without_programs_is_refused)

@@ -423,6 +423,19 @@ def sysctl(path, value):
         file.write(str(value))
 
 
+@contextlib.contextmanager
+def program_statistics():
+    """The kernel counts the runs of BPF programs."""
+    path = "/proc/sys/kernel/bpf_stats_enabled"
+    with open(path, "w", encoding="ascii") as file:
+        file.write("1")
+    try:
+        yield
+    finally:
+        with open(path, "w", encoding="ascii") as file:
+            file.write("0")
+
+
 # Nobody but the tests may send: no router solicitations, no neighbour discovery.
 sysctl("ipv6/conf/default/disable_ipv6", 1)
 # A queue that is let go at once must not overflow behind veth.

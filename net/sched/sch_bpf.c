@@ -48,6 +48,9 @@
 #define SCH_BPF_RETRY		NSEC_PER_MSEC
 #define SCH_BPF_RETRY_SHIFT_MAX	10
 
+/* How much later than asked for the timer may come, so that one serves several. */
+#define SCH_BPF_SLACK		(10 * NSEC_PER_USEC)
+
 /* A policy in trouble for longer is stuck. */
 #define SCH_BPF_PATIENCE	(5ULL * NSEC_PER_SEC)
 
@@ -261,7 +264,7 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q, u32 verdic
 		retry = SCH_BPF_RETRY << min(q->idle++, SCH_BPF_RETRY_SHIFT_MAX);
 		when = now + min(retry, q->patience / 4);
 	}
-	qdisc_watchdog_schedule_ns(&q->watchdog, when);
+	qdisc_watchdog_schedule_range_ns(&q->watchdog, when, SCH_BPF_SLACK);
 	return NULL;
 
 stuck:
@@ -373,6 +376,7 @@ static void sch_bpf_reset(struct Qdisc *sch)
 	q->idle = 0;
 	q->trouble = 0;
 	q->stuck = false;
+	sch->flags &= ~TCQ_F_CAN_BYPASS;
 }
 
 /* ---- netlink ---- */
@@ -532,6 +536,7 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 		q->horizon = cfg->horizon;
 	if (cfg->patience)
 		q->patience = cfg->patience;
+	sch->flags &= ~TCQ_F_CAN_BYPASS;	/* a parameter may have changed */
 	if (!cfg->enqueue)
 		return;
 	swap(q->enqueue, cfg->enqueue);

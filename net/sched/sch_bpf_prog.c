@@ -364,6 +364,25 @@ __bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb
 	return max_t(ktime_t, ktime_sub(skb->tstamp, offset), 0);
 }
 
+/**
+ * bpf_qdisc_bypass() - let packets pass an empty queue by
+ * @ctx: context of the program
+ *
+ * From now on a packet that finds the queue empty goes to the device at once, and
+ * no program sees it: right for a policy that would store such a packet and
+ * deliver it next. It ends with a change of the qdisc, a reset, or a filter on it.
+ * A qdisc that is not the root of a device or of a tx queue never does it.
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ */
+__bpf_kfunc void bpf_qdisc_bypass(struct sch_bpf_ctx *ctx)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+
+	if (!rcu_access_pointer(q->filter_list))
+		sch_bpf_qdisc(q)->flags |= TCQ_F_CAN_BYPASS;
+}
+
 __bpf_kfunc_end_defs();
 
 BTF_KFUNCS_START(sch_bpf_kfunc_ids)
@@ -381,6 +400,7 @@ BTF_ID_FLAGS(func, bpf_qdisc_clone, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_ecn_mark)
 BTF_ID_FLAGS(func, bpf_qdisc_set_queue)
 BTF_ID_FLAGS(func, bpf_qdisc_departure)
+BTF_ID_FLAGS(func, bpf_qdisc_bypass)
 BTF_ID_FLAGS(func, bpf_skb_tc_classify)
 BTF_ID_FLAGS(func, bpf_skb_get_hash)
 BTF_ID_FLAGS(func, bpf_dynptr_from_skb)

@@ -229,4 +229,15 @@ extern __u32 bpf_skb_get_hash(struct sk_buff *skb) __ksym;
  */
 extern __u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
 
+/**
+ * bpf_qdisc_bypass() - let packets pass an empty queue by
+ * @ctx: context of the program
+ *
+ * From now on a packet that finds the queue empty goes to the device at once, and
+ * no program sees it: right for a policy that would store such a packet and
+ * deliver it next, and that does not count packets itself. A change of the
+ * qdisc, a reset, or a filter on it ends it.
+ */
+extern void bpf_qdisc_bypass(struct sch_bpf_ctx *ctx) __ksym;
+
 #endif /* __BPF_QDISC_H */
