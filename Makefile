@@ -33,7 +33,9 @@ check-debug: kernel-debug tools
 	@selftests/run --debug $(TEST)
 
 bench:
+	@scripts/prepare packages bench
 	@bench/run
+	@bench/report
 
 lint:
 	@scripts/lint

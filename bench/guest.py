@@ -9,6 +9,7 @@ import json
 import mmap
 import os
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -17,7 +18,17 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PKTGEN = "/proc/net/pktgen"
+PKTGEN_SETTINGS = ("pkt_size 60", "xmit_mode queue_xmit", "dst 192.0.2.1",
+                   "dst_mac 02:00:00:00:00:02", "clone_skb 0", "delay 0")
 DEV = "d0"
+QUEUES = "d2"
+VETH = "v0"
+MSS = 1448                                      # with 1500 bytes of MTU and timestamps
+CLONE_NEWNET = 0x40000000
+SYS_BPF, BPF_MAP_UPDATE_ELEM, BPF_MAP_GET_FD_BY_ID = 321, 2, 14
+MONOTONIC, TAI = 1, 2                           # BPF_SKB_CLOCK_*
+SLOT = 20_000                                   # ns: time enough for a packet, to come or to leave
+SPREAD = 1_000_000                              # ns over which departures spread
 FIRST_SOURCE = (198 << 24) + (18 << 16)         # 198.18.0.0/15 is for benchmarks
 
 
@@ -36,6 +47,16 @@ def write(path, text):
 def read(path):
     with open(path, encoding="ascii") as file:
         return file.read()
+
+
+def bpf(command, attributes):
+    """The system call."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    attributes = ctypes.create_string_buffer(attributes, 128)
+    result = libc.syscall(SYS_BPF, command, attributes, ctypes.sizeof(attributes))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"bpf command {command}")
+    return result
 
 
 # --- instructions ------------------------------------------------------------
@@ -80,8 +101,7 @@ class Pktgen:
         run("ip", "link", "add", DEV, "type", "dummy")
         run("ip", "link", "set", DEV, "up")
         write(f"{PKTGEN}/kpktgend_0", f"add_device {DEV}\n")
-        for words in ("pkt_size 60", "xmit_mode queue_xmit", "dst 192.0.2.1",
-                      "dst_mac 02:00:00:00:00:02", "clone_skb 0", "delay 0"):
+        for words in PKTGEN_SETTINGS:
             self.set(words)
 
     @staticmethod
@@ -134,39 +154,53 @@ def register(objects):
 class Attached:
     """The qdisc is there within this context."""
 
-    def __init__(self, measure):
+    def __init__(self, measure, dev=DEV):
+        self.dev = dev
         self.words = measure["qdisc"]
         self.parent = measure.get("tbf")
         self.stamp = measure.get("stamp")
+        self.stamp_map = None
 
     def __enter__(self):
         where = ("root", "handle", "1:")
         if self.parent:
-            run("tc", "qdisc", "add", "dev", DEV, *where, "tbf", *self.parent)
+            run("tc", "qdisc", "add", "dev", self.dev, *where, "tbf", *self.parent)
             where = ("parent", "1:1", "handle", "2:")
         if self.words:
-            run("tc", "qdisc", "add", "dev", DEV, *where, *self.words)
+            run("tc", "qdisc", "add", "dev", self.dev, *where, *self.words)
         if self.stamp:
-            run("tc", "qdisc", "add", "dev", DEV, "clsact")
-            run("tc", "filter", "add", "dev", DEV, "egress", "bpf", "da", "obj",
+            run("tc", "qdisc", "add", "dev", self.dev, "clsact")
+            run("tc", "filter", "add", "dev", self.dev, "egress", "bpf", "da", "obj",
                 f"{HERE}/stamp.bpf.o", "sec", "tc")
         return self
 
     def __exit__(self, *_):
         if self.words:
-            run("tc", "qdisc", "del", "dev", DEV, "root")
+            run("tc", "qdisc", "del", "dev", self.dev, "root")
         if self.stamp:
-            run("tc", "qdisc", "del", "dev", DEV, "clsact")
+            run("tc", "qdisc", "del", "dev", self.dev, "clsact")
+        if self.stamp_map is not None:
+            os.close(self.stamp_map)
 
-    def set_stamp(self, standing=0, pace=0):
-        value = struct.pack("<7Q", standing, pace, self.stamp["ahead"], self.stamp["clock"], 0, 0, 0)
-        run("bpftool", "map", "update", "name", "stamp", "key", "0", "0", "0", "0",
-            "value", *(str(byte) for byte in value))
+    def set_stamp(self, batch=0, part=0, first=0, second=0):
+        """What bench/stamp.bpf.c does from now on. By system call, because a command would
+        take its time."""
+        value = struct.pack("<8Q", batch, part, first, second, SPREAD, self.stamp["ahead"],
+                            self.stamp["clock"], 88172645463325252)
+        if self.stamp_map is None:
+            found = json.loads(run("bpftool", "-j", "map", "show", "name", "stamp"))
+            self.stamp_map = bpf(BPF_MAP_GET_FD_BY_ID, struct.pack("<I", found["id"]))
+        key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(value)
+        bpf(BPF_MAP_UPDATE_ELEM, struct.pack("<IxxxxQQQ", self.stamp_map, ctypes.addressof(key),
+                                             ctypes.addressof(value), 0))
 
-    @staticmethod
-    def stats():
+    def now(self):
+        """On the clock of the departure times."""
+        return time.clock_gettime_ns(time.CLOCK_TAI if self.stamp["clock"] == TAI else time.CLOCK_MONOTONIC)
+
+    def stats(self):
         """Of the qdisc at the leaf: the last one listed."""
-        qdiscs = [qdisc for qdisc in json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", DEV))
+        qdiscs = [qdisc for qdisc in json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", self.dev))
                   if qdisc["kind"] != "clsact"]
         return qdiscs[-1]
 
@@ -179,18 +213,26 @@ def bpf_symbols():
 
 # --- workloads -----------------------------------------------------------------
 #
-# Each returns the periods, of which the host takes the cheapest: so it finds one without
-# the kernel's own business, which comes now and then.
+# Each returns what was counted, some times over: lists of a period and its packets, to be
+# added up. Of these sums the host takes the median.
+
+def memory():
+    """Bytes that the kernel has in use, caches of files excepted."""
+    fields = dict(re.findall(r"(\w+):\s+(\d+) kB", read("/proc/meminfo")))
+    return 1024 * (int(fields["MemTotal"]) - sum(int(fields[name]) for name in
+                                                 ("MemFree", "Buffers", "Cached", "SReclaimable")))
+
 
 def direct(measure, pktgen, counter):
     """empty and flows: each packet leaves before the next one comes."""
+    before = memory()
     with Attached(measure) as attached:
         if attached.stamp:
             attached.set_stamp()
         pktgen.send(measure["warm"], measure["flows"])
         pktgen.prepare(measure["count"], measure["flows"])
-        periods = [[counter.over(pktgen.start), measure["count"]] for _ in range(measure["periods"])]
-        result = {"periods": periods}
+        periods = [[[counter.over(pktgen.start), measure["count"]]] for _ in range(measure["periods"])]
+        result = {"periods": periods, "memory": memory() - before}
         if measure["qdisc"]:
             result["drops"] = attached.stats()["drops"]
         if measure.get("symbols"):
@@ -206,29 +248,43 @@ def count_running(pktgen, counter, measure, each):
         before = pktgen.sent()
         time.sleep(measure["count"] * each / 1e9)
         period = counter.stop()
-        periods.append([period, pktgen.sent() - before])
+        periods.append([[period, pktgen.sent() - before]])
     return periods
 
 
-paces = {}          # qdisc -> ns that a packet took last
+def stand(measure, pktgen, counter, attached):
+    """Let packets stand, then count what it costs to add some, and, when the time has come,
+    to take as many out."""
+    standing, count = measure["standing"], measure["count"]
+    first = attached.now() + (standing + count) * SLOT + 500_000_000
+    times = (count * 2 ** 32 // (standing + count), first, first + 4_000_000_000)
+    attached.set_stamp(standing + 1, *times)
+    pktgen.send(standing + 1, measure["flows"])
+    attached.set_stamp(count + 1, *times)
+    added = [counter.over(lambda: pktgen.send(count + 1, measure["flows"])), count + 1]
+    if attached.now() > first:
+        raise RuntimeError("adding the packets took too long")
+    time.sleep(max(0, first - attached.now()) / 1e9)
+    counter.start()
+    time.sleep((count * SLOT + 4 * SPREAD) / 1e9)
+    period = counter.stop()
+    after = attached.stats()
+    left = after["packets"] - 2         # pktgen's last packets of each batch
+    return [added, [period, left]], {"drops": after["drops"], "stood": after["qlen"], "left": left,
+                                     "used": memory()}
 
 
 def standing(measure, pktgen, counter):
-    """As many packets as asked for stand in the queue: bench/stamp.bpf.c sees to that, if it
-    knows the pace; and that is known from the smaller queue measured before."""
-    name = str(measure["qdisc"])
-    packets, pace = measure["standing"], paces.get(name, 4000)
-    with Attached(measure) as attached:
-        attached.set_stamp(packets, pace)
-        with pktgen.running(measure["flows"]):
-            time.sleep((3 * packets // 2 + 2000) * pace / 1e9)
-            before = attached.stats()
-            begin, sent = time.monotonic_ns(), pktgen.sent()
-            periods = count_running(pktgen, counter, measure, pace)
-            paces[name] = (time.monotonic_ns() - begin) // (pktgen.sent() - sent)
-            after = attached.stats()
-        return {"periods": periods, "drops": after["drops"], "stood": (before["qlen"] + after["qlen"]) // 2,
-                "left": after["packets"] - before["packets"]}
+    """Packets with departure times in the future stand in the queue, in random order."""
+    periods = []
+    for _ in range(measure["periods"]):
+        before = memory()
+        with Attached(measure) as attached:
+            attached.set_stamp()
+            found, about = stand(measure, pktgen, counter, attached)
+        periods.append(found)
+        about["memory"] = about.pop("used") - before
+    return {"periods": periods, **about}
 
 
 def overload(measure, pktgen, counter):
@@ -242,7 +298,125 @@ def overload(measure, pktgen, counter):
                 "left": after["packets"] - before["packets"]}
 
 
-WORKLOADS = {"empty": direct, "flows": direct, "standing": standing, "overload": overload}
+def add_veth():
+    """A veth device, its other end in a namespace."""
+    run("ip", "netns", "add", "far")
+    run("ip", "link", "add", VETH, "type", "veth", "peer", "name", "far0", "netns", "far")
+    run("ip", "addr", "add", "198.51.100.1/24", "dev", VETH)
+    run("ip", "link", "set", VETH, "up")
+    run("ip", "-n", "far", "addr", "add", "198.51.100.2/24", "dev", "far0")
+    run("ip", "-n", "far", "link", "set", "far0", "up")
+
+
+class Tcp:
+    """A TCP connection through the veth device."""
+
+    def __enter__(self):
+        with netns("far"):
+            listener = socket.create_server(("198.51.100.2", 5000))
+        self.sender = socket.create_connection(("198.51.100.2", 5000))
+        self.receiver, _ = listener.accept()
+        listener.close()
+        return self
+
+    def __exit__(self, *_):
+        self.sender.close()
+        self.receiver.close()
+
+    def send(self, count):
+        """Bytes, until all have been received."""
+        def send_all():
+            chunk = bytes(1 << 18)
+            for _ in range(count // len(chunk)):
+                self.sender.sendall(chunk)
+
+        thread = threading.Thread(target=send_all)
+        thread.start()
+        buffer = bytearray(1 << 18)
+        while count > 0:
+            count -= self.receiver.recv_into(buffer, min(count, len(buffer)))
+        thread.join()
+
+
+@contextlib.contextmanager
+def netns(name):
+    """This thread is in that network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{name}", "rb") as there:
+        if libc.setns(there.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        try:
+            yield
+        finally:
+            libc.setns(home.fileno(), CLONE_NEWNET)
+
+
+def gso(measure, _, counter):
+    """TCP in packets as large as they come; the figure is of a segment on the wire."""
+    with Attached(measure, VETH), Tcp() as connection:
+        connection.send(measure["count"])       # until its window is open
+        return {"periods": [[[counter.over(lambda: connection.send(measure["count"])),
+                              measure["count"] / MSS]] for _ in range(measure["periods"])]}
+
+
+def commands(measure, *_):
+    """How long tc takes to add the qdisc, and to change it in place; ns."""
+    add = ("tc", "qdisc", "add", "dev", DEV, "root", *measure["qdisc"])
+    change = ("tc", "qdisc", "change", "dev", DEV, "root", *measure["qdisc"])
+    found = {"add_ns": [], "change_ns": []}
+    for _ in range(measure["periods"]):
+        for key, command in (("add_ns", add), ("change_ns", change)):
+            begin = time.monotonic_ns()
+            run(*command)
+            found[key].append(time.monotonic_ns() - begin)
+        run("tc", "qdisc", "del", "dev", DEV, "root")
+    return {key: sorted(values)[len(values) // 2] for key, values in found.items()}
+
+
+class Queues:
+    """Packets on two CPUs, each with a tx queue of the device of its own."""
+
+    def __init__(self):
+        run("ip", "link", "add", QUEUES, "numtxqueues", "2", "type", "dummy")
+        run("ip", "link", "set", QUEUES, "up")
+        for cpu in range(2):
+            write(f"/sys/class/net/{QUEUES}/queues/tx-{cpu}/xps_cpus", f"{1 << cpu:x}")
+
+    @staticmethod
+    def rate(count, cpus):
+        """Packets a second, all CPUs together."""
+        for cpu in range(2):
+            write(f"{PKTGEN}/kpktgend_{cpu}", "rem_device_all\n")
+        for cpu in range(cpus):
+            device = f"{QUEUES}@{cpu}"
+            write(f"{PKTGEN}/kpktgend_{cpu}", f"add_device {device}\n")
+            for words in (*PKTGEN_SETTINGS, f"count {count}"):
+                write(f"{PKTGEN}/{device}", words + "\n")
+        write(f"{PKTGEN}/pgctrl", "start\n")
+        return sum(int(re.search(r"(\d+)pps", read(f"{PKTGEN}/{QUEUES}@{cpu}"))[1]) for cpu in range(cpus))
+
+
+def queues(measure, *_):
+    """The rate of two queues against that of one, in turns."""
+    run("tc", "qdisc", "replace", "dev", QUEUES, "root", "handle", "1:", "mq")
+    for queue in range(2):
+        run("tc", "qdisc", "add", "dev", QUEUES, "parent", f"1:{queue + 1}", *measure["qdisc"])
+    Queues.rate(measure["count"], 2)
+    ratios = []
+    for _ in range(measure["periods"]):
+        one = Queues.rate(measure["count"], 1)
+        ratios.append(Queues.rate(measure["count"], 2) / one)
+    leaves = [qdisc["packets"] for qdisc in json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", QUEUES))
+              if qdisc["kind"] != "mq"]
+    run("tc", "qdisc", "del", "dev", QUEUES, "root")
+    # the warm-up and each period's second half for both; the first one has the rest
+    if sorted(leaves) != [count * measure["count"] for count in (1 + measure["periods"], 1 + 2 * measure["periods"])]:
+        raise RuntimeError(f"packets of the tx queues: {leaves}")
+    return {"ratio": sorted(ratios)[len(ratios) // 2]}
+
+
+WORKLOADS = {"empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,
+             "commands": commands, "queues": queues}
 
 
 def main():
@@ -252,6 +426,9 @@ def main():
     # its cleaner walks all of them now and then
     write("/proc/sys/net/netfilter/nf_conntrack_buckets", "64")
     register(plan["struct_ops"])
+    add_veth()
+    if os.cpu_count() > 1:
+        Queues()
     pktgen, counter = Pktgen(), Counter()
     for number, measure in enumerate(plan["measures"]):
         begin = time.monotonic()

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * At clsact's egress hook: give every packet a departure time, so that as many
- * packets as asked for stand in any qdisc that knows of such times.
+ * At clsact's egress hook: give every packet a departure time, so that packets
+ * stand in any qdisc that knows of such times.
  *
- * Time slots follow one another as packets come, far enough in the future. While
- * the queue fills, packets come faster than they will when each lets another one
- * go; so the first slots are as far apart as `pace` says. Each packet gets its
- * slot and up to half a queue more, at random, so they do not leave in order.
+ * Packets fall at random into those that leave at one time and those that leave
+ * at a later one, both within a spread. So a bench can count what it costs to
+ * add packets to a long queue, and, when the first time has come, to take out
+ * exactly the first part, while the others stand. The last packet of a batch is
+ * due at once: pktgen waits for it.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -14,13 +15,14 @@
 #define TC_ACT_UNSPEC	(-1)
 
 struct stamp {			/* bench/guest.py writes it; times in ns */
-	__u64 standing;		/* packets; 0: all are due at once */
-	__u64 pace;		/* of packets in the steady state */
+	__u64 batch;		/* packets still to come; 0: all are due at once */
+	__u64 part;		/* of 2^32, how many leave first */
+	__u64 first;		/* when they leave, */
+	__u64 second;		/* and when the others do */
+	__u64 spread;
 	__u64 ahead;		/* how much earlier than its time the qdisc lets one go */
 	__u64 clock;		/* BPF_SKB_CLOCK_MONOTONIC, or BPF_SKB_CLOCK_TAI for etf */
-	__u64 count;		/* from here on the program's own: packets so far */
-	__u64 slot;
-	__u64 last;		/* when the last packet came */
+	__u64 random;		/* state of the generator: every run draws the same */
 };
 
 struct {
@@ -30,30 +32,29 @@ struct {
 	__uint(max_entries, 1);
 } stamp SEC(".maps");
 
-static __u64 next_slot(struct stamp *s, __u64 now)
+/* The low 32 bits are as good as any. */
+static __u64 draw(struct stamp *s)
 {
-	__u64 queue = s->standing * s->pace;
-
-	if (!s->count++)
-		s->slot = now + queue / 2;
-	else if (s->count <= s->standing)
-		s->slot += s->pace;
-	else
-		s->slot += now - s->last;
-	s->last = now;
-	return s->slot + (bpf_get_prandom_u32() * (queue / 2) >> 32);
+	s->random ^= s->random << 13;
+	s->random ^= s->random >> 7;
+	s->random ^= s->random << 17;
+	return (__u32)s->random;
 }
 
 SEC("tc")
 int stamp_packet(struct __sk_buff *skb)
 {
 	struct stamp *s = bpf_map_lookup_elem(&stamp, &(__u32){ 0 });
-	__u64 now;
+	__u64 when;
 
 	if (!s)
 		return TC_ACT_UNSPEC;
-	now = s->clock == BPF_SKB_CLOCK_TAI ? bpf_ktime_get_tai_ns() : bpf_ktime_get_ns();
-	bpf_skb_set_tstamp(skb, (s->standing ? next_slot(s, now) : now) + s->ahead, s->clock);
+	if (!s->batch || !--s->batch)
+		/* half of it, so that etf does not find the packet late */
+		when = (s->clock == BPF_SKB_CLOCK_TAI ? bpf_ktime_get_tai_ns() : bpf_ktime_get_ns()) + s->ahead / 2;
+	else
+		when = (draw(s) < s->part ? s->first : s->second) + s->ahead + (draw(s) * s->spread >> 32);
+	bpf_skb_set_tstamp(skb, when, s->clock);
 	return TC_ACT_UNSPEC;
 }
 
