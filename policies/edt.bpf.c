@@ -10,9 +10,13 @@
  * sender was woken late, say, may make up for the last CATCH_UP of it.
  *
  * A packet that the qdisc drops, because its map is full or because the packet
- * would leave more than HORIZON from now, has not used the link. Its flow gets
+ * would leave more than `horizon` from now, has not used the link. Its flow gets
  * the time back; with a clsact program in front of a qdisc that does not know of
  * it, that share of the rate would be lost.
+ *
+ * With `drop_late` a packet leaves in time or not at all, as with etf: from `delta`
+ * before its time until then. One that comes or stands beyond its time is dropped, and
+ * one that is to leave before another that has left.
  *
  *   # tc qdisc add dev eth0 root bpf obj edt.bpf.o
  *   # tc qdisc add dev eth0 clsact
@@ -36,14 +40,22 @@
  * segments at the speed of the link. A new rate holds for packets to come, not
  * for those that stand. Beyond 65536 flows the longest silent one is forgotten,
  * also if its packets still stand. Packets that are neither IPv4 nor IPv6 are
- * not paced.
+ * not paced. With drop_late and a delta that is shorter than a timer may be late,
+ * few packets leave.
  *
- * Statistics: map edt_stats, per device and CPU.
+ * Statistics: map edt_stats, per device and CPU. What has waited for its time the
+ * kernel counts: overlimits.
  */
 #include "policy.h"
 
-#define HORIZON		(2 * NSEC_PER_SEC)
+#define MAX_PACKETS	10000
 #define CATCH_UP	(20 * NSEC_PER_MSEC)
+#define NEVER		(~0ULL)
+
+/* Parameters; times in ns */
+__u64 horizon SEC(".data.param") = 2 * NSEC_PER_SEC;
+__u64 delta SEC(".data.param");			/* leave so much earlier */
+bool drop_late SEC(".data.param");
 
 struct edt_flow {
 	__u32 ifindex;
@@ -52,19 +64,17 @@ struct edt_flow {
 };
 
 struct edt_stats {
-	__u64 packets;		/* offered to the qdisc */
-	__u64 bytes;
-	__u64 dropped;		/* of these packets */
+	__u64 dropped;
 	__u64 dropped_bytes;
 	__u64 given_back;	/* ns, for packets dropped */
-	__u64 throttled;	/* times that dequeue found packets, but none due */
+	__u64 late;		/* packets dropped because they were */
 };
 
 struct {				/* departure time, ns CLOCK_MONOTONIC -> packet */
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct pkt);
-	__uint(max_entries, 10000);
+	__uint(max_entries, MAX_PACKETS);
 } edt_pkts SEC(".maps");
 
 struct {				/* interface index -> bytes a second */
@@ -154,6 +164,26 @@ int edt_stamp(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
+/* ---- the qdisc ---- */
+
+/* The clock is read when it must be: a packet whose time is not later than one that
+ * was read before has no need of it.
+ */
+static __u64 past;		/* what the clock said when it was read last */
+static __u64 next;		/* nothing is due before, unless it has come since */
+static __u64 last_left;		/* time of the last packet that left, with drop_late */
+
+static __u64 read_clock(void)
+{
+	past = bpf_ktime_get_ns();
+	return past;
+}
+
+static __u64 *note(struct sk_buff *skb)		/* with drop_late: a packet's time */
+{
+	return bpf_qdisc_cb(skb);
+}
+
 static struct edt_stats *stats_of(__u32 ifindex)
 {
 	static const struct edt_stats none;
@@ -176,67 +206,114 @@ static __u64 give_back(struct edt_flow *flow, __u32 len)
 	return cost;
 }
 
-static void count_dropped(struct edt_flow *flow, __u32 len)
+static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, bool late)
 {
-	struct edt_stats *s = stats_of(flow->ifindex);
-	__u64 cost = give_back(flow, len);
+	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .mark = skb->mark };
+	struct edt_stats *s = stats_of(flow.ifindex);
+	__u32 len = bpf_qdisc_pkt_len(skb);
+	__u64 cost;
 
-	if (!s)
-		return;
-	s->dropped++;
-	s->dropped_bytes += len;
-	s->given_back += cost;
+	if (!flow.mark)
+		flow.hash = skb->hash;
+	cost = give_back(&flow, len);
+	if (s) {
+		s->dropped++;
+		s->dropped_bytes += len;
+		s->given_back += cost;
+		s->late += late;
+	}
+	return bpf_qdisc_drop(ctx, skb, 0);
 }
 
-static void count(__u32 ifindex, __u32 len)
+/* A packet without a time is to leave after those that are due. */
+static __u64 time_of_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	struct edt_stats *s = stats_of(ifindex);
-
-	if (!s)
-		return;
-	s->packets++;
-	s->bytes += len;
+	if (skb->tstamp)
+		return bpf_qdisc_departure(ctx, skb);
+	return ctx->qdisc->q.qlen ? read_clock() : past;
 }
 
-static int push_or_drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+static bool is_late(struct sk_buff *skb, __u64 when)
 {
-	__u64 when = bpf_qdisc_departure(ctx, skb);
+	*note(skb) = skb->tstamp ? when : NEVER;
+	return *note(skb) < read_clock() || *note(skb) < last_left;
+}
 
-	if (when > bpf_ktime_get_ns() + HORIZON)
-		return bpf_qdisc_drop(ctx, skb, 0);
-	return bpf_qdisc_push(ctx, &edt_pkts, &when, skb);
+static bool full(const struct Qdisc *sch)
+{
+	return sch->q.qlen >= sch->limit || sch->q.qlen >= MAX_PACKETS;
+}
+
+static bool beyond_horizon(__u64 when)
+{
+	return when > past + horizon && when > read_clock() + horizon;
 }
 
 SEC("qdisc/enqueue")
 int edt_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
-	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .mark = skb->mark };
-	__u32 len = bpf_qdisc_pkt_len(skb);
-	int verdict;
+	__u64 when = time_of_departure(ctx, skb);
 
-	if (!flow.mark)
-		flow.hash = skb->hash;
-	count(flow.ifindex, len);
-	verdict = push_or_drop(ctx, skb);
-	if (verdict == SCH_BPF_DROPPED)
-		count_dropped(&flow, len);
+	if (drop_late && is_late(skb, when))
+		return drop(ctx, skb, true);
+	if (full(ctx->qdisc) || beyond_horizon(when))
+		return drop(ctx, skb, false);
+	return bpf_qdisc_push(ctx, &edt_pkts, &when, skb);
+}
+
+static int throttle(struct sch_bpf_ctx *ctx, __u64 first)
+{
+	next = first;
+	ctx->expire = first - delta;
+	return SCH_BPF_THROTTLE;
+}
+
+static int pop_in_time(struct sch_bpf_ctx *ctx)
+{
+	__u64 now = read_clock(), due = now + delta;
+	struct sk_buff *skb;
+	int i;
+
+	bpf_for(i, 0, MAX_PACKETS) {
+		skb = bpf_qdisc_take_until(ctx, &edt_pkts, &due);
+		if (!skb)
+			return ctx->expire ? throttle(ctx, ctx->expire) : SCH_BPF_EMPTY;
+		if (*note(skb) >= now) {
+			if (*note(skb) != NEVER)
+				last_left = *note(skb);
+			return bpf_qdisc_deliver(ctx, skb);
+		}
+		drop(ctx, skb, true);
+	}
+	return SCH_BPF_EMPTY;
+}
+
+static int pop_due(struct sch_bpf_ctx *ctx)
+{
+	__u64 due = past + delta;
+	int verdict = bpf_qdisc_pop_until(ctx, &edt_pkts, &due);
+
+	if (verdict != SCH_BPF_THROTTLE)
+		next = 0;
 	return verdict;
 }
 
 SEC("qdisc/dequeue")
 int edt_dequeue(struct sch_bpf_ctx *ctx)
 {
-	__u64 now = bpf_ktime_get_ns();
-	int verdict = bpf_qdisc_pop_until(ctx, &edt_pkts, &now);
-	struct edt_stats *s;
+	int verdict;
 
+	if (drop_late)
+		return pop_in_time(ctx);
+	if (next > past + delta)
+		read_clock();
+	verdict = pop_due(ctx);
 	if (verdict != SCH_BPF_THROTTLE)
 		return verdict;
-	s = stats_of(ctx->qdisc->dev_queue->dev->ifindex);
-	if (s)
-		s->throttled++;
-	return verdict;
+	if (ctx->expire <= read_clock() + delta)
+		return pop_due(ctx);
+	return throttle(ctx, ctx->expire);
 }
 
 char LICENSE[] SEC("license") = "GPL";
