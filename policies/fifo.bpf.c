@@ -46,22 +46,26 @@ struct {
 	__uint(max_entries, 1);
 } fifo_stats SEC(".maps");
 
-static bool full(const struct Qdisc *sch, __u32 len)
-{
-	if (sch->q.qlen >= sch->limit || sch->q.qlen >= MAX_PACKETS)
-		return true;
-	return limit_bytes && sch->qstats.backlog + len > limit_bytes;
-}
+static const __u64 key;		/* of all packets */
 
-static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+static void count_dropped(__u32 len)
 {
 	struct fifo_stats *s = bpf_map_lookup_elem(&fifo_stats, &(__u32){ 0 });
 
 	if (s) {
 		s->dropped++;
-		s->dropped_bytes += bpf_qdisc_pkt_len(skb);
+		s->dropped_bytes += len;
 	}
-	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+static bool too_many_bytes(const struct Qdisc *sch, __u32 len)
+{
+	return limit_bytes && sch->qstats.backlog + len > limit_bytes;
+}
+
+static bool full(const struct Qdisc *sch, __u32 len)
+{
+	return sch->q.qlen >= sch->limit || sch->q.qlen >= MAX_PACKETS || too_many_bytes(sch, len);
 }
 
 static void make_room(struct sch_bpf_ctx *ctx, __u32 len)
@@ -75,7 +79,8 @@ static void make_room(struct sch_bpf_ctx *ctx, __u32 len)
 		oldest = bpf_qdisc_take(ctx, &fifo_pkts);
 		if (!oldest)
 			return;
-		drop(ctx, oldest);
+		count_dropped(bpf_qdisc_pkt_len(oldest));
+		bpf_qdisc_drop(ctx, oldest, 0);
 	}
 }
 
@@ -84,17 +89,19 @@ int fifo_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
 	__u32 len = bpf_qdisc_pkt_len(skb);
-	__u64 key = 0;
+	int verdict;
 
 	if (bypass)
 		bpf_qdisc_bypass(ctx);
-	if (full(ctx->qdisc, len)) {
-		if (head_drop)
-			make_room(ctx, len);
-		if (full(ctx->qdisc, len))
-			return drop(ctx, skb);
-	}
-	return bpf_qdisc_push(ctx, &fifo_pkts, &key, skb);
+	if (head_drop)
+		make_room(ctx, len);
+	if (too_many_bytes(ctx->qdisc, len))
+		verdict = bpf_qdisc_drop(ctx, skb, 0);
+	else
+		verdict = bpf_qdisc_push(ctx, &fifo_pkts, &key, skb);
+	if (verdict == SCH_BPF_DROPPED)
+		count_dropped(len);
+	return verdict;
 }
 
 SEC("qdisc/dequeue")

@@ -43,13 +43,6 @@ struct {			/* band << BAND_SHIFT -> packet */
 	__uint(max_entries, MAX_PACKETS);
 } prio_pkts SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct band);
-	__uint(max_entries, BANDS);
-} prio_bands SEC(".maps");
-
 struct {			/* band -> packets of it that were dropped */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
@@ -62,6 +55,7 @@ static __u64 *note(struct sk_buff *skb)		/* on a packet in the map: its key */
 	return bpf_qdisc_cb(skb);
 }
 
+static struct band bands[BANDS];
 static __u32 epoch;		/* changes when the queue is found empty */
 static __u64 number;		/* of the last packet, with skbprio */
 
@@ -76,10 +70,10 @@ static __u32 band_of(const struct sk_buff *skb)
 
 static struct band *find_band(__u32 index)
 {
-	struct band *band = bpf_map_lookup_elem(&prio_bands, &index);
+	struct band *band = &bands[index % BANDS];
 
 	/* The queue may have been reset, behind this program's back. */
-	if (band && band->epoch != epoch) {
+	if (band->epoch != epoch) {
 		band->epoch = epoch;
 		band->qlen = 0;
 	}
@@ -137,7 +131,7 @@ int prio_enqueue(struct sch_bpf_ctx *ctx)
 	if (!ctx->qdisc->q.qlen)
 		epoch++;
 	band = find_band(index);
-	if (!band || band->qlen >= band_limit)
+	if (band->qlen >= band_limit)
 		return drop(ctx, skb, index);
 	band->qlen++;
 	key = (__u64)index << BAND_SHIFT;
@@ -154,7 +148,7 @@ int prio_dequeue(struct sch_bpf_ctx *ctx)
 
 	if (skb && !skbprio) {
 		band = find_band(*note(skb) >> BAND_SHIFT);
-		if (band && band->qlen)
+		if (band->qlen)
 			band->qlen--;
 	}
 	return verdict;
