@@ -244,13 +244,13 @@ class Sender:
     """Puts frames through a device's qdisc, and keeps the books: what was sent,
     and what the qdisc refused (a packet socket learns of it at once)."""
 
-    def __init__(self, dev):
+    def __init__(self, dev, clock=time.CLOCK_MONOTONIC):
         self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.sock.bind((dev, ETH_P_IP))
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 28)
         self.sock.setsockopt(socket.SOL_SOCKET, SO_TXTIME,
-                             struct.pack("iI", time.CLOCK_MONOTONIC, 0))
+                             struct.pack("iI", clock, 0))
         self.packets = self.bytes = 0
         self.refused_packets = self.refused_bytes = 0
 
@@ -342,10 +342,10 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def behind_the_gate(attach, *options):
+def behind_the_gate(attach, *options, clock=time.CLOCK_MONOTONIC):
     """A qdisc that gets packets but cannot let them go until one with a mark comes:
-    attach(device, parent) puts it there."""
-    with link(*options) as device, Sender(device.a) as sender, Receiver(device.b) as receiver:
+    attach(device, parent) puts it there. Times of the packets are of the clock."""
+    with link(*options) as device, Sender(device.a, clock) as sender, Receiver(device.b) as receiver:
         device.attach(f"{PROGS}/gate.bpf.o", where=("root", "handle", "1:"))
         run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "bpf")
         attach(device, "1:1")
