@@ -687,6 +687,8 @@ enum rbtree_which {
 	RBTREE_UNTIL,		/* the first, if its key is at most @key */
 	RBTREE_KEY,		/* the oldest of @key */
 	RBTREE_LAST,		/* the oldest of the highest key */
+	RBTREE_FROM,		/* the oldest of the first key that is not below @key */
+	RBTREE_ABOVE,		/* the oldest of the first key above @key */
 };
 
 /* Take an element and its object out. Its memory is the caller's afterwards if the
@@ -738,6 +740,16 @@ static noinline void *rbtree_pop_obj_any(struct bpf_rbtree *rb, struct bpf_rbtre
 	return rbtree_pop_obj(rb, owner, key, first, which, false);
 }
 
+static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+					const void *key, u64 *first, enum rbtree_which which)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+
+	if (unlikely(!rb->plain))
+		return rbtree_pop_obj_any(rb, owner, key, first, which);
+	return rbtree_pop_obj(rb, owner, key, first, which, true);
+}
+
 /**
  * bpf_rbtree_pop() - take the first object out
  * @map: an ordered map of packets
@@ -749,11 +761,7 @@ static noinline void *rbtree_pop_obj_any(struct bpf_rbtree *rb, struct bpf_rbtre
  */
 void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
-
-	if (unlikely(!rb->plain))
-		return rbtree_pop_obj_any(rb, owner, NULL, NULL, RBTREE_FIRST);
-	return rbtree_pop_obj(rb, owner, NULL, NULL, RBTREE_FIRST, true);
+	return rbtree_pop(map, owner, NULL, NULL, RBTREE_FIRST);
 }
 
 /**
@@ -770,11 +778,7 @@ void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
-
-	if (unlikely(!rb->plain))
-		return rbtree_pop_obj_any(rb, owner, bound, first, RBTREE_UNTIL);
-	return rbtree_pop_obj(rb, owner, bound, first, RBTREE_UNTIL, true);
+	return rbtree_pop(map, owner, bound, first, RBTREE_UNTIL);
 }
 
 /**
@@ -789,11 +793,7 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
  */
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
-
-	if (unlikely(!rb->plain))
-		return rbtree_pop_obj_any(rb, owner, key, NULL, RBTREE_KEY);
-	return rbtree_pop_obj(rb, owner, key, NULL, RBTREE_KEY, true);
+	return rbtree_pop(map, owner, key, NULL, RBTREE_KEY);
 }
 
 /**
@@ -807,11 +807,7 @@ void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, co
  */
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
-
-	if (unlikely(!rb->plain))
-		return rbtree_pop_obj_any(rb, owner, NULL, NULL, RBTREE_LAST);
-	return rbtree_pop_obj(rb, owner, NULL, NULL, RBTREE_LAST, true);
+	return rbtree_pop(map, owner, NULL, NULL, RBTREE_LAST);
 }
 
 /* Under both locks: the claim ends, the caller drops the reference. */
@@ -1400,55 +1396,46 @@ static void *rbtree_result(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 	return rb->map.inner_map_meta ? *elem_obj(rb, elem) : elem_value(rb, elem);
 }
 
+/* Find an element; copy its key, and what a program gets, to where they are wanted.
+ * NULL if there is none, ERR_PTR(-EBUSY) without the lock.
+ */
+static __always_inline struct rbtree_elem *
+rbtree_look_elem(struct bpf_rbtree *rb, enum rbtree_which which, const void *key, void *key_out,
+		 void **result)
+{
+	struct rbtree_elem *elem;
+	unsigned long flags;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return ERR_PTR(-EBUSY);
+	if (which == RBTREE_FIRST)
+		elem = rb->first;
+	else if (which == RBTREE_KEY)
+		elem = rbtree_find(rb, key);
+	else
+		elem = rbtree_above(rb, key, which == RBTREE_FROM);
+	if (elem && key_out)
+		memcpy(key_out, elem->key, rb->map.key_size);
+	if (elem && result)
+		*result = rbtree_result(rb, elem);
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return elem;
+}
+
+static __always_inline void *rbtree_look(struct bpf_rbtree *rb, enum rbtree_which which,
+					 const void *key, void *key_out)
+{
+	void *result = NULL;
+
+	rbtree_look_elem(rb, which, key, key_out, &result);
+	return result;
+}
+
 static void rbtree_set_inner(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 			     struct bpf_map *inner)
 {
 	*(u32 *)elem_value(rb, elem) = inner->id;
 	*elem_obj(rb, elem) = inner;
-}
-
-/* The syscall's update: @value is a file descriptor. */
-static long rbtree_update_inner(struct bpf_rbtree *rb, void *key, void *value, u64 flags)
-{
-	struct bpf_map *inner, *old = NULL;
-	struct rbtree_elem *elem;
-	unsigned long irq;
-	long err = 0;
-
-	inner = bpf_map_fd_get_ptr(&rb->map, NULL, *(u32 *)value);
-	if (IS_ERR(inner))
-		return PTR_ERR(inner);
-
-	if (raw_res_spin_lock_irqsave(&rb->lock, irq)) {
-		err = -EBUSY;
-		goto out;
-	}
-	elem = rbtree_find(rb, key);
-	if (elem && flags == BPF_NOEXIST) {
-		err = -EEXIST;
-	} else if (elem) {
-		old = *elem_obj(rb, elem);
-		rbtree_set_inner(rb, elem, inner);
-	} else if (flags == BPF_EXIST) {
-		err = -ENOENT;
-	} else {
-		if (rbtree_count(rb) < rb->map.max_entries)
-			elem = rbtree_slot_get(rb);
-		if (elem) {
-			rbtree_set_key(rb, elem, key);
-			rbtree_set_inner(rb, elem, inner);
-			rbtree_link(rb, elem);
-		} else {
-			err = -E2BIG;
-		}
-	}
-	raw_res_spin_unlock_irqrestore(&rb->lock, irq);
-out:
-	if (err)
-		bpf_map_put(inner);
-	else if (old)
-		bpf_map_fd_put_ptr(&rb->map, old, true);
-	return err;
 }
 
 /* Under the lock: a popped element that still has the reference on @inner. */
@@ -1681,36 +1668,22 @@ static void rbtree_map_free(struct bpf_map *map)
  */
 static void *rbtree_map_lookup_elem(struct bpf_map *map, void *key)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_elem *elem;
-	unsigned long flags;
-	void *value = NULL;
-
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
-		return NULL;
-	elem = rbtree_find(rb, key);
-	if (elem)
-		value = rbtree_result(rb, elem);
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	return value;
+	return rbtree_look(to_rbtree(map), RBTREE_KEY, key, NULL);
 }
 
 /* User space sees the ids of inner maps. */
 static void *rbtree_map_lookup_elem_sys_only(struct bpf_map *map, void *key)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem;
-	unsigned long flags;
 
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
-		return NULL;
-	elem = rbtree_find(rb, key);
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	return elem ? elem_value(rb, elem) : NULL;
+	elem = rbtree_look_elem(to_rbtree(map), RBTREE_KEY, key, NULL, NULL);
+	return IS_ERR_OR_NULL(elem) ? NULL : elem_value(to_rbtree(map), elem);
 }
 
+/* In a map of maps, @value is a file descriptor: only the syscall comes here. */
 static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, u64 flags)
 {
+	struct bpf_map *inner = NULL, *old = NULL;
 	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem, *spare;
 	unsigned long irq;
@@ -1721,12 +1694,15 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 	/* An element without a packet must never be seen. */
 	if (rb->has_packets)
 		return -EOPNOTSUPP;
-	if (map->inner_map_meta)
-		return rbtree_update_inner(rb, key, value, flags);
 
 	err = rbtree_spare_get(rb, &spare);
 	if (err)
 		return err;
+	if (map->inner_map_meta) {
+		inner = bpf_map_fd_get_ptr(map, NULL, *(u32 *)value);
+		if (IS_ERR(inner))
+			return PTR_ERR(inner);
+	}
 	if (raw_res_spin_lock_irqsave(&rb->lock, irq)) {
 		err = -EBUSY;
 		goto out;
@@ -1735,23 +1711,31 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 	if (elem && flags == BPF_NOEXIST) {
 		err = -EEXIST;
 	} else if (elem) {
-		copy_map_value(map, elem_value(rb, elem), value);
+		old = inner ? *elem_obj(rb, elem) : NULL;
 	} else if (flags == BPF_EXIST) {
 		err = -ENOENT;
 	} else {
-		elem = rbtree_elem_get(rb, &spare);
-		if (!elem) {
+		/* A map of maps has more slots than it may use. */
+		if (!inner || rbtree_count(rb) < map->max_entries)
+			elem = rbtree_elem_get(rb, &spare);
+		if (elem) {
+			rbtree_set_key(rb, elem, key);
+			rbtree_link(rb, elem);
+		} else {
 			err = -E2BIG;
-			goto unlock;
 		}
-		rbtree_set_key(rb, elem, key);
-		copy_map_value(map, elem_value(rb, elem), value);
-		rbtree_link(rb, elem);
 	}
-unlock:
+	if (!err && inner)
+		rbtree_set_inner(rb, elem, inner);
+	else if (!err)
+		copy_map_value(map, elem_value(rb, elem), value);
 	raw_res_spin_unlock_irqrestore(&rb->lock, irq);
 out:
 	rbtree_spare_put(rb, spare);
+	if (err && inner)
+		bpf_map_put(inner);
+	else if (old)
+		bpf_map_fd_put_ptr(map, old, true);
 	return err;
 }
 
@@ -1768,17 +1752,11 @@ static int rbtree_map_lookup_and_delete_elem(struct bpf_map *map, void *key, voi
 
 static int rbtree_map_get_next_key(struct bpf_map *map, void *key, void *next_key)
 {
-	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem;
-	unsigned long flags;
 
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
-		return -EBUSY;
-	elem = key ? rbtree_above(rb, key, false) : rb->first;
-	if (elem)
-		memcpy(next_key, elem->key, map->key_size);
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	return elem ? 0 : -ENOENT;
+	elem = rbtree_look_elem(to_rbtree(map), key ? RBTREE_ABOVE : RBTREE_FIRST, key, next_key,
+				NULL);
+	return elem ? PTR_ERR_OR_ZERO(elem) : -ENOENT;
 }
 
 static bool rbtree_map_meta_equal(const struct bpf_map *meta0, const struct bpf_map *meta1)
@@ -2091,18 +2069,7 @@ __bpf_kfunc int bpf_rbtree_map_pop(void *map__value_map, void *key__mapkey,
  */
 __bpf_kfunc void *bpf_rbtree_map_first(void *map__rbtree, void *key__mapkey)
 {
-	struct bpf_rbtree *rb = to_rbtree(map__rbtree);
-	unsigned long flags;
-	void *value = NULL;
-
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
-		return NULL;
-	if (rb->first) {
-		memcpy(key__mapkey, rb->first->key, rb->map.key_size);
-		value = rbtree_result(rb, rb->first);
-	}
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	return value;
+	return rbtree_look(to_rbtree(map__rbtree), RBTREE_FIRST, NULL, key__mapkey);
 }
 
 /**
@@ -2117,20 +2084,7 @@ __bpf_kfunc void *bpf_rbtree_map_first(void *map__rbtree, void *key__mapkey)
  */
 __bpf_kfunc void *bpf_rbtree_map_lower_bound(void *map__rbtree, void *key__mapkey)
 {
-	struct bpf_rbtree *rb = to_rbtree(map__rbtree);
-	struct rbtree_elem *elem;
-	unsigned long flags;
-	void *value = NULL;
-
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
-		return NULL;
-	elem = rbtree_above(rb, key__mapkey, true);
-	if (elem) {
-		memcpy(key__mapkey, elem->key, rb->map.key_size);
-		value = rbtree_result(rb, elem);
-	}
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	return value;
+	return rbtree_look(to_rbtree(map__rbtree), RBTREE_FROM, key__mapkey, key__mapkey);
 }
 
 /**
