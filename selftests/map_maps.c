@@ -310,6 +310,35 @@ static bool refused(const char *name, const char *words)
 	return true;
 }
 
+static char said[4096];		/* by libbpf */
+
+static int keep(enum libbpf_print_level level, const char *format, va_list args)
+{
+	size_t at = strlen(said);
+
+	if (level == LIBBPF_WARN)
+		vsnprintf(said + at, sizeof(said) - at, format, args);
+	return 0;
+}
+
+/* An object beside this one, which libbpf does not even open */
+static bool not_opened(const char *name, const char *words)
+{
+	struct bpf_object *opened;
+	char file[4096];
+
+	snprintf(file, sizeof(file), "%.*s/progs/%s.bpf.o", (int)(strrchr(path, '/') - path), path, name);
+	said[0] = '\0';
+	libbpf_set_print(keep);
+	opened = bpf_object__open(file);
+	libbpf_set_print(NULL);
+	expect(!opened);
+	if (!strstr(said, words))
+		printf("# %s\n", said);
+	expect(strstr(said, words));
+	return true;
+}
+
 static bool initial_elements(void)
 {
 	uint32_t key, id, none = 0;
@@ -332,7 +361,7 @@ int main(int argc, char **argv)
 	half = btf__add_int(btf, "half", 4, 0);
 	if (btf__load_into_kernel(btf))
 		err(1, "BTF");
-	printf("1..16\n");
+	printf("1..18\n");
 	result(initial_elements(), "an object's initial elements");
 	result(creation(), "creation");
 	result(take_turns(), "programs: push under a rank, pop the first, use it");
@@ -353,5 +382,9 @@ int main(int argc, char **argv)
 	       "refused: push into another map");
 	result(refused("refused_without_check", "Possibly NULL pointer"),
 	       "refused: use without a check");
+	result(not_opened("untyped_outer", "map 'outer': an rbtree map with a type of the key needs one of the value, too: '__type(value, __u32)'"),
+	       "libbpf refuses: a map of maps without a type of the value");
+	result(not_opened("untyped_inner", "map 'outer.inner': an rbtree map with a type of the key needs one of the value, too"),
+	       "libbpf refuses: an inner map without a type of the value");
 	return failed ? 1 : 0;
 }
