@@ -80,7 +80,7 @@
 #define RBTREE_CREATE_FLAG_MASK \
 	(BPF_F_NO_PREALLOC | BPF_F_NUMA_NODE | BPF_F_ACCESS_MASK)
 
-/* Longest key, and most integers in one. */
+/* Longest key, and most fields in one. */
 #define RBTREE_KEY_MAX		64
 #define RBTREE_FIELDS_MAX	16
 
@@ -104,12 +104,12 @@ struct rbtree_elem {
 
 static_assert(offsetof(struct rbtree_elem, next) == 0);
 
-/* A part of a key. */
+/* A part of a key: an integer, or up to eight bytes in the order of memcmp() */
 struct rbtree_field {
 	u8 off;
 	u8 size;
 	bool is_signed;
-	bool is_bytes;			/* no integer */
+	bool is_bytes;
 };
 
 /* Where a walk is. All zero: before the first element. */
@@ -144,7 +144,7 @@ struct bpf_rbtree {
 	bool no_prealloc;
 	bool has_packets;
 	bool has_objects;		/* that must not be released in an NMI */
-	u8 nr_fields;			/* 0: memcmp order */
+	u8 nr_fields;
 	u8 nr_ranked;			/* of these, the rank tells their order */
 	u32 value_off;			/* from the start of an element */
 	u32 elem_size;
@@ -196,11 +196,26 @@ static u64 rbtree_count(const struct bpf_rbtree *rb)
 
 /* ---- order ---- */
 
+static noinline u64 field_load_bytes(const struct rbtree_field *f, const void *key)
+{
+	const u8 *p = key + f->off;
+	u64 v = 0;
+	int i;
+
+	if (f->size == sizeof(v))
+		return get_unaligned_be64(p);
+	for (i = 0; i < f->size; i++)
+		v = v << 8 | p[i];
+	return v;
+}
+
 static u64 field_load(const struct rbtree_field *f, const void *key)
 {
 	const void *p = key + f->off;
 	u64 v;
 
+	if (unlikely(f->is_bytes))
+		return field_load_bytes(f, key);
 	switch (f->size) {
 	case 1:
 		v = *(const u8 *)p;
@@ -226,13 +241,6 @@ static noinline u64 rbtree_rank_slow(const struct bpf_rbtree *rb, const void *ke
 	int i, left = 64;
 	u64 rank = 0;
 
-	if (!rb->nr_fields) {
-		__be64 bytes = 0;
-
-		memcpy(&bytes, key, min_t(u32, rb->map.key_size, sizeof(bytes)));
-		return be64_to_cpu(bytes);
-	}
-
 	for (i = 0; i < rb->nr_ranked; i++) {
 		left -= rb->fields[i].size * 8;
 		rank |= field_load(&rb->fields[i], key) << left;
@@ -252,22 +260,9 @@ static noinline int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, 
 {
 	int i;
 
-	if (!rb->nr_fields)
-		return memcmp(a, b, rb->map.key_size);
-
 	for (i = rb->nr_ranked; i < rb->nr_fields; i++) {
-		const struct rbtree_field *f = &rb->fields[i];
-		u64 x, y;
+		u64 x = field_load(&rb->fields[i], a), y = field_load(&rb->fields[i], b);
 
-		if (f->is_bytes) {
-			int c = memcmp(a + f->off, b + f->off, f->size);
-
-			if (c)
-				return c;
-			continue;
-		}
-		x = field_load(f, a);
-		y = field_load(f, b);
 		if (x != y)
 			return x < y ? -1 : 1;
 	}
@@ -289,22 +284,44 @@ static bool rbtree_same_key(const struct bpf_rbtree *rb, const void *a, const vo
 	       (rb->rank_is_key || !rbtree_cmp_slow(rb, a, b));
 }
 
-/* The rank is made of as many integers as fit, or of the first bytes. */
+/* The rank is made of as many fields as fit. */
 static void rbtree_set_rank(struct bpf_rbtree *rb)
 {
 	int left = 64;
 
 	rb->nr_ranked = 0;
-	while (rb->nr_ranked < rb->nr_fields && !rb->fields[rb->nr_ranked].is_bytes) {
+	while (rb->nr_ranked < rb->nr_fields) {
 		left -= rb->fields[rb->nr_ranked].size * 8;
 		if (left < 0)
 			break;
 		rb->nr_ranked++;
 	}
-	rb->rank_is_key = rb->nr_fields ? rb->nr_ranked == rb->nr_fields :
-					  rb->map.key_size <= sizeof(u64);
+	rb->rank_is_key = rb->nr_ranked == rb->nr_fields;
 	rb->key_is_u64 = rb->nr_fields == 1 && rb->fields[0].size == sizeof(u64) &&
 			 !rb->fields[0].is_signed && !rb->fields[0].is_bytes;
+}
+
+static const char *rbtree_key_add(struct bpf_rbtree *rb, u32 off, u32 size, bool is_signed,
+				  bool is_bytes)
+{
+	if (rb->nr_fields == RBTREE_FIELDS_MAX)
+		return "more than 16 parts";
+	rb->fields[rb->nr_fields++] = (struct rbtree_field) {
+		.off = off, .size = size, .is_signed = is_signed, .is_bytes = is_bytes,
+	};
+	return NULL;
+}
+
+static const char *rbtree_key_add_bytes(struct bpf_rbtree *rb, u32 off, u32 size)
+{
+	const char *reason = NULL;
+	u32 n;
+
+	for (; size && !reason; size -= n, off += n) {
+		n = min_t(u32, size, sizeof(u64));
+		reason = rbtree_key_add(rb, off, n, false, true);
+	}
+	return reason;
 }
 
 /* ---- the tree; all of it under the map's lock ---- */
@@ -1603,7 +1620,8 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
 	rb->elem_size = rb->value_off + round_up(attr->value_size, 8);
-	rbtree_set_rank(rb);	/* without BTF */
+	rbtree_key_add_bytes(rb, 0, attr->key_size);	/* without BTF */
+	rbtree_set_rank(rb);
 
 	if (attr->inner_map_fd) {
 		rb->elem_size += sizeof(void *);
@@ -1779,22 +1797,6 @@ static u64 rbtree_map_mem_usage(const struct bpf_map *map)
 
 /* ---- types ---- */
 
-/* Append a part of the key. */
-static const char *rbtree_key_add(struct bpf_rbtree *rb, u32 off, u32 size, bool is_signed,
-				  bool is_bytes)
-{
-	struct rbtree_field *f = &rb->fields[rb->nr_fields];
-
-	if (rb->nr_fields == RBTREE_FIELDS_MAX)
-		return "more than 16 parts";
-	rb->nr_fields++;
-	f->off = off;
-	f->size = size;
-	f->is_signed = is_signed;
-	f->is_bytes = is_bytes;
-	return NULL;
-}
-
 static const char *rbtree_key_parts(struct bpf_rbtree *rb, const struct btf *btf,
 				    const struct btf_type *t, u32 off);
 
@@ -1808,7 +1810,7 @@ static const char *rbtree_key_array(struct bpf_rbtree *rb, const struct btf *btf
 
 	elem_type = btf_type_skip_modifiers(btf, array->type, NULL);
 	if (btf_type_is_int(elem_type) && elem_type->size == 1)
-		return rbtree_key_add(rb, off, array->nelems, false, true);
+		return rbtree_key_add_bytes(rb, off, array->nelems);
 	if (IS_ERR(btf_resolve_size(btf, elem_type, &size)) || !size)
 		return "an array of nothing";
 	for (i = 0; i < array->nelems && !reason; i++)
@@ -1852,7 +1854,7 @@ static const char *rbtree_key_parts(struct bpf_rbtree *rb, const struct btf *btf
 	case BTF_KIND_STRUCT:
 		return rbtree_key_struct(rb, btf, t, off);
 	case BTF_KIND_UNION:
-		return rbtree_key_add(rb, off, t->size, false, true);
+		return rbtree_key_add_bytes(rb, off, t->size);
 	case BTF_KIND_ARRAY:
 		return rbtree_key_array(rb, btf, t, off);
 	case BTF_KIND_FLOAT:
@@ -1906,6 +1908,8 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 			return -EINVAL;
 		}
 	}
+	if (!rb->nr_fields)
+		rbtree_key_add_bytes(rb, 0, map->key_size);
 	rbtree_set_rank(rb);
 
 	reason = rbtree_value_fields(map);
