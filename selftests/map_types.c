@@ -57,6 +57,27 @@ static int structure(const char *name, int type, int size)
 	return id;
 }
 
+static int create_raw(uint32_t key_size, uint32_t value_size, uint32_t entries, uint32_t flags)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = flags);
+	int fd = bpf_map_create(BPF_MAP_TYPE_RBTREE, "raw", key_size, value_size, entries, &opts);
+
+	if (fd >= 0)
+		close(fd);
+	return fd;
+}
+
+static bool sizes_and_flags(void)
+{
+	expect_equal(create_raw(8, 8, 0, 0), -EINVAL);
+	expect_equal(create_raw(0, 8, 1, 0), -EINVAL);
+	expect_equal(create_raw(8, 0, 1, 0), -EINVAL);
+	expect_equal(create_raw(65, 8, 1, 0), -E2BIG);
+	expect_equal(create_raw(8, 8, 1, BPF_F_MMAPABLE), -EINVAL);
+	expect(create_raw(64, 8, 1, 0) >= 0);
+	return true;
+}
+
 static bool packets_are_left_alone(void)
 {
 	uint64_t key = 1, value[2] = {}, cursor;
@@ -111,7 +132,7 @@ int main(int argc, char **argv)
 	locked = btf__add_struct(btf, "with_lock", 8);
 	btf__add_field(btf, "lock", spin, 0, 0);
 
-	printf("1..15\n");
+	printf("1..16\n");
 	result(accepted(numbers), "16 integers are a key");
 	result(accepted(bytes), "64 bytes are a key");
 	result(accepted(bytes_in), "a struct with bytes in it is a key");
@@ -129,6 +150,7 @@ int main(int argc, char **argv)
 	result(refused(u64, locked, -EOPNOTSUPP, "does not support a special field"),
 	       "a spin lock in the value");
 	result(refused(u64, unknown, -EINVAL, ""), "a kptr to a type without a body");
+	result(sizes_and_flags(), "sizes and flags without BTF");
 	result(packets_are_left_alone(), "user space cannot change a map of packets");
 	return failed ? 1 : 0;
 }
