@@ -25,5 +25,6 @@ extern void bpf_task_release(struct task_struct *task) __ksym;
 #define ENOENT	2
 #define E2BIG	7
 #define EPERM	1
+#define ENOMEM	12
 
 #endif /* SELFTESTS_MAP_BPF_H */
