@@ -149,7 +149,7 @@ int main(int argc, char **argv)
 	       "a timer in the value");
 	result(refused(u64, locked, -EOPNOTSUPP, "does not support a special field"),
 	       "a spin lock in the value");
-	result(refused(u64, unknown, -EINVAL, ""), "a kptr to a type without a body");
+	result(refused(u64, unknown, -EINVAL, "a kptr to a type only declared"), "a kptr to a type without a body");
 	result(sizes_and_flags(), "sizes and flags without BTF");
 	result(packets_are_left_alone(), "user space cannot change a map of packets");
 	return failed ? 1 : 0;

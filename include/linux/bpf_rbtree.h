@@ -35,7 +35,8 @@ bool bpf_rbtree_holds_maps(const struct bpf_map *map);
 bool bpf_rbtree_holds_packets(const struct bpf_map *map);
 bool bpf_rbtree_holds_tasks(const struct bpf_map *map);
 int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
-			 const struct btf_type *key_type, struct bpf_verifier_log *log);
+			 const struct btf_type *key_type, const struct btf_type *value_type,
+			 struct bpf_verifier_log *log);
 
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj);

@@ -1890,15 +1890,23 @@ static const char *rbtree_value_fields(const struct bpf_map *map)
  * @map: an ordered map that is being created
  * @btf: its types
  * @key_type: void without a key type
+ * @value_type: of the values
  * @log: where to say why the types are refused; NULL: nowhere
  *
- * Return: 0 or -EINVAL.
+ * Return: 0, or a negative error.
  */
 int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
-			 const struct btf_type *key_type, struct bpf_verifier_log *log)
+			 const struct btf_type *key_type, const struct btf_type *value_type,
+			 struct bpf_verifier_log *log)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 	const char *reason;
+
+	/* Without an error the value would have no special fields. */
+	if (IS_ERR(map->record) && __btf_type_is_struct(value_type)) {
+		bpf_log(log, "Bad special field in the value: a kptr to a type only declared?\n");
+		return PTR_ERR(map->record);
+	}
 
 	rb->nr_fields = 0;
 	if (!btf_type_is_void(key_type)) {
@@ -1979,13 +1987,7 @@ static int rbtree_map_check_btf(struct bpf_map *map, const struct btf *btf,
 	struct bpf_rbtree *rb = to_rbtree(map);
 	int err;
 
-	/* A kptr to a type that is only declared, say. Without an error the value
-	 * would have no special fields.
-	 */
-	if (IS_ERR(map->record) && __btf_type_is_struct(value_type))
-		return PTR_ERR(map->record);
-
-	err = bpf_rbtree_check_btf(map, btf, key_type, NULL);
+	err = bpf_rbtree_check_btf(map, btf, key_type, value_type, NULL);
 	if (!err && rb->no_prealloc && rb->has_objects)
 		err = rbtree_set_ma_dtor(rb);
 	return err;
