@@ -21,6 +21,8 @@ PKTGEN = "/proc/net/pktgen"
 PKTGEN_SETTINGS = ("pkt_size 60", "xmit_mode queue_xmit", "dst 192.0.2.1",
                    "dst_mac 02:00:00:00:00:02", "clone_skb 0", "delay 0")
 DEV = "d0"
+PINS = "/sys/fs/bpf/bench"
+UNDO = {"push": "pop", "pop": "push"}
 QUEUES = "d2"
 VETH = "v0"
 MSS = 1448                                      # with 1500 bytes of MTU and timestamps
@@ -415,7 +417,52 @@ def queues(measure, *_):
     return {"ratio": sorted(ratios)[len(ratios) // 2]}
 
 
-WORKLOADS = {"empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,
+class Program:
+    """A pinned program of type syscall. bpftool would cost more than the program."""
+    OBJ_GET, TEST_RUN = 7, 10
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def __init__(self, path):
+        self.path = ctypes.create_string_buffer(path.encode())
+        self.fd = self.bpf(self.OBJ_GET, struct.pack("<QII", ctypes.addressof(self.path), 0, 0))[0]
+
+    @classmethod
+    def bpf(cls, command, attributes):
+        """What the system call returns, and the attributes after it."""
+        buffer = ctypes.create_string_buffer(attributes.ljust(128, b"\0"), 128)
+        got = cls.libc.syscall(SYS_BPF, command, buffer, 128)
+        if got < 0:
+            raise RuntimeError(f"bpf({command}): {os.strerror(ctypes.get_errno())}")
+        return got, buffer.raw
+
+    def run(self):
+        """What the program returns."""
+        _, after = self.bpf(self.TEST_RUN, struct.pack("<II", self.fd, 0))
+        return struct.unpack_from("<I", after, 4)[0]
+
+
+def maps(measure, _, counter):
+    """One program of bench/map.bpf.c; push, find and pop come in this order."""
+    if not os.path.exists(PINS):
+        os.mkdir(PINS)
+        run("bpftool", "prog", "loadall", measure["object"], PINS)
+    periods, failed = [], []
+
+    def do(operation):
+        program = Program(f"{PINS}/{operation}_{measure['map']}")
+        periods.append([[counter.over(lambda: failed.append(program.run())), measure["count"]]])
+        if failed[-1] and operation != "find":      # some keys have nothing above them
+            raise RuntimeError(f"{failed[-1]} times no {operation}")
+
+    for number in range(measure["periods"]):
+        if number and measure["operation"] in UNDO:
+            do(UNDO[measure["operation"]])
+            periods.pop()
+        do(measure["operation"])
+    return {"periods": periods}
+
+
+WORKLOADS = {"map": maps, "empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,
              "commands": commands, "queues": queues}
 
 
