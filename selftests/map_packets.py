@@ -12,9 +12,9 @@ OBJECT = f"{lib.TOP}/selftests/map_packets.bpf.o"
 COUNT = 100
 
 
-def soon():
+def soon(seconds=8 if lib.DEBUG else 3):
     """After what the test does first, and within the qdisc's horizon."""
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) + (8 if lib.DEBUG else 3) * NSEC
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) + seconds * NSEC
 
 
 def the_map():
@@ -37,7 +37,7 @@ def packets_leave_in_order_of_their_times():
 
 def others_can_look_but_not_touch():
     with lib.wire(OBJECT) as (_, sender, receiver):
-        start = soon()
+        start = soon(9)
         for number in range(10):
             lib.true(sender.send(number, when=start + number), "dropped")
         dump = lib.bpftool("map", "dump", *the_map())
