@@ -2,21 +2,23 @@
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug tools demo check check-debug bench lint clean FORCE
+.PHONY: help kernel kernel-debug kernel-base tools demo check check-debug check-upstream bench lint clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
 	@echo 'make check [TEST=NAME]  all tests, or one, in a virtual machine'
 	@echo 'make check-debug        the same on a kernel with KASAN, lockdep and kmemleak'
+	@echo 'make check-upstream     the kernel'"'"'s own tests of maps, verifier and tc, here and on the unpatched kernel'
 	@echo 'make bench              what a packet costs, beside every native qdisc (build/bench)'
 	@echo 'make policies/NAME.bpf.o  build a policy; a path of your own works too'
 	@echo 'make kernel tools       the kernel; libbpf, bpftool, tc (build/tools/bin)'
 	@echo 'make kernel-debug       the kernel for check-debug'
+	@echo 'make kernel-base        the unpatched kernel, for check-upstream'
 	@echo 'make lint               style of the scripts and of the kernel code'
 	@echo 'make clean              remove build/ (downloads and ccache stay)'
 	@echo 'vm/run COMMAND          run a command on this kernel; vm/run --help'
 
-kernel kernel-debug tools:
+kernel kernel-debug kernel-base tools:
 	@scripts/build $@
 
 # The set-up first, then a make of its own, so that it sees the new headers
@@ -31,6 +33,9 @@ check: kernel tools
 
 check-debug: kernel-debug tools
 	@selftests/run --debug $(TEST)
+
+check-upstream: kernel kernel-base tools
+	@selftests/upstream/run
 
 bench:
 	@scripts/prepare packages bench
