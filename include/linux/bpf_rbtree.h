@@ -12,6 +12,10 @@ struct bpf_map;
 struct bpf_verifier_log;
 struct btf;
 struct btf_type;
+struct rbtree_elem;
+
+/* The longest key. */
+#define BPF_RBTREE_KEY_MAX	64
 
 /**
  * struct bpf_rbtree_owner - who keeps objects in ordered maps
@@ -22,6 +26,22 @@ struct btf_type;
  */
 struct bpf_rbtree_owner {
 	struct list_head maps;
+};
+
+/**
+ * struct bpf_rbtree_cursor - where a walk is; all zero: before the first element
+ * @elem: seen last; NULL: everything up to @key has been
+ * @number: of @elem
+ * @end: elements younger than this one are not visited
+ * @started: has the walk begun?
+ * @key: of the element
+ */
+struct bpf_rbtree_cursor {
+	struct rbtree_elem *elem;
+	u64 number;
+	u64 end;
+	bool started;
+	u8 key[BPF_RBTREE_KEY_MAX] __aligned(8);
 };
 
 static inline void bpf_rbtree_owner_init(struct bpf_rbtree_owner *owner)
@@ -50,6 +70,8 @@ void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
 void bpf_rbtree_mark(struct bpf_map *map, u64 mark);
 void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark);
 struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark);
+int bpf_rbtree_look(struct bpf_map *map, struct bpf_rbtree_cursor *c, void *value,
+		    void (*look)(const void *obj, void *arg), void *arg);
 void bpf_rbtree_disown(struct bpf_rbtree_owner *owner);
 
 #endif /* _LINUX_BPF_RBTREE_H */

@@ -80,8 +80,7 @@
 #define RBTREE_CREATE_FLAG_MASK \
 	(BPF_F_NO_PREALLOC | BPF_F_NUMA_NODE | BPF_F_ACCESS_MASK)
 
-/* Longest key, and most fields in one. */
-#define RBTREE_KEY_MAX		64
+/* Most fields in a key. */
 #define RBTREE_FIELDS_MAX	16
 
 /* Steps of a walk with the lock held. */
@@ -110,15 +109,6 @@ struct rbtree_field {
 	u8 size;
 	bool is_signed;
 	bool is_bytes;
-};
-
-/* Where a walk is. All zero: before the first element. */
-struct rbtree_cursor {
-	struct rbtree_elem *elem;	/* seen last; NULL: everything up to @key has been */
-	u64 number;			/* of @elem */
-	u64 end;			/* elements younger than this one are not visited */
-	bool started;
-	u8 key[RBTREE_KEY_MAX] __aligned(8);
 };
 
 struct bpf_rbtree {
@@ -1063,7 +1053,7 @@ static int rbtree_remove(struct bpf_rbtree *rb, const void *key, void *key_out, 
 /* ---- walks ---- */
 
 /* What follows the cursor, or NULL. */
-static struct rbtree_elem *rbtree_after(struct bpf_rbtree *rb, const struct rbtree_cursor *c)
+static struct rbtree_elem *rbtree_after(struct bpf_rbtree *rb, const struct bpf_rbtree_cursor *c)
 {
 	struct rbtree_elem *oldest;
 
@@ -1083,7 +1073,7 @@ static struct rbtree_elem *rbtree_after(struct bpf_rbtree *rb, const struct rbtr
  * end: NULL. ERR_PTR(-EAGAIN) if there are so many new ones that the lock should
  * be given up in between.
  */
-static struct rbtree_elem *rbtree_next(struct bpf_rbtree *rb, struct rbtree_cursor *c)
+static struct rbtree_elem *rbtree_next(struct bpf_rbtree *rb, struct bpf_rbtree_cursor *c)
 {
 	struct rbtree_elem *elem;
 	int i;
@@ -1105,10 +1095,12 @@ static struct rbtree_elem *rbtree_next(struct bpf_rbtree *rb, struct rbtree_curs
 	return ERR_PTR(-EAGAIN);
 }
 
-/* Move the cursor with the lock taken, and copy the value if that is wanted.
- * Returns the value in the map, NULL at the end, or ERR_PTR(-EBUSY).
+/* Move the cursor with the lock taken, copy the value if that is wanted, and call
+ * @look with the element's object if that is given. Returns the value in the map,
+ * NULL at the end, or ERR_PTR(-EBUSY).
  */
-static void *rbtree_walk(struct bpf_rbtree *rb, struct rbtree_cursor *c, void *value_out)
+static void *rbtree_walk_obj(struct bpf_rbtree *rb, struct bpf_rbtree_cursor *c, void *value_out,
+			     void (*look)(const void *obj, void *arg), void *arg)
 {
 	struct rbtree_elem *elem;
 	unsigned long flags;
@@ -1117,12 +1109,43 @@ static void *rbtree_walk(struct bpf_rbtree *rb, struct rbtree_cursor *c, void *v
 		if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 			return ERR_PTR(-EBUSY);
 		elem = rbtree_next(rb, c);
-		if (!IS_ERR_OR_NULL(elem))
+		if (!IS_ERR_OR_NULL(elem)) {
 			rbtree_copy_out(rb, elem, NULL, value_out);
+			if (look)
+				look(*elem_obj(rb, elem), arg);
+		}
 		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 	} while (IS_ERR(elem));
 
 	return elem ? elem_value(rb, elem) : NULL;
+}
+
+static void *rbtree_walk(struct bpf_rbtree *rb, struct bpf_rbtree_cursor *c, void *value_out)
+{
+	return rbtree_walk_obj(rb, c, value_out, NULL, NULL);
+}
+
+/**
+ * bpf_rbtree_look() - look at the next object of a map, which stays there
+ * @map: an ordered map of packets
+ * @c: where the walk is, all zero at first; then it has the key of the element
+ * @value: set to the element's value, special fields as zeroes
+ * @look: called with the object and @arg under the map's lock, with interrupts
+ *        off; the object may be gone when the lock has been released
+ * @arg: argument of @look
+ *
+ * A walk visits the elements that were there when it began and have not left
+ * before it reaches them.
+ *
+ * Context: any.
+ * Return: 0; -ENOENT at the end; -EBUSY if the map's lock could not be had.
+ */
+int bpf_rbtree_look(struct bpf_map *map, struct bpf_rbtree_cursor *c, void *value,
+		    void (*look)(const void *obj, void *arg), void *arg)
+{
+	void *found = rbtree_walk_obj(to_rbtree(map), c, value, look, arg);
+
+	return found ? PTR_ERR_OR_ZERO(found) : -ENOENT;
 }
 
 /**
@@ -1135,7 +1158,7 @@ static void *rbtree_walk(struct bpf_rbtree *rb, struct rbtree_cursor *c, void *v
 void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark)
 {
 	struct bpf_rbtree *rb = to_rbtree(outer);
-	struct rbtree_cursor c = {};
+	struct bpf_rbtree_cursor c = {};
 	struct rbtree_elem *elem;
 	unsigned long flags;
 
@@ -1155,7 +1178,7 @@ static long rbtree_for_each(struct bpf_map *map, bpf_callback_t callback_fn,
 			    void *callback_ctx, u64 flags)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	struct rbtree_cursor c = {};
+	struct bpf_rbtree_cursor c = {};
 	long visited = 0;
 	void *value;
 
@@ -1177,7 +1200,7 @@ static long rbtree_for_each(struct bpf_map *map, bpf_callback_t callback_fn,
 
 struct rbtree_batch {
 	struct bpf_rbtree *rb;
-	struct rbtree_cursor cursor;
+	struct bpf_rbtree_cursor cursor;
 	void __user *keys;
 	void __user *values;
 	void *value;
@@ -1200,7 +1223,7 @@ static int rbtree_batch_put(struct rbtree_batch *b, const void *key, u32 at)
  */
 static int rbtree_batch_key(struct rbtree_batch *b, bool count_only)
 {
-	struct rbtree_cursor c = b->cursor, next;
+	struct bpf_rbtree_cursor c = b->cursor, next;
 	u32 at = b->count;
 	void *value;
 	int err;
@@ -1315,7 +1338,7 @@ static int rbtree_lookup_and_delete_batch(struct bpf_map *map, const union bpf_a
 
 struct rbtree_seq {
 	struct bpf_map *map;
-	struct rbtree_cursor cursor;
+	struct bpf_rbtree_cursor cursor;
 	void *value;			/* copy; NULL before the first and after the last */
 	void *buf;
 };
@@ -1575,8 +1598,8 @@ static int rbtree_map_alloc_check(union bpf_attr *attr)
 	    (attr->value_size != sizeof(u32) || attr->map_flags & BPF_F_NO_PREALLOC))
 		return -EINVAL;
 
-	if (attr->key_size > RBTREE_KEY_MAX ||
-	    attr->value_size > KMALLOC_MAX_SIZE - RBTREE_KEY_MAX - sizeof(struct rbtree_elem))
+	if (attr->key_size > BPF_RBTREE_KEY_MAX ||
+	    attr->value_size > KMALLOC_MAX_SIZE - BPF_RBTREE_KEY_MAX - sizeof(struct rbtree_elem))
 		return -E2BIG;
 
 	return 0;
