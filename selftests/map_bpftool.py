@@ -57,6 +57,7 @@ def stock_bpftool_dumps_it_in_order(events):
     formatted = [entry.get("formatted", entry) for entry in dump]
     lib.equal([(entry["key"], entry["value"]) for entry in formatted],
               [(100, 2), (200, 3), (300, 1)], "elements")
+    lib.equal([entry["formatted"] for entry in lib.bpftool("map", "dump", *events)], formatted, "by our bpftool")
 
 
 @with_events
