@@ -117,23 +117,13 @@ static bool types_equal(const struct btf *btf1, __u32 id1, const struct btf *btf
 	}
 }
 
-/* What of the two maps differs? NULL if one can stand for the other. */
-static const char *maps_differ(const struct bpf_map_info *old, const struct bpf_object *obj,
-			       const struct bpf_map *map)
+/* What of the types of key and value differs? NULL if nothing does. */
+const char *libbpf_map_types_differ(const struct bpf_map_info *old, const struct btf *btf,
+				    const struct bpf_map *map)
 {
 	__u32 key_id = bpf_map__btf_key_type_id(map), value_id = bpf_map__btf_value_type_id(map);
-	const struct btf *btf = bpf_object__btf(obj);
-	struct btf *old_btf = NULL;
 	const char *what = NULL;
-
-	if (old->type != bpf_map__type(map))
-		return "type";
-	if (old->key_size != bpf_map__key_size(map) || old->value_size != bpf_map__value_size(map))
-		return "key or value size";
-	if (old->max_entries != bpf_map__max_entries(map))
-		return "max_entries";
-	if (old->map_flags != bpf_map__map_flags(map))
-		return "flags";
+	struct btf *old_btf;
 
 	/* libbpf makes maps of some types without BTF; for them the sizes are all */
 	if (!old->btf_id)
@@ -147,6 +137,21 @@ static const char *maps_differ(const struct bpf_map_info *old, const struct bpf_
 		what = "value type";
 	btf__free(old_btf);
 	return what;
+}
+
+/* What of the two maps differs? NULL if one can stand for the other. */
+static const char *maps_differ(const struct bpf_map_info *old, const struct bpf_object *obj,
+			       const struct bpf_map *map)
+{
+	if (old->type != bpf_map__type(map))
+		return "type";
+	if (old->key_size != bpf_map__key_size(map) || old->value_size != bpf_map__value_size(map))
+		return "key or value size";
+	if (old->max_entries != bpf_map__max_entries(map))
+		return "max_entries";
+	if (old->map_flags != bpf_map__map_flags(map))
+		return "flags";
+	return libbpf_map_types_differ(old, bpf_object__btf(obj), map);
 }
 
 static int add_old_map(struct old_maps *old, __u32 id)
