@@ -75,6 +75,7 @@ struct bpf_request {
 	const char *pinned[OPS];	/* path of a pinned program, instead */
 	const char *setting[MAX_SETTINGS];	/* NAME=VALUE */
 	int settings;
+	const char *pin_dir;
 	__u32 limit;
 	bool has_limit;
 	__u64 horizon;	/* ns; 0: not given */
@@ -85,9 +86,10 @@ struct bpf_request {
 
 /* Which qdisc the programs are for */
 struct target {
-	const char *kind;
 	const char *dev;
-	const struct nlmsghdr *n;
+	int ifindex;			/* 0: no such device, as tc is about to find out */
+	bool add;			/* there must be no qdisc yet */
+	struct bpf_qdisc_opts opts;
 };
 
 /* An object that is being loaded */
@@ -99,8 +101,15 @@ struct loader {
 	char *log[OPS];
 };
 
-/* The kernel takes file descriptors, and gets them after parse_qopt() has returned */
-static int prog_fds[OPS] = { -1, -1 };
+/* What the command in hand has loaded: the kernel is given the programs when
+ * parse_qopt() has returned.
+ */
+static struct {
+	int fds[OPS];
+	struct bpf_object *obj;		/* the file descriptors are its; or NULL */
+	char *pin_dir;			/* where to pin it when the qdisc has it; or NULL */
+	struct target target;
+} loaded = { .fds = { -1, -1 } };
 
 /* What libbpf has to say, kept back until it is known whether it is of use */
 static FILE *said;
@@ -112,7 +121,7 @@ static void explain(void)
 	fprintf(stderr,
 		"Usage: ... { bpf | bpf_mq } { obj | object-file } FILE\n"
 		"               [ enqueue NAME ] [ dequeue NAME ] [ set NAME=VALUE ]...\n"
-		"               [ COMMON ]... [ verbose ]\n"
+		"               [ COMMON ]... [ pin DIR ] [ verbose ]\n"
 		"       ... { bpf | bpf_mq }\n"
 		"               enqueue object-pinned PATH dequeue object-pinned PATH\n"
 		"               [ COMMON ]...\n"
@@ -364,25 +373,50 @@ static int make_dir(const char *path)
 	return -1;
 }
 
-static int make_pin_dir(void)
+static int mount_bpffs(void)
 {
 	const char *bpffs = bpffs_path();
-	char path[PATH_MAX];
 	struct statfs st;
 
 	if (statfs(bpffs, &st)) {
-		complain("%s, for pinned maps: %s", bpffs, strerror(errno));
+		complain("%s, for pinning: %s", bpffs, strerror(errno));
 		return -1;
 	}
 	if (st.f_type != BPF_FS_MAGIC && mount("bpf", bpffs, "bpf", 0, "mode=0700")) {
-		complain("cannot mount bpffs on %s, for pinned maps: %s", bpffs, strerror(errno));
+		complain("cannot mount bpffs on %s, for pinning: %s", bpffs, strerror(errno));
 		return -1;
 	}
-	snprintf(path, sizeof(path), "%s/%s", bpffs, PIN_DIR);
+	return 0;
+}
+
+/* The folder of maps that are pinned by name */
+static int make_globals_dir(void)
+{
+	char path[PATH_MAX];
+
+	if (mount_bpffs())
+		return -1;
+	snprintf(path, sizeof(path), "%s/%s", bpffs_path(), PIN_DIR);
 	if (make_dir(path))
 		return -1;
-	snprintf(path, sizeof(path), "%s/%s/%s", bpffs, PIN_DIR, PIN_SUBDIR);
+	snprintf(path, sizeof(path), "%s/%s/%s", bpffs_path(), PIN_DIR, PIN_SUBDIR);
 	return make_dir(path);
+}
+
+/* The folder of "pin", looked at before anything is done that would be hard to undo */
+static int make_pin_dir(const char *path)
+{
+	bool is_new = access(path, F_OK);
+	struct statfs st;
+
+	if (mount_bpffs() || make_dir(path))
+		return -1;
+	if (!statfs(path, &st) && st.f_type == BPF_FS_MAGIC)
+		return 0;
+	complain("pin %s: not a folder in a bpffs, such as %s", path, bpffs_path());
+	if (is_new)
+		rmdir(path);
+	return -1;
 }
 
 static int open_object(struct loader *ld)
@@ -409,25 +443,16 @@ static int open_object(struct loader *ld)
  */
 static int take_maps_over(struct loader *ld, const struct target *target)
 {
-	const struct tcmsg *t = NLMSG_DATA(target->n);
-	LIBBPF_OPTS(bpf_qdisc_opts, opts,
-		.kind = target->kind,
-		.parent = t->tcm_parent,
-		.handle = t->tcm_handle,
-	);
 	LIBBPF_OPTS(bpf_qdisc_info, info);
-	int ifindex = if_nametoindex(target->dev);
 	int ret;
 
-	if (target->n->nlmsg_flags & NLM_F_EXCL || !ifindex)
-		return 0;
-	if (bpf_qdisc_query(ifindex, &opts, &info) ||
-	    (t->tcm_handle && t->tcm_handle != info.handle))
+	if (target->add || bpf_qdisc_query(target->ifindex, &target->opts, &info) ||
+	    (target->opts.handle && target->opts.handle != info.handle))
 		return 0;
 
 	if (!ld->verbose)
 		libbpf_set_print(print_warnings);
-	ret = bpf_object__reuse_qdisc_maps(ld->obj, ifindex, &opts);
+	ret = bpf_object__reuse_qdisc_maps(ld->obj, target->ifindex, &target->opts);
 	if (ret >= 0 || ret == -ENOENT)
 		return 0;
 	complain("cannot take over the maps of the qdisc: %s", strerror(-ret));
@@ -437,12 +462,11 @@ static int take_maps_over(struct loader *ld, const struct target *target)
 /* Arrays of maps without a size get an entry for each tx queue */
 static int size_arrays(struct loader *ld, const struct target *target)
 {
-	int ifindex = if_nametoindex(target->dev);
 	int ret;
 
-	if (!ifindex)
-		return 0;	/* tc is about to find that out */
-	ret = bpf_object__set_tx_queues(ld->obj, ifindex);
+	if (!target->ifindex)
+		return 0;
+	ret = bpf_object__set_tx_queues(ld->obj, target->ifindex);
 	if (ret >= 0)
 		return 0;
 	complain("%s: cannot count its tx queues: %s", target->dev, strerror(-ret));
@@ -457,7 +481,7 @@ static int prepare_maps(struct loader *ld, const struct target *target)
 		return -1;
 
 	bpf_object__for_each_map(map, ld->obj) {
-		if (bpf_map__pin_path(map) && make_pin_dir())
+		if (bpf_map__pin_path(map) && make_globals_dir())
 			return -1;
 	}
 	return take_maps_over(ld, target);
@@ -853,17 +877,11 @@ static int set_checked_params(struct params *ps, const struct bpf_request *req)
 /* While the qdisc runs */
 static int set_live_params(const struct bpf_request *req, const struct target *target)
 {
-	const struct tcmsg *t = NLMSG_DATA(target->n);
-	LIBBPF_OPTS(bpf_qdisc_opts, opts,
-		.kind = target->kind,
-		.parent = t->tcm_parent,
-		.handle = t->tcm_handle,
-	);
 	LIBBPF_OPTS(bpf_qdisc_info, info);
 	struct params ps;
 	int ret;
 
-	ret = bpf_qdisc_query(if_nametoindex(target->dev), &opts, &info);
+	ret = bpf_qdisc_query(target->ifindex, &target->opts, &info);
 	if (ret) {
 		complain("no parameters to set on \"%s\": %s", target->dev,
 			 ret == -ENOENT ? "no such qdisc" : strerror(-ret));
@@ -937,32 +955,6 @@ static int load_object(struct loader *ld)
 	return err;
 }
 
-static void release_programs(void)
-{
-	int op;
-
-	for (op = 0; op < OPS; op++) {
-		if (prog_fds[op] >= 0)
-			close(prog_fds[op]);
-		prog_fds[op] = -1;
-	}
-}
-
-/* The programs outlive the object, and hold their maps */
-static int keep_programs(struct loader *ld)
-{
-	int op;
-
-	for (op = 0; op < OPS; op++) {
-		prog_fds[op] = fcntl(bpf_program__fd(ld->prog[op]), F_DUPFD_CLOEXEC, 3);
-		if (prog_fds[op] < 0) {
-			complain("%s: %s", ld->path, strerror(errno));
-			return -1;
-		}
-	}
-	return 0;
-}
-
 static int get_from_object(const struct bpf_request *req, const struct target *target)
 {
 	struct loader ld = { .path = req->object, .verbose = req->verbose };
@@ -972,33 +964,137 @@ static int get_from_object(const struct bpf_request *req, const struct target *t
 		return -1;
 	libbpf_set_print(req->verbose ? print_all : print_kept);
 	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
-	    !set_initial_params(&ld, req) && !load_object(&ld))
-		ret = keep_programs(&ld);
+	    !set_initial_params(&ld, req))
+		ret = load_object(&ld);
 
-	bpf_object__close(ld.obj);
-	forget_what_is_said();
-	for (op = 0; op < OPS; op++)
+	loaded.obj = ld.obj;
+	for (op = 0; op < OPS; op++) {
+		if (!ret)
+			loaded.fds[op] = bpf_program__fd(ld.prog[op]);
 		free(ld.log[op]);
+	}
+	forget_what_is_said();
 	return ret;
 }
 
 static int get_pinned(const struct bpf_request *req)
 {
-	int op;
+	struct statfs st;
+	int op, err;
 
 	for (op = 0; op < OPS; op++) {
-		prog_fds[op] = bpf_obj_get(req->pinned[op]);
-		if (prog_fds[op] < 0) {
-			complain("%s: %s", req->pinned[op], strerror(errno));
-			return -1;
-		}
+		loaded.fds[op] = bpf_obj_get(req->pinned[op]);
+		if (loaded.fds[op] >= 0)
+			continue;
+		err = errno;
+		complain("%s: %s", req->pinned[op],
+			 !statfs(req->pinned[op], &st) && st.f_type != BPF_FS_MAGIC ?
+			 "not in a bpffs" : strerror(err));
+		return -1;
 	}
 	return 0;
 }
 
+/* A pin of the same name belongs to what the qdisc had before */
+static int pin(int fd, const char *name)
+{
+	char path[PATH_MAX];
+	char *c;
+
+	if (snprintf(path, sizeof(path), "%s/%s", loaded.pin_dir, name) >= (int)sizeof(path)) {
+		complain("pin %s: too long", loaded.pin_dir);
+		return -1;
+	}
+	/* a bpffs has no names with dots, as .data.param */
+	for (c = path + strlen(loaded.pin_dir); *c; c++) {
+		if (*c == '.')
+			*c = '_';
+	}
+	unlink(path);
+	if (!bpf_obj_pin(fd, path))
+		return 0;
+	complain("pin %s: %s", path, strerror(errno));
+	return -1;
+}
+
+static int pin_all(void)
+{
+	struct bpf_program *prog;
+	struct bpf_map *map;
+	int ret = 0;
+
+	bpf_object__for_each_program(prog, loaded.obj) {
+		if (bpf_program__fd(prog) >= 0)
+			ret |= pin(bpf_program__fd(prog), bpf_program__name(prog));
+	}
+	bpf_object__for_each_map(map, loaded.obj) {
+		if (bpf_map__fd(map) >= 0)
+			ret |= pin(bpf_map__fd(map), bpf_map__name(map));
+	}
+	return ret;
+}
+
+/* Has the kernel taken the programs? */
+static bool is_attached(void)
+{
+	struct bpf_prog_info prog = {};
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	__u32 len = sizeof(prog);
+
+	return !bpf_prog_get_info_by_fd(loaded.fds[ENQUEUE], &prog, &len) &&
+	       !bpf_qdisc_query(loaded.target.ifindex, &loaded.target.opts, &info) &&
+	       info.enqueue_prog_id == prog.id;
+}
+
+/* The command in hand is done: pin what the qdisc has got, and let go of it */
+static int finish(void)
+{
+	int op, ret = 0;
+
+	if (loaded.pin_dir && is_attached())
+		ret = pin_all();
+	free(loaded.pin_dir);
+	loaded.pin_dir = NULL;
+
+	for (op = 0; op < OPS; op++) {
+		if (!loaded.obj && loaded.fds[op] >= 0)
+			close(loaded.fds[op]);
+		loaded.fds[op] = -1;
+	}
+	bpf_object__close(loaded.obj);
+	loaded.obj = NULL;
+	return ret;
+}
+
+/* tc does not call again after the last command, and has no other way to fail then */
+static void finish_at_exit(void)
+{
+	if (!finish())
+		return;
+	fflush(NULL);
+	_exit(EXIT_FAILURE);
+}
+
+static int prepare_pins(const struct bpf_request *req, const struct target *target)
+{
+	static bool registered;
+
+	if (make_pin_dir(req->pin_dir))
+		return -1;
+	loaded.pin_dir = strdup(req->pin_dir);
+	loaded.target = *target;
+	if (loaded.pin_dir && (registered || !atexit(finish_at_exit))) {
+		registered = true;
+		return 0;
+	}
+	complain("out of memory");
+	return -1;
+}
+
 static int get_programs(const struct bpf_request *req, const struct target *target)
 {
-	release_programs();
+	if (finish() || (req->pin_dir && prepare_pins(req, target)))
+		return -1;
 	if (req->object)
 		return get_from_object(req, target);
 	if (req->pinned[ENQUEUE])
@@ -1061,15 +1157,15 @@ static int parse_time(__u64 *ns, int argc, char **argv)
 	return 2;
 }
 
-static int parse_object(struct bpf_request *req, int argc, char **argv)
+static int parse_text(const char **text, int argc, char **argv)
 {
 	if (argc < 2)
 		return missing_value(argv[0]);
-	if (req->object) {
-		complain("two objects, %s and %s", req->object, argv[1]);
+	if (*text) {
+		complain("\"%s\" twice, with %s and %s", argv[0], *text, argv[1]);
 		return -1;
 	}
-	req->object = argv[1];
+	*text = argv[1];
 	return 2;
 }
 
@@ -1093,7 +1189,7 @@ static int parse_setting(struct bpf_request *req, int argc, char **argv)
 static int parse_arg(struct bpf_request *req, int argc, char **argv)
 {
 	if (!strcmp(*argv, "obj") || !strcmp(*argv, "object-file"))
-		return parse_object(req, argc, argv);
+		return parse_text(&req->object, argc, argv);
 	if (!strcmp(*argv, "enqueue"))
 		return parse_program(req, ENQUEUE, argc, argv);
 	if (!strcmp(*argv, "dequeue"))
@@ -1106,6 +1202,8 @@ static int parse_arg(struct bpf_request *req, int argc, char **argv)
 		return parse_time(&req->patience, argc, argv);
 	if (!strcmp(*argv, "set"))
 		return parse_setting(req, argc, argv);
+	if (!strcmp(*argv, "pin"))
+		return parse_text(&req->pin_dir, argc, argv);
 	if (!strcmp(*argv, "flush")) {
 		req->flush = true;
 		return 1;
@@ -1132,6 +1230,8 @@ static const char *contradiction(const struct bpf_request *req, bool add)
 		return "\"set\" needs an object, or a qdisc that is there";
 	if (pinned && !(req->pinned[ENQUEUE] && req->pinned[DEQUEUE]))
 		return "\"object-pinned\" is needed for both enqueue and dequeue";
+	if (!req->object && req->pin_dir)
+		return "\"pin\" needs \"obj FILE\": what is not loaded here is not pinned here";
 	if (!req->object && (req->program[ENQUEUE] || req->program[DEQUEUE]))
 		return "programs of which object? \"obj FILE\" is missing";
 	if (add && !req->object && !pinned)
@@ -1166,10 +1266,10 @@ static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_OBJECT, name, len + 1);
 	}
 	for (op = 0; op < OPS; op++) {
-		if (prog_fds[op] < 0)
+		if (loaded.fds[op] < 0)
 			continue;
 		program = addattr_nest(n, MSG_ROOM, ops[op].attr | NLA_F_NESTED);
-		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_PROG_FD, &prog_fds[op], sizeof(__u32));
+		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_PROG_FD, &loaded.fds[op], sizeof(__u32));
 		addattr_nest_end(n, program);
 	}
 	addattr_nest_end(n, options);
@@ -1178,19 +1278,28 @@ static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
 			 struct nlmsghdr *n, const char *dev)
 {
-	const struct target target = { .kind = qu->id, .dev = dev, .n = n };
+	const struct tcmsg *t = NLMSG_DATA(n);
 	struct bpf_request req = {};
+	struct target target = {};
 	const char *wrong;
 	int used;
 
 	if (!tc_fits())
 		return -1;
+	target.dev = dev;
+	target.ifindex = if_nametoindex(dev);
+	target.add = n->nlmsg_flags & NLM_F_EXCL;
+	target.opts.sz = sizeof(target.opts);
+	target.opts.kind = qu->id;
+	target.opts.parent = t->tcm_parent;
+	target.opts.handle = t->tcm_handle;
+
 	for (; argc > 0; argc -= used, argv += used) {
 		used = parse_arg(&req, argc, argv);
 		if (used < 0)
 			return -1;
 	}
-	wrong = contradiction(&req, n->nlmsg_flags & NLM_F_EXCL);
+	wrong = contradiction(&req, target.add);
 	if (wrong) {
 		complain("%s", wrong);
 		return -1;

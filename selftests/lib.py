@@ -15,6 +15,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -227,6 +228,68 @@ def quiet_wire():
     run("ip", "neigh", "replace", "10.0.0.2", "lladdr", "52:54:00:00:00:02", "dev", "eth0")
     run("ip", "-n", "peer", "neigh", "replace", "10.0.0.1", "lladdr", "52:54:00:00:00:01", "dev", "eth1")
     sysctl("ipv6/conf/eth0/disable_ipv6", 1)
+
+
+# --- both tc: ours, and the distribution's with the plug-in --------------------
+
+OURS = ("tc",)
+PLUGIN = ("env", f"TC_LIB_DIR={TOP}/build/tools/tc", "/sbin/tc")
+
+
+def said(*command):
+    """Status, output and errors of a command."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def works(*command):
+    """Output of a command that must succeed and complain of nothing."""
+    status, out, err = said(*command)
+    equal((status, err), (0, ""), " ".join(command))
+    return out
+
+
+def fails(status, words, *command):
+    """What a command says that must fail with this status and these words."""
+    got, out, err = said(*command)
+    equal((got, out), (status, ""), f"{' '.join(command)}: {err}")
+    contains(err, words)
+    return err
+
+
+def _same(text):
+    """Without what differs between two runs."""
+    return re.sub(r'(\bid(": |":| ))\d+|\b[0-9a-f]+:( |")|0x[0-9a-f]+', r"\1N", text)
+
+
+def with_both(test):
+    """Run a test with each tc, on a device of its own with four tx queues; what it
+    returns, the words of that tc, must be the same."""
+    def both():
+        words = []
+        for tc in (OURS, PLUGIN):
+            with link("numtxqueues", "4") as device:
+                words.append([_same(text).replace(device.a, "DEV") for text in test(tc, device) or ()])
+        for ours, plugin in zip(*words, strict=True):
+            equal(plugin, ours, "what the plug-in says")
+
+    both.__name__ = test.__name__
+    return both
+
+
+def qdisc(device, what, *options, kind="bpf"):
+    return "qdisc", what, "dev", device.a, "root", kind, *options
+
+
+def man_page_examples(path):
+    """The commands between .EX and .EE."""
+    with open(path, encoding="ascii") as file:
+        page = file.read()
+    lines = []
+    for example in re.findall(r"^\.EX\n(.*?)^\.EE\n", page, re.M | re.S):
+        for line in example.replace(r"\-", "-").replace(r"\e", "\\").replace(r"\(aq", "'").splitlines():
+            lines.append(line[2:] if line.startswith(("# ", "> ")) else line)
+    return lines
 
 
 # --- packets -----------------------------------------------------------------

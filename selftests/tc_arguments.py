@@ -1,0 +1,57 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Arguments of the command line that make no sense; see tc_errors.py."""
+
+import lib
+from lib import POLICIES, PROGS, fails, qdisc, with_both
+
+OBJECT = ("obj", f"{POLICIES}/fifo.bpf.o")
+HOLD = f"{PROGS}/hold.bpf.o"
+
+
+def pinned(enqueue, dequeue):
+    return ("enqueue", "object-pinned", enqueue, "dequeue", "object-pinned", dequeue)
+
+
+@with_both
+def arguments_that_are_wrong(tc, device):
+    def add(words, *arguments):
+        return fails(1, words, *tc, *qdisc(device, "add", *arguments))
+
+    return [add('"obj FILE" is missing'),
+            add('what is "nonsense"?', *OBJECT, "nonsense"),
+            add('"limit" needs a value', *OBJECT, "limit"),
+            add('limit "many" is not a number', *OBJECT, "limit", "many"),
+            add('"patience" needs a value', *OBJECT, "patience"),
+            add('horizon "5" is not a time such as 5s or 200ms', *OBJECT, "horizon", "5"),
+            add('patience "0s" is not a time such as 5s or 200ms', *OBJECT, "patience", "0s"),
+            add('"obj" needs a value', "obj"),
+            add('"enqueue" needs a value', *OBJECT, "enqueue"),
+            add('"section" needs a value', *OBJECT, "enqueue", "section"),
+            add('"object-pinned" needs a value', *OBJECT, "enqueue", "object-pinned"),
+            add('"set" needs a value', *OBJECT, "set"),
+            add('"pin" needs a value', *OBJECT, "pin"),
+            add('"obj" twice', *OBJECT, "obj", HOLD),
+            add('"pin" twice', *OBJECT, "pin", "/a", "pin", "/b"),
+            add("which object?", "enqueue", "fifo_enqueue"),
+            add("not both", *OBJECT, "enqueue", "object-pinned", "/x"),
+            add("for both", "enqueue", "object-pinned", "/x"),
+            add('"pin" needs "obj FILE"', *pinned("/x", "/y"), "pin", "/z"),
+            fails(1, "has no options", *tc, "class", "add", "dev", device.a, "parent", "1:",
+                  "classid", "1:1", "bpf", "nonsense")]
+
+
+@with_both
+def help_is_no_success(tc, device):
+    words = []
+    for kind in ("bpf", "bpf_mq"):
+        words.append(fails(1, "Usage: ... { bpf | bpf_mq }", *tc, *qdisc(device, "add", "help", kind=kind)))
+        for word in ("obj", "enqueue", "dequeue", "object-pinned", "set", "limit", "horizon",
+                     "patience", "flush", "pin", "verbose"):
+            lib.contains(words[-1], word)
+    return [*words, fails(1, "Usage: ... bpf\n", *tc, "class", "add", "dev", device.a, "parent", "1:",
+                          "classid", "1:1", "bpf", "help")]
+
+
+lib.main(arguments_that_are_wrong,
+         help_is_no_success)
