@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: GPL-2.0
+/* qdisctop: what the qdiscs of a device do now
+ *
+ * What a qdisc has sent, dropped and keeps are its own statistics, read as tc
+ * reads them. What it takes, why it drops, and how long packets wait in it is
+ * counted by BPF programs at tracepoints (qdisctop.bpf.c).
+ */
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <linux/gen_stats.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "qdisctop.h"
+#include "qdisctop.skel.h"
+
+#define MAX_REASONS	64
+#define BAR_WIDTH	40
+
+/* Of one qdisc, since it was made or since this program was started */
+struct sample {
+	struct qdisc_key key;
+	char kind[16];
+	__u64 packets, bytes;		/* sent */
+	__u32 drops;
+	__u32 qlen, backlog;		/* kept now */
+	bool traced;
+	struct qdisc_counts taken;
+	__u64 reasons[MAX_REASONS];
+};
+
+struct samples {
+	struct sample *at;
+	int count;
+	double time;
+};
+
+static struct {
+	const char *dev;
+	int ifindex;
+	double interval;
+	long count;			/* 0: until it is interrupted */
+	bool json;
+} options = { .interval = 1 };
+
+static struct qdisctop_bpf *skel;
+static char *reason_names[MAX_REASONS];	/* by the low half of the number */
+static volatile sig_atomic_t stopped;
+
+static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...)
+{
+	va_list args;
+
+	fputs("qdisctop: ", stderr);
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fputc('\n', stderr);
+	exit(1);
+}
+
+static void stop(int signal)
+{
+	(void)signal;
+	stopped = 1;
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* ---- the tracepoints ---- */
+
+/* Names of the reasons are those of this kernel's enum */
+static void read_reason_names(void)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	const struct btf_enum *e;
+	const struct btf_type *t;
+	__u32 i;
+	int id;
+
+	if (!btf)
+		die("this kernel has no BTF");
+	id = btf__find_by_name_kind(btf, "qdisc_drop_reason", BTF_KIND_ENUM);
+	if (id < 0)
+		die("this kernel has no reasons for drops in qdiscs");
+	t = btf__type_by_id(btf, id);
+	e = btf_enum(t);
+	for (i = 0; i < btf_vlen(t); i++) {
+		const char *name = btf__name_by_offset(btf, e[i].name_off);
+		__u32 number = e[i].val & 0xffff;
+
+		if (number < MAX_REASONS && !strncmp(name, "QDISC_DROP_", 11))
+			reason_names[number] = strdup(name + 11);
+	}
+	btf__free(btf);
+}
+
+static void trace(void)
+{
+	struct stat ns;
+	int err;
+
+	if (stat("/proc/self/ns/net", &ns))
+		die("/proc/self/ns/net: %s", strerror(errno));
+	libbpf_set_print(NULL);
+	skel = qdisctop_bpf__open();
+	if (!skel)
+		die("cannot open the BPF object: %s", strerror(errno));
+	skel->rodata->ifindex = options.ifindex;
+	skel->rodata->netns = ns.st_ino;
+	err = qdisctop_bpf__load(skel);
+	if (!err)
+		err = qdisctop_bpf__attach(skel);
+	if (err == -EPERM)
+		die("no permission: CAP_BPF and CAP_PERFMON are needed");
+	if (err == -ESRCH)
+		die("this kernel has not the tracepoints qdisc_enqueue, qdisc_dequeue, qdisc_drop");
+	if (err)
+		die("cannot load the BPF programs: %s", strerror(-err));
+}
+
+static void read_traced(struct sample *s)
+{
+	struct drop_key key = { .qdisc = s->key };
+	int i;
+
+	s->traced = !bpf_map_lookup_elem(bpf_map__fd(skel->maps.counts), &s->key, &s->taken);
+	for (i = 0; i < MAX_REASONS; i++) {
+		if (!reason_names[i])
+			continue;
+		key.reason = i;
+		bpf_map_lookup_elem(bpf_map__fd(skel->maps.drops), &key, &s->reasons[i]);
+	}
+}
+
+/* ---- the statistics that tc shows ---- */
+
+static void parse_attrs(struct rtattr *tb[], int max, void *data, int len)
+{
+	struct rtattr *a;
+
+	memset(tb, 0, sizeof(*tb) * (max + 1));
+	for (a = data; RTA_OK(a, len); a = RTA_NEXT(a, len)) {
+		if ((a->rta_type & NLA_TYPE_MASK) <= max)
+			tb[a->rta_type & NLA_TYPE_MASK] = a;
+	}
+}
+
+/* A kernel may send less or more than this was built with */
+static void copy_attr(void *to, size_t size, const struct rtattr *a)
+{
+	if (a)
+		memcpy(to, RTA_DATA(a), RTA_PAYLOAD(a) < size ? RTA_PAYLOAD(a) : size);
+}
+
+static void add_qdisc(struct samples *all, const struct tcmsg *t, int len)
+{
+	struct rtattr *tb[TCA_MAX + 1], *stats[TCA_STATS_MAX + 1];
+	struct gnet_stats_basic basic = {};
+	struct gnet_stats_queue queue = {};
+	struct sample *s;
+
+	parse_attrs(tb, TCA_MAX, TCA_RTA(t), len);
+	if (t->tcm_ifindex != options.ifindex || !tb[TCA_KIND] || !tb[TCA_STATS2])
+		return;
+	parse_attrs(stats, TCA_STATS_MAX, RTA_DATA(tb[TCA_STATS2]), RTA_PAYLOAD(tb[TCA_STATS2]));
+	copy_attr(&basic, sizeof(basic), stats[TCA_STATS_BASIC]);
+	copy_attr(&queue, sizeof(queue), stats[TCA_STATS_QUEUE]);
+
+	all->at = realloc(all->at, (all->count + 1) * sizeof(*s));
+	if (!all->at)
+		die("out of memory");
+	s = &all->at[all->count++];
+	memset(s, 0, sizeof(*s));
+	s->key.handle = t->tcm_handle;
+	s->key.parent = t->tcm_parent;
+	snprintf(s->kind, sizeof(s->kind), "%s", (char *)RTA_DATA(tb[TCA_KIND]));
+	s->packets = basic.packets;
+	copy_attr(&s->packets, sizeof(s->packets), stats[TCA_STATS_PKT64]);
+	s->bytes = basic.bytes;
+	s->drops = queue.drops;
+	s->qlen = queue.qlen;
+	s->backlog = queue.backlog;
+	read_traced(s);
+}
+
+/* Returns false at the end */
+static bool read_message(struct samples *all, const struct nlmsghdr *h)
+{
+	if (h->nlmsg_type == NLMSG_DONE)
+		return false;
+	if (h->nlmsg_type == NLMSG_ERROR)
+		die("the kernel lists no qdiscs: %s",
+		    strerror(-((struct nlmsgerr *)NLMSG_DATA(h))->error));
+	if (h->nlmsg_type == RTM_NEWQDISC)
+		add_qdisc(all, NLMSG_DATA(h), NLMSG_PAYLOAD(h, sizeof(struct tcmsg)));
+	return true;
+}
+
+static struct samples read_samples(int sock)
+{
+	struct {
+		struct nlmsghdr h;
+		struct tcmsg t;
+	} request = {
+		.h = {
+			.nlmsg_len = sizeof(request),
+			.nlmsg_type = RTM_GETQDISC,
+			.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
+		},
+		.t.tcm_ifindex = options.ifindex,
+	};
+	struct samples all = { .time = now() };
+	static char buf[1 << 16];
+	struct nlmsghdr *h;
+	int len;
+
+	if (send(sock, &request, sizeof(request), 0) < 0)
+		die("netlink: %s", strerror(errno));
+	for (;;) {
+		do {
+			len = recv(sock, buf, sizeof(buf), 0);
+		} while (len < 0 && errno == EINTR);
+		if (len < 0)
+			die("netlink: %s", strerror(errno));
+		for (h = (void *)buf; NLMSG_OK(h, (unsigned int)len); h = NLMSG_NEXT(h, len)) {
+			if (!read_message(&all, h))
+				return all;
+		}
+	}
+}
+
+/* ---- what happened between two samples ---- */
+
+/* A qdisc that was not there before, or was made anew, began with zeros */
+static struct sample difference(const struct sample *s, const struct samples *before)
+{
+	struct sample d = *s;
+	const struct sample *b;
+	int i;
+
+	for (b = before->at; b < before->at + before->count; b++) {
+		if (memcmp(&b->key, &s->key, sizeof(s->key)))
+			continue;
+		if (!strcmp(b->kind, s->kind) && b->packets <= s->packets && b->bytes <= s->bytes) {
+			d.packets -= b->packets;
+			d.bytes -= b->bytes;
+			d.drops -= b->drops;
+		}
+		d.taken.packets -= b->taken.packets;
+		d.taken.bytes -= b->taken.bytes;
+		for (i = 0; i < DELAY_SLOTS; i++)
+			d.taken.delay[i] -= b->taken.delay[i];
+		for (i = 0; i < MAX_REASONS; i++)
+			d.reasons[i] -= b->reasons[i];
+	}
+	return d;
+}
+
+static __u64 known_drops(const struct sample *d)
+{
+	__u64 sum = 0;
+	int i;
+
+	for (i = 0; i < MAX_REASONS; i++)
+		sum += d->reasons[i];
+	return sum;
+}
+
+static const char *handle_text(__u32 handle, char *text, size_t size)
+{
+	if (handle == TC_H_ROOT)
+		return "root";
+	if (TC_H_MIN(handle))
+		snprintf(text, size, "%x:%x", TC_H_MAJ(handle) >> 16, TC_H_MIN(handle));
+	else
+		snprintf(text, size, "%x:", TC_H_MAJ(handle) >> 16);
+	return text;
+}
+
+/* ---- output ---- */
+
+static void print_json_drops(const struct sample *d)
+{
+	__u64 known = known_drops(d);
+	const char *comma = "";
+	int i;
+
+	printf("\"drops\":%u,\"reasons\":{", d->drops);
+	for (i = 0; i < MAX_REASONS; i++) {
+		if (!d->reasons[i])
+			continue;
+		printf("%s\"%s\":%llu", comma, reason_names[i], d->reasons[i]);
+		comma = ",";
+	}
+	if (d->drops > known)
+		printf("%s\"other\":%llu", comma, d->drops - known);
+	printf("}");
+}
+
+static void print_json_taken(const struct sample *d)
+{
+	const char *comma = "";
+	int i;
+
+	printf(",\"in\":{\"packets\":%llu,\"bytes\":%llu},\"delay\":[", d->taken.packets,
+	       d->taken.bytes);
+	for (i = 0; i < DELAY_SLOTS; i++) {
+		if (!d->taken.delay[i])
+			continue;
+		printf("%s{\"from_ns\":%llu,\"to_ns\":%llu,\"packets\":%llu}", comma,
+		       i ? 1ULL << i : 0, 1ULL << (i + 1), d->taken.delay[i]);
+		comma = ",";
+	}
+	printf("]");
+}
+
+static void print_json_qdisc(const struct sample *d)
+{
+	char handle[16], parent[16];
+
+	printf("{\"kind\":\"%s\",\"handle\":\"%s\",\"parent\":\"%s\",", d->kind,
+	       handle_text(d->key.handle, handle, sizeof(handle)),
+	       handle_text(d->key.parent, parent, sizeof(parent)));
+	printf("\"out\":{\"packets\":%llu,\"bytes\":%llu},\"qlen\":%u,\"backlog\":%u,",
+	       d->packets, d->bytes, d->qlen, d->backlog);
+	print_json_drops(d);
+	if (d->traced)
+		print_json_taken(d);
+	printf("}");
+}
+
+static void print_json(const struct samples *all, const struct samples *before)
+{
+	struct sample d;
+	int i;
+
+	printf("{\"dev\":\"%s\",\"seconds\":%.3f,\"qdiscs\":[", options.dev,
+	       all->time - before->time);
+	for (i = 0; i < all->count; i++) {
+		d = difference(&all->at[i], before);
+		printf("%s", i ? "," : "");
+		print_json_qdisc(&d);
+	}
+	printf("]}\n");
+}
+
+static void print_rates(const char *name, __u64 packets, __u64 bytes, double seconds)
+{
+	printf("  %-8s %10llu packets %14llu bytes %12.0f packets/s %12.3f Mbit/s\n", name,
+	       packets, bytes, packets / seconds, bytes * 8 / 1e6 / seconds);
+}
+
+static const char *time_text(int slot, char *text, size_t size)
+{
+	static const char * const units[] = { "ns", "us", "ms", "s" };
+	double t = slot ? 1ULL << slot : 0;
+	int unit = 0;
+
+	for (; t >= 1000 && unit < 3; unit++)
+		t /= 1000;
+	snprintf(text, size, "%.*f %s", t < 10 && unit ? 1 : 0, t, units[unit]);
+	return text;
+}
+
+static void print_delays(const struct sample *d)
+{
+	int i, first = DELAY_SLOTS, last = -1;
+	char from[16], to[16];
+	__u64 most = 1;
+
+	for (i = 0; i < DELAY_SLOTS; i++) {
+		if (!d->taken.delay[i])
+			continue;
+		first = i < first ? i : first;
+		last = i;
+		most = d->taken.delay[i] > most ? d->taken.delay[i] : most;
+	}
+	if (last >= 0)
+		printf("  delay in the queue\n");
+	for (i = first; i <= last; i++)
+		printf("  %10s .. %-8s %10llu |%-*.*s|\n", time_text(i, from, sizeof(from)),
+		       time_text(i + 1, to, sizeof(to)), d->taken.delay[i], BAR_WIDTH,
+		       (int)(d->taken.delay[i] * BAR_WIDTH / most),
+		       "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@");
+}
+
+static void print_drops(const struct sample *d)
+{
+	__u64 known = known_drops(d);
+	int i;
+
+	printf("  %-8s %10u packets", "dropped", d->drops);
+	for (i = 0; i < MAX_REASONS; i++) {
+		if (d->reasons[i])
+			printf("  %s %llu", reason_names[i], d->reasons[i]);
+	}
+	if (d->drops > known && known)
+		printf("  other %llu", d->drops - known);
+	printf("\n");
+}
+
+static void print_qdisc(const struct sample *d, double seconds)
+{
+	char handle[16], parent[16];
+
+	printf("\nqdisc %s %s parent %s\n", d->kind,
+	       handle_text(d->key.handle, handle, sizeof(handle)),
+	       handle_text(d->key.parent, parent, sizeof(parent)));
+	if (d->traced)
+		print_rates("in", d->taken.packets, d->taken.bytes, seconds);
+	print_rates("out", d->packets, d->bytes, seconds);
+	print_drops(d);
+	printf("  %-8s %10u packets %14u bytes\n", "queued", d->qlen, d->backlog);
+	print_delays(d);
+}
+
+static void print_text(const struct samples *all, const struct samples *before)
+{
+	time_t t = time(NULL);
+	struct sample d;
+	char clock[16];
+	int i;
+
+	strftime(clock, sizeof(clock), "%T", localtime(&t));
+	if (isatty(STDOUT_FILENO))
+		printf("\033[H\033[J");
+	printf("%s %s, the last %.1f s\n", clock, options.dev, all->time - before->time);
+	for (i = 0; i < all->count; i++) {
+		d = difference(&all->at[i], before);
+		print_qdisc(&d, all->time - before->time);
+	}
+}
+
+/* ---- the command ---- */
+
+static void __attribute__((noreturn)) usage(FILE *file)
+{
+	fprintf(file, "Usage: qdisctop [-j] [-i SECONDS] [-n COUNT] DEV\n"
+		"Show what the qdiscs of a network device do: packets and bytes in and out, drops by\n"
+		"reason, what is queued, and how long packets wait.\n"
+		"  -i SECONDS  how often, 1 if it is not given\n"
+		"  -j          a line of JSON each time\n"
+		"  -n COUNT    end after so many times\n");
+	exit(file == stdout ? 0 : 2);
+}
+
+static double parse_number(const char *text, double min)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end || !(value >= min && value <= 1e9))
+		die("\"%s\" is not a number from %g on", text, min);
+	return value;
+}
+
+static void parse(int argc, char **argv)
+{
+	int c;
+
+	while ((c = getopt(argc, argv, "hi:jn:")) != -1) {
+		switch (c) {
+		case 'h':
+			usage(stdout);
+		case 'i':
+			options.interval = parse_number(optarg, 0.01);
+			break;
+		case 'j':
+			options.json = true;
+			break;
+		case 'n':
+			options.count = parse_number(optarg, 1);
+			break;
+		default:
+			usage(stderr);
+		}
+	}
+	if (optind != argc - 1)
+		usage(stderr);
+	options.dev = argv[optind];
+	options.ifindex = if_nametoindex(options.dev);
+	if (!options.ifindex)
+		die("%s: %s", options.dev, strerror(errno));
+}
+
+/* Woken by a signal it returns early */
+static void wait_until(double when)
+{
+	double left = when - now();
+	struct timespec t;
+
+	if (left <= 0)
+		return;
+	t.tv_sec = left;
+	t.tv_nsec = (left - t.tv_sec) * 1e9;
+	nanosleep(&t, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	struct samples before, all;
+	struct sigaction action = { .sa_handler = stop };
+	long i;
+	int sock;
+
+	parse(argc, argv);
+	sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (sock < 0)
+		die("netlink: %s", strerror(errno));
+	read_reason_names();
+	trace();
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+
+	before = read_samples(sock);
+	/* whoever waits for the first line knows that nothing is missed from then on */
+	for (i = 0; !stopped && (!options.count || i < options.count); i++) {
+		wait_until(before.time + options.interval);
+		all = read_samples(sock);
+		if (options.json)
+			print_json(&all, &before);
+		else
+			print_text(&all, &before);
+		fflush(stdout);
+		free(before.at);
+		before = all;
+	}
+	free(before.at);
+	qdisctop_bpf__destroy(skel);
+	return 0;
+}
