@@ -64,6 +64,8 @@ struct edt_flow {
 };
 
 struct edt_stats {
+	__u64 paced;		/* packets that got a time */
+	__u64 paced_bytes;
 	__u64 dropped;
 	__u64 dropped_bytes;
 	__u64 given_back;	/* ns, for packets dropped */
@@ -142,11 +144,23 @@ static __u64 earliest(struct __sk_buff *skb, __u64 now)
 	return now - CATCH_UP;
 }
 
+static struct edt_stats *stats_of(__u32 ifindex)
+{
+	static const struct edt_stats none;
+	struct edt_stats *s = bpf_map_lookup_elem(&edt_stats, &ifindex);
+
+	if (s)
+		return s;
+	bpf_map_update_elem(&edt_stats, &ifindex, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&edt_stats, &ifindex);
+}
+
 SEC("tc")
 int edt_stamp(struct __sk_buff *skb)
 {
 	struct edt_flow flow = { .ifindex = skb->ifindex, .mark = skb->mark };
 	__u64 now = bpf_ktime_get_ns();
+	struct edt_stats *s;
 	__u64 cost, *next;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
@@ -158,9 +172,15 @@ int edt_stamp(struct __sk_buff *skb)
 	if (!flow.mark)
 		flow.hash = bpf_get_hash_recalc(skb);
 	next = find_flow(&flow, now);
-	if (next)
-		bpf_skb_set_tstamp(skb, reserve(next, earliest(skb, now), cost),
-				   BPF_SKB_CLOCK_MONOTONIC);
+	if (!next)
+		return TC_ACT_UNSPEC;
+	bpf_skb_set_tstamp(skb, reserve(next, earliest(skb, now), cost),
+			   BPF_SKB_CLOCK_MONOTONIC);
+	s = stats_of(flow.ifindex);
+	if (s) {
+		s->paced++;
+		s->paced_bytes += skb->wire_len;
+	}
 	return TC_ACT_UNSPEC;
 }
 
@@ -182,17 +202,6 @@ static __u64 read_clock(void)
 static __u64 *note(struct sk_buff *skb)		/* with drop_late: a packet's time */
 {
 	return bpf_qdisc_cb(skb);
-}
-
-static struct edt_stats *stats_of(__u32 ifindex)
-{
-	static const struct edt_stats none;
-	struct edt_stats *s = bpf_map_lookup_elem(&edt_stats, &ifindex);
-
-	if (s)
-		return s;
-	bpf_map_update_elem(&edt_stats, &ifindex, &none, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&edt_stats, &ifindex);
 }
 
 /* A dropped packet has not used its time: what the flow sends next may. */

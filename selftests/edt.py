@@ -147,6 +147,7 @@ def a_dropped_packet_gives_its_time_back():
                  f"the packet left after {took / MS:.1f} ms, expected {count * 100}")
         lib.balance(device, sender, receiver)
         policy = stats(device)
+        lib.equal(policy["paced"], sender.packets, "packets that got a time")
         lib.equal((policy["dropped"], policy["dropped_bytes"]), (20 - count, 1000 * (20 - count)),
                   "drops counted by the policy")
         lib.equal(policy["given_back"], (20 - count) * 100 * MS, "time given back")
