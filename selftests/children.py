@@ -16,7 +16,7 @@ from lib import PROGS, SO_MARK
 
 CHILDREN = f"{PROGS}/children.bpf.o"
 # also in children.bpf.c; a class can be added
-OPEN, ASK_EMPTY_CLASS, ASK_NO_CLASS, DROP_REST, WAIT_FOR_CLASSES, SILENT, SHUT = range(0x100, 0x800, 0x100)
+OPEN, ASK_EMPTY_CLASS, ASK_NO_CLASS, DROP_REST, WAIT_FOR_CLASSES, SILENT, SHUT, AGAIN = range(0x100, 0x900, 0x100)
 
 # Each has the qdisc under 1:1. hfsc peeks and forgets a class that says it is
 # empty; htb and prio do not peek; tbf peeks and keeps the packet.
@@ -211,6 +211,14 @@ def a_class_that_goes(books):
     books.leave(0)
 
 
+def a_packet_that_is_kept_twice(books):
+    """The first one is the very packet that has just been kept."""
+    for count in range(1, 4):
+        lib.equal(books.send(AGAIN), 1, "packets taken")
+        lib.equal(queues_agree(books.device).packets, count, "queued")
+    books.leave(3)
+
+
 def a_class_that_is_not_there(books):
     """At enqueue the packet is dropped, in all books; at dequeue the policy is asked
     again."""
@@ -230,6 +238,7 @@ def below(parent):
                      a_policy_that_drops_all_but_what_leaves,
                      a_child_that_drops_while_packets_leave,
                      a_child_that_cuts_into_segments,
+                     a_packet_that_is_kept_twice,
                      a_class_that_is_not_there,
                      a_class_that_goes):
             try:

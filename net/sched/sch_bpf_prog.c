@@ -64,7 +64,8 @@ __bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 	}
 
 	sch_bpf_count_stored(q, skb);
-	if (likely(skb == ctx->skb))
+	/* One that was taken out again counts as any other packet then. */
+	if (likely(skb == ctx->skb && !(q->run.state & SCH_BPF_RUN_QUEUED)))
 		q->run.state |= SCH_BPF_RUN_QUEUED;
 	else
 		sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
@@ -381,6 +382,8 @@ __bpf_kfunc void bpf_qdisc_bypass(struct sch_bpf_ctx *ctx)
 
 	if (!rcu_access_pointer(q->filter_list))
 		sch_bpf_qdisc(q)->flags |= TCQ_F_CAN_BYPASS;
+	else
+		sch_bpf_qdisc(q)->flags &= ~TCQ_F_CAN_BYPASS;
 }
 
 __bpf_kfunc_end_defs();

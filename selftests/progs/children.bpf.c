@@ -13,6 +13,7 @@ enum {				/* also in children.py */
 	WAIT_FOR_CLASSES,	/* what is kept stays as long as no class gave a packet */
 	SILENT,			/* nothing leaves any more, without a word */
 	SHUT,			/* nothing leaves any more */
+	AGAIN,			/* the same; and the first packet is taken out and kept again */
 };
 
 #define CLASSES		9
@@ -33,6 +34,7 @@ int children_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	__u32 class = skb->mark & 0xff;
 	__u64 key = 0;
+	int verdict;
 
 	if (skb->mark >> 8)
 		state = skb->mark >> 8;
@@ -40,6 +42,12 @@ int children_enqueue(struct sch_bpf_ctx *ctx)
 		ctx->classid = ctx->qdisc->handle | class;
 		return SCH_BPF_PASS;
 	}
+	verdict = bpf_qdisc_push(ctx, &children_pkts, &key, skb);
+	if (state != AGAIN)
+		return verdict;
+	skb = bpf_qdisc_take(ctx, &children_pkts);
+	if (!skb)
+		return verdict;
 	return bpf_qdisc_push(ctx, &children_pkts, &key, skb);
 }
 
@@ -71,7 +79,7 @@ int children_dequeue(struct sch_bpf_ctx *ctx)
 
 	if (doing == SILENT)
 		return SCH_BPF_EMPTY;
-	if (!doing || doing == SHUT) {
+	if (!doing || doing >= SHUT) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
 		return SCH_BPF_THROTTLE;
 	}
