@@ -149,6 +149,16 @@ def a_redirect_under_the_root_lock_is_refused():
         lib.balance(device, sender, receiver)
 
 
+def a_copy_sent_under_the_root_lock_is_refused():
+    """The same, by a program among the filters."""
+    with classful() as (device, sender, receiver):
+        lib.run("tc", "filter", "add", "dev", device.a, "parent", "1:", "bpf", "da", "obj",
+                f"{lib.PROGS}/clone_redirect.bpf.o", "sec", "tc")
+        sender.send(1)
+        lib.equal(lib.numbers(receiver.collect(1)), [1], "packets that left")
+        lib.balance(device, sender, receiver)
+
+
 def filters_of_another_device():
     with classful("1:1") as (device, sender, receiver), lib.link() as other:
         lib.run("tc", "qdisc", "add", "dev", other.a, "root", "handle", "7:", "prio")
@@ -200,5 +210,6 @@ lib.main(filters_choose_the_class,
          wrong_classes_are_refused,
          actions_decide,
          a_redirect_under_the_root_lock_is_refused,
+         a_copy_sent_under_the_root_lock_is_refused,
          filters_of_another_device,
          actions_of_another_device_cannot_hurt)

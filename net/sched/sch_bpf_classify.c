@@ -8,7 +8,8 @@
  *
  * Both run under the root lock of this qdisc. To send a packet to another device
  * from here could need this very lock again (a VLAN of the same device), so
- * act_mirred is told that it is nested as deep as it may be: it refuses.
+ * act_mirred, and bpf_clone_redirect(), are told that they are nested as deep as
+ * they may be: they refuse.
  */
 #include <linux/bpf.h>
 #include <linux/btf.h>
@@ -33,10 +34,13 @@ static int sch_bpf_run_filters(struct sk_buff *skb, const struct tcf_proto *tp,
 {
 	struct netdev_xmit *xmit = sch_bpf_xmit_state();
 	u8 nest = xmit->sched_mirred_nest;
+	u16 recursion = xmit->recursion;
 	int act;
 
 	xmit->sched_mirred_nest = MIRRED_NEST_LIMIT;
+	xmit->recursion = XMIT_RECURSION_LIMIT + 1;
 	act = tcf_classify_qdisc(skb, tp, res, false);
+	xmit->recursion = recursion;
 	xmit->sched_mirred_nest = nest;
 	return act;
 }
