@@ -199,7 +199,7 @@ static __u64 read_clock(void)
 	return past;
 }
 
-static __u64 *note(struct sk_buff *skb)		/* with drop_late: a packet's time */
+static __u64 *note(struct sk_buff *skb)		/* a packet's time */
 {
 	return bpf_qdisc_cb(skb);
 }
@@ -242,9 +242,8 @@ static __u64 time_of_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	return ctx->qdisc->q.qlen ? read_clock() : past;
 }
 
-static bool is_late(struct sk_buff *skb, __u64 when)
+static bool is_late(struct sk_buff *skb)
 {
-	*note(skb) = skb->tstamp ? when : NEVER;
 	return *note(skb) < read_clock() || *note(skb) < last_left;
 }
 
@@ -264,7 +263,8 @@ int edt_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	__u64 when = time_of_departure(ctx, skb);
 
-	if (drop_late && is_late(skb, when))
+	*note(skb) = skb->tstamp ? when : NEVER;	/* drop_late may come while it waits */
+	if (drop_late && is_late(skb))
 		return drop(ctx, skb, true);
 	if (full(ctx->qdisc) || beyond_horizon(when))
 		return drop(ctx, skb, false);

@@ -387,7 +387,7 @@ static const struct nla_policy sch_bpf_prog_policy[TCA_SCH_BPF_PROG_MAX + 1] = {
 
 static const struct netlink_range_validation sch_bpf_time_range = {
 	.min = 10 * NSEC_PER_MSEC,
-	.max = 24 * 3600 * NSEC_PER_SEC,
+	.max = 24ULL * 3600 * NSEC_PER_SEC,
 };
 
 static const struct nla_policy sch_bpf_policy[TCA_SCH_BPF_MAX + 1] = {

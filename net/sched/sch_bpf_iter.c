@@ -62,8 +62,10 @@ static void *sch_bpf_seq_walk(struct sch_bpf_seq *info)
 
 	err = bpf_rbtree_look(info->map, &info->cursor, info->value, sch_bpf_packet_copy,
 			      &info->packet);
-	if (err && err != -ENOENT)
+	if (err && err != -ENOENT) {
+		info->shown = NULL;	/* the next read() must not show it again */
 		return ERR_PTR(err);
+	}
 	info->shown = err ? NULL : &info->packet;
 	return info->shown;
 }

@@ -36,6 +36,7 @@ static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
 	err = sch_bpf_config_parse(&priv->cfg, opt, true, extack);
 	if (err)
 		return err;
+	priv->cfg.flags = 0;	/* for this time only, and there is nothing to flush */
 
 	err = mq_init_common(sch, opt, extack, &sch_bpf_queue_ops);
 	if (err)

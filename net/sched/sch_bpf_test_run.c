@@ -5,7 +5,8 @@
  * call works. What it has stored is taken out of its maps and freed after each
  * run. A map that holds packets of another qdisc is busy, as for any second qdisc;
  * one that such a qdisc uses and that is empty is taken from it for the length of
- * a run.
+ * a run, in which that qdisc drops what it wants to store there. So test with
+ * maps of the test's own.
  */
 #include <linux/bpf.h>
 #include <linux/etherdevice.h>
