@@ -246,11 +246,14 @@ def count_running(pktgen, counter, measure, each):
     """Periods while pktgen runs, of about as many packets as asked for, if one takes `each` ns."""
     periods = []
     for _ in range(measure["periods"]):
-        counter.start()
-        before = pktgen.sent()
-        time.sleep(measure["count"] * each / 1e9)
-        period = counter.stop()
-        periods.append([[period, pktgen.sent() - before]])
+        packets = 0
+        while not packets:              # time may have passed without any
+            counter.start()
+            before = pktgen.sent()
+            time.sleep(measure["count"] * each / 1e9)
+            period = counter.stop()
+            packets = pktgen.sent() - before
+        periods.append([[period, packets]])
     return periods
 
 
