@@ -196,5 +196,4 @@ lib.main(the_policy_chooses_the_queue,
          below_mqprio,
          a_busy_driver,
          another_mtu,
-         the_number_of_queues_changes,
          no_default)
