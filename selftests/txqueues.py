@@ -135,11 +135,13 @@ def another_mtu():
         lib.run("ip", "link", "set", "eth0", "mtu", "1500")
 
 
-def flood(device, sender, stop):
+def flood(sender, receiver, stop):
+    """It receives too: beside it, nobody would see the end of what has arrived."""
     number = 0
     while not stop.is_set():
         sender.set(SO_MARK, number % TX)
         sender.send(number)
+        receiver.drain()
         number += 1
 
 
@@ -151,12 +153,11 @@ def the_number_of_queues_changes():
             lib.run("tc", "qdisc", "add", "dev", device.a, "root", kind, "obj", obj)
             with lib.Sender(device.a) as sender:
                 stop = threading.Event()
-                thread = threading.Thread(target=flood, args=(device, sender, stop))
+                thread = threading.Thread(target=flood, args=(sender, receiver, stop))
                 thread.start()
                 try:
-                    for count in (1, 4, 2, 3, 1, 2, 4):
+                    for count in (1, 4, 2, 3, 1, 2, 4) * 3:
                         lib.run("ethtool", "-L", device.a, "tx", str(count))
-                        receiver.drain()
                 finally:
                     stop.set()
                     thread.join()
@@ -196,4 +197,5 @@ lib.main(the_policy_chooses_the_queue,
          below_mqprio,
          a_busy_driver,
          another_mtu,
+         the_number_of_queues_changes,
          no_default)
