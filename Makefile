@@ -2,7 +2,7 @@
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug kernel-base tools demo check check-debug check-upstream bench lint clean FORCE
+.PHONY: help kernel kernel-debug kernel-base tools demo check check-debug check-upstream bench series lint clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
@@ -14,6 +14,7 @@ help:
 	@echo 'make kernel tools       the kernel; libbpf, bpftool, tc (build/tools/bin)'
 	@echo 'make kernel-debug       the kernel for check-debug'
 	@echo 'make kernel-base        the unpatched kernel, for check-upstream'
+	@echo 'make series [BUILD=1]   the kernel part as patches to be mailed; build after each'
 	@echo 'make lint               style of the scripts and of the kernel code'
 	@echo 'make clean              remove build/ (downloads and ccache stay)'
 	@echo 'vm/run COMMAND          run a command on this kernel; vm/run --help'
@@ -41,6 +42,9 @@ bench:
 	@scripts/prepare packages bench
 	@bench/run
 	@bench/report
+
+series:
+	@scripts/series --check $(if $(BUILD),--build)
 
 lint:
 	@scripts/lint

@@ -169,3 +169,51 @@ commit_tree() {
 	GIT_COMMITTER_EMAIL=sch_bpf@localhost GIT_COMMITTER_DATE=2026-01-01T00:00:00Z \
 		kgit commit-tree "$1" ${2:+-p "$2"}
 }
+
+# --- building ----------------------------------------------------------------
+
+# Nothing of where and when goes into the objects, so a new clone hits the cache.
+build_environment() {
+	export CCACHE_DIR=$cache/ccache CCACHE_BASEDIR=$top CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=time_macros
+	export KBUILD_BUILD_TIMESTAMP='2026-01-01' KBUILD_BUILD_USER=sch_bpf KBUILD_BUILD_HOST=localhost
+	unset MAKEFLAGS MFLAGS MAKELEVEL
+}
+
+# done_already FILE KEY
+done_already() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
+
+# merged OUT FRAGMENT...: tinyconfig and the fragments
+merged() {
+	local out=$1
+	shift
+	mkdir -p "$out"
+	rm -f "$out/.config"
+	make -s -C "$linux" O="$out" tinyconfig
+	(cd "$linux" && scripts/kconfig/merge_config.sh -m -O "$out" "$out/.config" "$@" >/dev/null)
+	make -s -C "$linux" O="$out" olddefconfig
+}
+
+# configure OUT FRAGMENT...: the same; each line of theirs must be in the result
+# as asked.
+configure() {
+	local out=$1 wrong
+	merged "$@"
+	shift
+	wrong=$(cat "$out/.config" <(echo '===') "$@" | awk '
+		/^===$/ { fragment = 1 }
+		/^# CONFIG_[A-Za-z0-9_]+ is not set/ { name = $2; value = "n" }
+		/^CONFIG_[A-Za-z0-9_]+=/ { name = $0; sub(/=.*/, "", name); value = substr($0, length(name) + 2) }
+		!/CONFIG_/ { next }
+		fragment { want[name] = value; next }
+		{ have[name] = value }
+		END {
+			for (name in want) {
+				got = name in have ? have[name] : "n"
+				if (got != want[name])
+					print name ": asked for " want[name] ", got " got
+			}
+		}' | sort)
+	[ -n "$wrong" ] || return 0
+	printf 'kernel configuration is not as vm/*.config ask:\n%s\n' "$wrong"
+	[ -z "$(series)" ] # without the patches some symbols do not exist
+}
