@@ -380,4 +380,23 @@ int tail_call(struct sch_bpf_ctx *ctx)
 	return SCH_BPF_DROP;
 }
 
+/* ---- what an iterator shows is a copy, no packet ---- */
+
+SEC("iter/bpf_qdisc_packet")
+__accepted
+int read_the_copy(struct bpf_iter__bpf_qdisc_packet *ctx)
+{
+	return ctx->skb->len == 0;
+}
+
+SEC("iter/bpf_qdisc_packet")
+__refused("expected pointer to STRUCT __sk_buff")
+int take_the_copy_for_a_packet(struct bpf_iter__bpf_qdisc_packet *ctx)
+{
+	struct bpf_dynptr bytes;
+
+	bpf_dynptr_from_skb((struct __sk_buff *)ctx->skb, 0, &bytes);
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "GPL";

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The BPF iterator "bpf_qdisc_packet": what is in a map of packets
  *
- * For each packet a program gets the key, the value, and of the packet itself what
- * struct __sk_buff shows of it. All three are copies that are made under the
- * map's lock; the program runs without it, and the packet may have left
- * meanwhile. No reference is taken, so looking does not delay anything.
+ * For each packet a program gets the key, the value, and of the packet itself a
+ * struct bpf_qdisc_packet. All three are copies that are made under the map's
+ * lock; the program runs without it, and the packet may have left meanwhile. No
+ * reference is taken, so looking does not delay anything.
  */
 #include <linux/bpf.h>
 #include <linux/bpf_rbtree.h>
@@ -14,6 +14,24 @@
 #include <linux/slab.h>
 #include <net/sch_generic.h>
 
+/* What struct __sk_buff shows of a packet, under the same names. It is no struct
+ * __sk_buff: functions that take one would take the copy for the packet.
+ */
+struct bpf_qdisc_packet {
+	u64 tstamp;
+	u32 tstamp_type;
+	u32 len;
+	u32 wire_len;
+	u32 gso_segs;
+	u32 gso_size;
+	u32 mark;
+	u32 priority;
+	u32 hash;
+	u32 protocol;		/* network byte order */
+	u32 queue_mapping;
+	u32 ifindex;
+};
+
 /* After the last packet key and value are NULL. A program need not ask whether @skb
  * is: without a ctx_arg_info of its own, of which there can be two, it never is.
  */
@@ -22,17 +40,17 @@ struct bpf_iter__bpf_qdisc_packet {
 	__bpf_md_ptr(struct bpf_map *, map);
 	__bpf_md_ptr(void *, key);
 	__bpf_md_ptr(void *, value);
-	__bpf_md_ptr(struct __sk_buff *, skb);
+	__bpf_md_ptr(struct bpf_qdisc_packet *, skb);
 };
 
 DEFINE_BPF_ITER_FUNC(bpf_qdisc_packet, struct bpf_iter_meta *meta, struct bpf_map *map,
-		     void *key, void *value, struct __sk_buff *skb)
+		     void *key, void *value, struct bpf_qdisc_packet *skb)
 
 struct sch_bpf_seq {
 	struct bpf_map *map;
 	struct bpf_rbtree_cursor cursor;
-	struct __sk_buff packet;
-	struct __sk_buff *shown;	/* &packet; NULL before the first and after the last */
+	struct bpf_qdisc_packet packet;
+	struct bpf_qdisc_packet *shown;	/* &packet; NULL before the first and after the last */
 	void *value;
 };
 
@@ -40,7 +58,7 @@ struct sch_bpf_seq {
 static void sch_bpf_packet_copy(const void *obj, void *arg)
 {
 	const struct sk_buff *skb = obj;
-	struct __sk_buff *packet = arg;
+	struct bpf_qdisc_packet *packet = arg;
 
 	packet->len = skb->len;
 	packet->mark = skb->mark;

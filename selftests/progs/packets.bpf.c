@@ -8,7 +8,7 @@ SEC("iter/bpf_qdisc_packet")
 int packets(struct bpf_iter__bpf_qdisc_packet *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
-	struct __sk_buff *skb = ctx->skb;
+	struct bpf_qdisc_packet *skb = ctx->skb;
 	__u64 *key = ctx->key;
 
 	if (!key)

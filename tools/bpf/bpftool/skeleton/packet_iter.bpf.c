@@ -3,13 +3,27 @@
 #include <bpf/bpf_helpers.h>
 #include "packet_iter.h"
 
-/* The kernel whose vmlinux.h this is built with may lack it */
+/* The kernel whose vmlinux.h this is built with may lack both */
+struct bpf_qdisc_packet___local {
+	__u64 tstamp;
+	__u32 tstamp_type;
+	__u32 len;
+	__u32 wire_len;
+	__u32 gso_segs;
+	__u32 mark;
+	__u32 priority;
+	__u32 hash;
+	__u32 protocol;
+	__u32 queue_mapping;
+	__u32 ifindex;
+} __attribute__((preserve_access_index));
+
 struct bpf_iter__bpf_qdisc_packet___local {
 	struct bpf_iter_meta *meta;
 	struct bpf_map *map;
 	void *key;
 	void *value;
-	struct __sk_buff *skb;
+	struct bpf_qdisc_packet___local *skb;
 };
 
 const volatile __u32 key_size = 1;
@@ -19,7 +33,7 @@ SEC("iter/bpf_qdisc_packet")
 int iter(struct bpf_iter__bpf_qdisc_packet___local *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
-	struct __sk_buff *skb = ctx->skb;
+	struct bpf_qdisc_packet___local *skb = ctx->skb;
 	void *value = ctx->value;
 	void *key = ctx->key;
 	struct packet_entry e;
