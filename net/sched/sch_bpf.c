@@ -309,21 +309,11 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q, u32
 	return NULL;
 }
 
-static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
+/* Apart, for the half of all calls that find nothing: these save no registers. */
+static noinline struct sk_buff *sch_bpf_dequeue_run(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	u32 verdict;
-
-	/* Packets of a policy that got stuck leave before those of its successor. */
-	if (unlikely(!skb_queue_empty(&q->fifo)))
-		return sch_bpf_fifo_dequeue(sch);
-
-	if (unlikely(q->stuck))
-		return sch_bpf_class_dequeue_any(sch);
-
-	/* Not qlen alone: that counts a packet that was peeked at, too. */
-	if (!q->stored && (!q->classes.hashelems || !qdisc_qlen(sch)))
-		return NULL;
 
 	q->run.ctx.skb = NULL;
 	q->run.ctx.expire = 0;
@@ -338,6 +328,24 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	q->trouble = 0;
 	qdisc_bstats_update(sch, q->run.ctx.skb);
 	return q->run.ctx.skb;
+}
+
+static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	/* Packets of a policy that got stuck leave before those of its successor. */
+	if (unlikely(!skb_queue_empty(&q->fifo)))
+		return sch_bpf_fifo_dequeue(sch);
+
+	if (unlikely(q->stuck))
+		return sch_bpf_class_dequeue_any(sch);
+
+	/* Not qlen alone: that counts a packet that was peeked at, too. */
+	if (!q->stored && (!q->classes.hashelems || !qdisc_qlen(sch)))
+		return NULL;
+
+	return sch_bpf_dequeue_run(sch);
 }
 
 /* Take all packets, those of classes excepted, for the caller to free. */
