@@ -234,11 +234,19 @@ static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, bool late)
 	return bpf_qdisc_drop(ctx, skb, 0);
 }
 
-/* A packet without a time is to leave after those that are due. */
+/* A packet without a time is to leave after those that are due. It gets a note in any
+ * case: drop_late may come while it waits.
+ */
 static __u64 time_of_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	if (skb->tstamp)
-		return bpf_qdisc_departure(ctx, skb);
+	__u64 when;
+
+	if (skb->tstamp) {
+		when = bpf_qdisc_departure(ctx, skb);
+		*note(skb) = when;
+		return when;
+	}
+	*note(skb) = NEVER;
 	return ctx->qdisc->q.qlen ? read_clock() : past;
 }
 
@@ -249,7 +257,9 @@ static bool is_late(struct sk_buff *skb)
 
 static bool full(const struct Qdisc *sch)
 {
-	return sch->q.qlen >= sch->limit || sch->q.qlen >= MAX_PACKETS;
+	__u32 qlen = sch->q.qlen;
+
+	return qlen >= sch->limit || qlen >= MAX_PACKETS;
 }
 
 static bool beyond_horizon(__u64 when)
@@ -263,7 +273,6 @@ int edt_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	__u64 when = time_of_departure(ctx, skb);
 
-	*note(skb) = skb->tstamp ? when : NEVER;	/* drop_late may come while it waits */
 	if (drop_late && is_late(skb))
 		return drop(ctx, skb, true);
 	if (full(ctx->qdisc) || beyond_horizon(when))
@@ -298,9 +307,8 @@ static int pop_in_time(struct sch_bpf_ctx *ctx)
 	return SCH_BPF_EMPTY;
 }
 
-static int pop_due(struct sch_bpf_ctx *ctx)
+static int pop_due(struct sch_bpf_ctx *ctx, __u64 due)
 {
-	__u64 due = past + delta;
 	int verdict = bpf_qdisc_pop_until(ctx, &edt_pkts, &due);
 
 	if (verdict != SCH_BPF_THROTTLE)
@@ -311,17 +319,19 @@ static int pop_due(struct sch_bpf_ctx *ctx)
 SEC("qdisc/dequeue")
 int edt_dequeue(struct sch_bpf_ctx *ctx)
 {
+	__u64 due = past + delta;
 	int verdict;
 
 	if (drop_late)
 		return pop_in_time(ctx);
-	if (next > past + delta)
-		read_clock();
-	verdict = pop_due(ctx);
+	if (next > due)
+		due = read_clock() + delta;
+	verdict = pop_due(ctx, due);
 	if (verdict != SCH_BPF_THROTTLE)
 		return verdict;
-	if (ctx->expire <= read_clock() + delta)
-		return pop_due(ctx);
+	due = read_clock() + delta;
+	if (ctx->expire <= due)
+		return pop_due(ctx, due);
 	return throttle(ctx, ctx->expire);
 }
 

@@ -65,7 +65,9 @@ static bool too_many_bytes(const struct Qdisc *sch, __u32 len)
 
 static bool full(const struct Qdisc *sch, __u32 len)
 {
-	return sch->q.qlen >= sch->limit || sch->q.qlen >= MAX_PACKETS || too_many_bytes(sch, len);
+	__u32 qlen = sch->q.qlen;
+
+	return qlen >= sch->limit || qlen >= MAX_PACKETS || too_many_bytes(sch, len);
 }
 
 static void make_room(struct sch_bpf_ctx *ctx, __u32 len)
