@@ -80,6 +80,19 @@ void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 	__qdisc_drop(skb, q->run.to_free);
 }
 
+static noinline u32 sch_bpf_run_timed(const struct bpf_prog *prog, const void *ctx)
+{
+	return bpf_prog_run(prog, ctx);
+}
+
+/* bpf_prog_run(), but sysctl kernel.bpf_stats_enabled costs no register without it. */
+static __always_inline u32 sch_bpf_run(const struct bpf_prog *prog, const void *ctx)
+{
+	if (static_branch_unlikely(&bpf_stats_enabled_key))
+		return sch_bpf_run_timed(prog, ctx);
+	return bpf_dispatcher_nop_func(ctx, prog->insnsi, prog->bpf_func);
+}
+
 /* ---- the safety net ---- */
 
 /* Nothing leaves although something could. Is it so for too long? Only what
@@ -125,6 +138,7 @@ static void sch_bpf_set_stuck(struct Qdisc *sch)
 		__skb_queue_tail(&q->fifo, skb);
 	q->stored = 0;
 	q->stuck = true;
+	q->rescued = true;
 	q->xstats.stuck++;
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
 	sch_bpf_schedule_report(sch);
@@ -177,10 +191,11 @@ static int sch_bpf_settle(struct sch_bpf_data *q, u32 verdict)
 }
 
 /* Everything but one packet stored and nothing else done. */
-static noinline int sch_bpf_enqueue_slow(struct sch_bpf_data *q, unsigned int len, u32 verdict)
+static noinline int sch_bpf_enqueue_slow(struct sch_bpf_data *q, u32 verdict)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 	int ret, more = 0, bytes = 0;
+	u32 len = q->run.len;
 
 	if (q->run.state & SCH_BPF_RUN_OTHERS) {
 		more = q->run.more;
@@ -221,7 +236,6 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 			   struct sk_buff **to_free)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	unsigned int len = qdisc_pkt_len(skb);
 	u32 verdict;
 
 	if (unlikely(q->stuck))
@@ -230,16 +244,33 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 	q->run.ctx.skb = skb;
 	q->run.ctx.classid = 0;
 	q->run.to_free = to_free;
+	q->run.len = qdisc_pkt_len(skb);
 	q->run.state = 0;
 	q->idle = 0;
-	verdict = bpf_prog_run(q->enqueue, &q->run.ctx);
+	verdict = sch_bpf_run(q->enqueue, &q->run.ctx);
 
 	if (likely(q->run.state == SCH_BPF_RUN_QUEUED))
 		return NET_XMIT_SUCCESS;
-	return sch_bpf_enqueue_slow(q, len, verdict);
+	return sch_bpf_enqueue_slow(q, verdict);
 }
 
 /* ---- dequeue ---- */
+
+static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch);
+
+/* Packets of a policy that got stuck leave before those of its successor. */
+static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sk_buff *skb = sch_bpf_fifo_dequeue(sch);
+
+	if (skb)
+		return skb;
+	if (q->stuck)
+		return sch_bpf_class_dequeue_any(sch);
+	q->rescued = false;
+	return sch_bpf_dequeue(sch);
+}
 
 /* Nothing left although packets are there: see to it that the program is asked
  * again. Returns a packet if it has been found stuck.
@@ -269,7 +300,7 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q, u32 verdic
 
 stuck:
 	sch_bpf_set_stuck(sch);
-	return sch_bpf_fifo_dequeue(sch) ?: sch_bpf_class_dequeue_any(sch);
+	return sch_bpf_dequeue_rescued(sch);
 }
 
 /* The run did not end as most do. */
@@ -310,9 +341,8 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q, u32
 }
 
 /* Apart, for the half of all calls that find nothing: these save no registers. */
-static noinline struct sk_buff *sch_bpf_dequeue_run(struct Qdisc *sch)
+static noinline struct sk_buff *sch_bpf_dequeue_run(struct sch_bpf_data *q)
 {
-	struct sch_bpf_data *q = qdisc_priv(sch);
 	u32 verdict;
 
 	q->run.ctx.skb = NULL;
@@ -320,13 +350,13 @@ static noinline struct sk_buff *sch_bpf_dequeue_run(struct Qdisc *sch)
 	q->run.ctx.classid = 0;
 	q->run.to_free = NULL;
 	q->run.state = 0;
-	verdict = bpf_prog_run(q->dequeue, &q->run.ctx);
+	verdict = sch_bpf_run(q->dequeue, &q->run.ctx);
 
 	if (unlikely(!q->run.ctx.skb || q->run.state))
 		return sch_bpf_dequeue_slow(q, verdict);
 	q->idle = 0;
 	q->trouble = 0;
-	qdisc_bstats_update(sch, q->run.ctx.skb);
+	qdisc_bstats_update(sch_bpf_qdisc(q), q->run.ctx.skb);
 	return q->run.ctx.skb;
 }
 
@@ -334,18 +364,14 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	/* Packets of a policy that got stuck leave before those of its successor. */
-	if (unlikely(!skb_queue_empty(&q->fifo)))
-		return sch_bpf_fifo_dequeue(sch);
-
-	if (unlikely(q->stuck))
-		return sch_bpf_class_dequeue_any(sch);
+	if (unlikely(q->rescued))
+		return sch_bpf_dequeue_rescued(sch);
 
 	/* Not qlen alone: that counts a packet that was peeked at, too. */
 	if (!q->stored && (!q->classes.hashelems || !qdisc_qlen(sch)))
 		return NULL;
 
-	return sch_bpf_dequeue_run(sch);
+	return sch_bpf_dequeue_run(q);
 }
 
 /* Take all packets, those of classes excepted, for the caller to free. */

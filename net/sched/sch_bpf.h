@@ -24,6 +24,7 @@
 struct sch_bpf_run {
 	struct sch_bpf_ctx ctx;		/* what the program sees */
 	struct sk_buff **to_free;	/* enqueue only */
+	u32 len;			/* enqueue only: of the packet that came */
 	u32 state;
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
@@ -37,6 +38,7 @@ struct sch_bpf_data {
 	u32 stored;			/* packets in the maps; qlen has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
 	bool stuck;			/* the kernel serves fifo instead of the policy */
+	bool rescued;			/* stuck, or fifo may hold packets still */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
 	u64 trouble_last;
