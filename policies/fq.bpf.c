@@ -356,10 +356,11 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	struct fq *q = bpf_map_lookup_elem(&fq_state, &(__u32){ 0 });
 	struct sk_buff *skb = ctx->skb;
 	struct note *note = bpf_qdisc_cb(skb);
+	__u32 qlen = ctx->qdisc->q.qlen;
 	__u64 now, rate = 0;
 	bool wait = false;
 
-	if (!q)
+	if (!q || qlen >= ctx->qdisc->limit)	/* before the hash is computed */
 		return SCH_BPF_DROP;
 	if (!q->round)			/* later than all of an earlier instance */
 		q->round = bpf_ktime_get_ns();
@@ -374,7 +375,7 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	}
 	if (!skb->tstamp)
 		rate = rate_of(skb);
-	if (!ctx->qdisc->q.qlen) {
+	if (!qlen) {
 		q->epoch++;
 		q->ready = 0;
 		if (!wait && !rate)
