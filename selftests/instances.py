@@ -59,6 +59,24 @@ def a_map_that_another_qdisc_keeps_packets_in_is_refused():
     os.unlink(f"{GLOBALS}/shared_pkts")
 
 
+def a_map_that_is_empty_is_for_whoever_comes_next():
+    folder = "/sys/fs/bpf/test_instances"
+    lib.run("bpftool", "prog", "loadall", FIFO, folder)
+    programs = [word for what in ("enqueue", "dequeue") for word in (what, "object-pinned", f"{folder}/fifo_{what}")]
+    try:
+        with lib.link() as first, lib.Sender(first.a) as sender1, lib.Receiver(first.b) as receiver1, \
+             lib.link() as second, lib.Sender(second.a) as sender2, lib.Receiver(second.b) as receiver2:
+            for device in (first, second):
+                lib.run("tc", "qdisc", "add", "dev", device.a, "root", "bpf", *programs)
+            lib.equal([sender.send(number) for number in range(10) for sender in (sender1, sender2)],
+                      [True] * 20, "taken by the two in turn")
+            for device, sender, receiver in (first, sender1, receiver1), (second, sender2, receiver2):
+                lib.equal(lib.numbers(receiver.collect(10)), list(range(10)), "packets that left")
+                lib.balance(device, sender, receiver)
+    finally:
+        lib.run("rm", "-r", folder)
+
+
 def user_space_cannot_change_a_map_of_packets():
     with lib.wire(HOLD) as (device, sender, receiver):
         (number,) = lib.maps_named("hold_pkts")
@@ -121,5 +139,6 @@ def inner_maps_swapped_by_user_space():
 lib.main(two_of_one_object_share_nothing,
          traffic_on_both_stays_apart,
          a_map_that_another_qdisc_keeps_packets_in_is_refused,
+         a_map_that_is_empty_is_for_whoever_comes_next,
          user_space_cannot_change_a_map_of_packets,
          inner_maps_swapped_by_user_space)

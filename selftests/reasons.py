@@ -3,6 +3,7 @@
 """The tracepoints skb:kfree_skb and qdisc:qdisc_drop tell each drop, and why the
 policy, or the kernel for it, has dropped the packet."""
 
+import contextlib
 import re
 
 import lib
@@ -21,6 +22,8 @@ def drops(lines, device):
             and f" ifindex={device.ifindex} " in line]
     freed = [line for line in lines if "kfree_skb:" in line and "QDISC_DROP" in line]
     lib.equal(len(freed), len(told), f"packets freed with the reason QDISC_DROP, against {told}")
+    lib.equal([line for line in lines if line.startswith(" =>") and "sch_bpf_" in line], [],
+              "callers who free packets with the qdisc's lock held")
     return told
 
 
@@ -30,13 +33,24 @@ def send(sender, *marks):
         sender.send(mark)
 
 
+@contextlib.contextmanager
+def callers():
+    """Who calls a tracepoint, after its line"""
+    lib.tracing("options/stacktrace", "1")
+    try:
+        yield
+    finally:
+        lib.tracing("options/stacktrace", "0")
+
+
 def each_drop_has_its_reason():
-    with lib.wire(REASONS) as (device, sender, receiver), \
+    with callers(), lib.wire(REASONS) as (device, sender, receiver), \
          lib.traced("qdisc/qdisc_drop", "skb/kfree_skb") as lines:
         send(sender, GENERIC, OVERLIMIT, CONGESTED, 99)
         send(sender, LATE + CONGESTED, 0, 0, 0)
         lib.wait_until(lambda: device.qdisc()["drops"] == 6, "six drops")
         sender.sock.close()
+        lib.true(any("__tcf_kfree_skb_list" in line for line in lines()), "no caller is shown")
         lib.equal(drops(lines(), device),
                   ["GENERIC", "OVERLIMIT", "CONGESTED", "GENERIC", "CONGESTED", "OVERLIMIT"], "reasons")
         lib.equal(device.qdisc()["qlen"], 2, "queued")
