@@ -179,6 +179,7 @@ static int sch_bpf_class_change(struct Qdisc *sch, u32 classid, u32 parentid,
 				struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_class *cl = (struct sch_bpf_class *)*arg;
+	int err;
 
 	if (tca[TCA_OPTIONS] && nla_len(tca[TCA_OPTIONS])) {
 		NL_SET_ERR_MSG_ATTR(extack, tca[TCA_OPTIONS],
@@ -189,8 +190,11 @@ static int sch_bpf_class_change(struct Qdisc *sch, u32 classid, u32 parentid,
 		return sch_bpf_class_add(sch, classid, tca[TCA_RATE], arg, extack);
 	if (!tca[TCA_RATE])
 		return 0;
-	return gen_replace_estimator(&cl->bstats, NULL, &cl->rate_est, NULL, true,
-				     tca[TCA_RATE]);
+	err = gen_replace_estimator(&cl->bstats, NULL, &cl->rate_est, NULL, true,
+				    tca[TCA_RATE]);
+	if (err)
+		NL_SET_ERR_MSG(extack, "Cannot set up the rate estimator");
+	return err;
 }
 
 static void sch_bpf_class_free(struct sch_bpf_class *cl)
