@@ -28,6 +28,9 @@ struct {
 
 #define KEY (&(__u64){ 0 })
 
+/* For the qdiscs of struct_ops */
+extern void bpf_kfree_skb(struct sk_buff *skb) __ksym;
+
 /* ---- who owns the packet, enqueue ---- */
 
 SEC("qdisc/enqueue")
@@ -369,6 +372,48 @@ __refused("only a packet can be written to")
 int write_to_the_qdisc(struct sch_bpf_ctx *ctx)
 {
 	ctx->qdisc->limit = 1;
+	return SCH_BPF_DROP;
+}
+
+SEC("qdisc/enqueue")
+__refused("invalid bpf_context access")
+int write_the_packets_pointer(struct sch_bpf_ctx *ctx)
+{
+	*(__u64 *)&ctx->skb = 0;
+	return SCH_BPF_DROP;
+}
+
+SEC("qdisc/dequeue")
+__refused("invalid bpf_context access")
+int write_the_queue(struct sch_bpf_ctx *ctx)
+{
+	ctx->queue = 1;
+	return SCH_BPF_EMPTY;
+}
+
+/* ---- other ways to get rid of a packet, which nobody would count ---- */
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
+int free_uncounted(struct sch_bpf_ctx *ctx)
+{
+	bpf_kfree_skb(ctx->skb);
+	return SCH_BPF_DROPPED;
+}
+
+SEC("qdisc/enqueue")
+__refused("cannot use helper bpf_clone_redirect")
+int redirect(struct sch_bpf_ctx *ctx)
+{
+	bpf_clone_redirect((void *)ctx->skb, 1, 0);
+	return SCH_BPF_DROP;
+}
+
+SEC("qdisc/enqueue")
+__refused("cannot use helper bpf_skb_change_tail")
+int cut(struct sch_bpf_ctx *ctx)
+{
+	bpf_skb_change_tail((void *)ctx->skb, 20, 0);
 	return SCH_BPF_DROP;
 }
 

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+/* For qdisc_faults.c: every way of a packet that takes memory, and two pairs of programs
+ * of which one can follow the other.
+ */
+#include "../../policies/policy.h"
+
+#define CLASS	0x10001
+
+enum { PLAIN, LARGE, CLONE, CLASSIFY, PASS };
+
+struct large_pkt {
+	struct sk_buff __kptr *skb;
+	char rest[1600];		/* an element is of a size that hardly anybody else has */
+};
+
+struct queue {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, 100);
+};
+
+struct {				/* one for each tx queue */
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__array(values, struct queue);
+} queues SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, struct large_pkt);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} large SEC(".maps");
+
+__u32 number SEC(".data.param") = 1;	/* to be set */
+
+/* The test's */
+__u32 how;
+bool closed;
+int verdict;			/* of the filters */
+
+static int store(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u64 key = number;
+	__u32 queue = ctx->queue;
+	void *pkts;
+
+	pkts = bpf_map_lookup_elem(&queues, &queue);
+	if (!pkts)
+		return SCH_BPF_DROP;
+	switch (how) {
+	case LARGE:
+		return bpf_qdisc_push(ctx, &large, &key, skb);
+	case CLONE:
+		clone = bpf_qdisc_clone(ctx, skb);
+		if (clone)
+			bpf_qdisc_push(ctx, pkts, &key, clone);
+		break;
+	case CLASSIFY:
+		verdict = bpf_skb_tc_classify(ctx, skb, 0, 0);
+		return ctx->classid ? SCH_BPF_PASS : SCH_BPF_DROP;
+	case PASS:
+		ctx->classid = CLASS;
+		return SCH_BPF_PASS;
+	}
+	return bpf_qdisc_push(ctx, pkts, &key, skb);
+}
+
+static int serve(struct sch_bpf_ctx *ctx)
+{
+	__u32 queue = ctx->queue;
+	void *pkts;
+
+	if (closed) {
+		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
+		return SCH_BPF_THROTTLE;
+	}
+	pkts = bpf_map_lookup_elem(&queues, &queue);
+	if (pkts && bpf_qdisc_pop(ctx, pkts) == SCH_BPF_DEQUEUED)
+		return SCH_BPF_DEQUEUED;
+	if (bpf_qdisc_pop(ctx, &large) == SCH_BPF_DEQUEUED)
+		return SCH_BPF_DEQUEUED;
+	return bpf_qdisc_pop_class(ctx, CLASS);
+}
+
+SEC("qdisc/enqueue/old")
+int old_enqueue(struct sch_bpf_ctx *ctx)
+{
+	return store(ctx);
+}
+
+SEC("qdisc/dequeue/old")
+int old_dequeue(struct sch_bpf_ctx *ctx)
+{
+	return serve(ctx);
+}
+
+SEC("qdisc/enqueue/new")
+int new_enqueue(struct sch_bpf_ctx *ctx)
+{
+	return store(ctx);
+}
+
+SEC("qdisc/dequeue/new")
+int new_dequeue(struct sch_bpf_ctx *ctx)
+{
+	return serve(ctx);
+}
+
+/* clang describes struct pkt, which only the inner map uses, if a function has it */
+SEC("syscall")
+int victim_unused(struct pkt *pkt)
+{
+	return sizeof(*pkt);
+}
+
+char LICENSE[] SEC("license") = "GPL";
