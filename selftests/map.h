@@ -43,6 +43,14 @@ static inline void result(bool ok, const char *name)
 		}									\
 	} while (0)
 
+/* What the environment says, or the usual */
+static inline unsigned int setting(const char *name, unsigned int usual)
+{
+	const char *text = getenv(name);
+
+	return text ? (unsigned int)strtoul(text, NULL, 0) : usual;
+}
+
 static inline void load(int argc, char **argv)
 {
 	if (argc != 2)

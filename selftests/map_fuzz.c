@@ -339,8 +339,7 @@ static bool agrees(const char *name, size_t size, int (*compare)(const void *, c
 
 int main(int argc, char **argv)
 {
-	const char *seed = getenv("SEED");
-	unsigned int number = seed ? (unsigned int)atoi(seed) : (unsigned int)time(NULL);
+	unsigned int number = setting("SEED", (unsigned int)time(NULL));
 
 	load(argc, argv);
 	srandom(number);

@@ -1,0 +1,832 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * prog_fuzz: 10,000 enqueue and dequeue programs, made up from verdicts, pushes, pops,
+ * takes, deliveries, drops and clones, in half of them with mistakes. The verifier
+ * accepts or refuses; what it accepts is put in force on a qdisc that has packets, alone
+ * or below another one, and gets a few more. Whatever it does with them, the books
+ * balance, in packets and bytes:
+ *
+ *	put in + cloned = sent + freed as drops + queued
+ *
+ * where all but the last are seen where they happen; the qdisc's own counters and those
+ * of its parent say the same.
+ *
+ * SEED=N takes other programs, PROGRAMS=N so many (make check-debug: 2,000).
+ */
+#define _GNU_SOURCE
+#include "map.h"
+
+enum { CLONED, DROPPED, SENT, WAYS };
+
+struct book {
+	uint64_t packets, bytes;
+};
+
+#include "prog_fuzz.skel.h"
+#include <arpa/inet.h>
+#include <bpf/btf.h>
+#include <linux/gen_stats.h>
+#include <linux/if_packet.h>
+#include <linux/netlink.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define DEVICES		4
+#define ETHERTYPE	0x88b5
+#define HANDLE		0x100000	/* 10:, the qdisc under test */
+#define PARENT		0x10000		/* 1:, if it has one */
+#define LIFE		64		/* changes, after which it is made anew */
+#define PACKETS		8
+
+static struct prog_fuzz *skel;
+
+static unsigned int dice(unsigned int sides)
+{
+	return (unsigned int)random() % sides;
+}
+
+/* ---- a program ---- */
+
+#define INSNS_MAX	2000
+#define KEY		(-8)		/* on the stack */
+
+enum { R0, R1, R2, R3, R4, R5, CTX, OWN, OTHER, COUNT, FP };	/* what registers are for */
+
+static const char *const kfunc_names[] = {
+	"bpf_qdisc_push_skb", "bpf_qdisc_drop_skb", "bpf_qdisc_deliver_skb", "bpf_qdisc_pop",
+	"bpf_qdisc_pop_until", "bpf_qdisc_pop_key", "bpf_qdisc_pop_class", "bpf_qdisc_take",
+	"bpf_qdisc_take_until", "bpf_qdisc_take_last", "bpf_qdisc_clone", "bpf_qdisc_ecn_mark",
+	"bpf_qdisc_set_queue", "bpf_qdisc_departure", "bpf_qdisc_bypass", "bpf_skb_tc_classify",
+	"bpf_skb_get_hash",
+};
+enum { PUSH, DROP, DELIVER, POP, POP_UNTIL, POP_KEY, POP_CLASS, TAKE, TAKE_UNTIL, TAKE_LAST, CLONE,
+       ECN_MARK, SET_QUEUE, DEPARTURE, BYPASS, CLASSIFY, GET_HASH, KFUNCS };
+
+static int kfunc_ids[KFUNCS];
+static int map_fds[DEVICES][3], wrong_maps[2];
+
+static struct bpf_insn insns[INSNS_MAX];
+static int length;
+static bool enqueue, owns;	/* the program's direction; it has its packet still */
+static unsigned int slips;	/* one chance in so many is a mistake; 0: none */
+static int on_device;
+
+static bool slip(void)
+{
+	return slips && !dice(slips);
+}
+
+static int emit(uint8_t code, uint8_t dst, uint8_t src, int16_t off, int32_t imm)
+{
+	if (length == INSNS_MAX)
+		errx(1, "a program is too long");
+	insns[length] = (struct bpf_insn){ .code = code, .dst_reg = dst, .src_reg = src, .off = off,
+					   .imm = imm };
+	return length++;
+}
+
+static void move(int dst, int src)
+{
+	emit(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 0, 0);
+}
+
+static void set(int dst, int32_t value)
+{
+	emit(BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, value);
+}
+
+static void call(int kfunc)
+{
+	emit(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, slip() ? (int)dice(100000) : kfunc_ids[kfunc]);
+}
+
+/* A jump from here to where land() is called */
+static int jump(uint8_t condition, int reg, int32_t value)
+{
+	return emit(BPF_JMP | condition | BPF_K, reg, 0, 0, value);
+}
+
+static void land(int from)
+{
+	insns[from].off = (int16_t)(length - from - 1);
+}
+
+static void exit_with(int32_t value)
+{
+	set(R0, value);
+	emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+}
+
+static void map_argument(int reg)
+{
+	int fd = map_fds[dice(12) ? on_device : (int)dice(DEVICES)][dice(3)];
+
+	if (slip())
+		fd = wrong_maps[dice(2)];
+	emit(BPF_LD | BPF_IMM | BPF_DW, (uint8_t)reg, BPF_PSEUDO_MAP_FD, 0, fd);
+	emit(0, 0, 0, 0, 0);
+}
+
+static void skb_argument(int reg, int skb)
+{
+	move(reg, slip() ? CTX + (int)dice(4) : skb);
+}
+
+static void ctx_argument(int reg)
+{
+	move(reg, slip() ? CTX + (int)dice(4) : CTX);
+}
+
+static void key_argument(int reg)
+{
+	move(reg, slip() ? CTX : FP);
+	emit(BPF_ALU64 | BPF_ADD | BPF_K, (uint8_t)reg, 0, 0, slip() ? -520 + (int)dice(600) : KEY);
+}
+
+/* A key: few are different, some are times */
+static void choose_key(void)
+{
+	switch (dice(5)) {
+	case 0:
+		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_ktime_get_ns);
+		if (dice(2))
+			emit(BPF_ALU64 | BPF_ADD | BPF_K, R0, 0, 0, (int)dice(3000000));
+		break;
+	case 1:
+		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+		emit(BPF_ALU64 | BPF_AND | BPF_K, R0, 0, 0, 3);
+		break;
+	default:
+		set(R0, (int)dice(4) - 1);
+	}
+	emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, KEY, 0);
+}
+
+static void push_or_drop(int skb)
+{
+	if (!enqueue && dice(2)) {
+		skb_argument(R1, skb);
+		ctx_argument(R2);
+		call(DELIVER);
+	} else if (dice(3)) {
+		if (dice(2))
+			choose_key();
+		skb_argument(R1, skb);
+		ctx_argument(R2);
+		map_argument(R3);
+		key_argument(R4);
+		call(PUSH);
+	} else {
+		skb_argument(R1, skb);
+		ctx_argument(R2);
+		set(R3, (int)dice(200));
+		call(DROP);
+	}
+}
+
+/* Another packet: R0, which may be NULL */
+static void get_other(void)
+{
+	unsigned int which = enqueue ? dice(owns ? 4 : 3) : dice(3);
+
+	ctx_argument(R1);
+	if (which == 3) {
+		skb_argument(R2, OWN);
+		call(CLONE);
+		return;
+	}
+	map_argument(R2);
+	if (which == 1)
+		key_argument(R3);
+	call(TAKE + (int)which);
+}
+
+static void do_other(void)
+{
+	int null;
+
+	get_other();
+	null = slip() ? -1 : jump(BPF_JEQ, R0, 0);
+	move(OTHER, R0);
+	if (!dice(4)) {
+		ctx_argument(R1);
+		skb_argument(R2, OTHER);
+		if (dice(2)) {
+			call(ECN_MARK);
+		} else {
+			set(R3, (int)dice(3));
+			call(SET_QUEUE);
+		}
+	}
+	if (!slip())
+		push_or_drop(OTHER);
+	if (slip())
+		push_or_drop(OTHER);
+	if (null >= 0)
+		land(null);
+}
+
+/* Take and drop, or push again, several */
+static void do_loop(void)
+{
+	int start, end;
+
+	set(COUNT, 1 + (int)dice(6));
+	start = length;
+	ctx_argument(R1);
+	map_argument(R2);
+	call(dice(2) ? TAKE : TAKE_LAST);
+	end = jump(BPF_JEQ, R0, 0);
+	move(OTHER, R0);
+	push_or_drop(OTHER);
+	emit(BPF_ALU64 | BPF_SUB | BPF_K, COUNT, 0, 0, slip() ? 0 : 1);
+	emit(BPF_JMP | BPF_JNE | BPF_K, COUNT, 0, (int16_t)(start - length - 1), 0);
+	land(end);
+}
+
+static void do_own(void)
+{
+	if (!owns && !slip())
+		return;
+	push_or_drop(OWN);
+	owns = false;
+}
+
+static void do_pop(void)
+{
+	int which = (int)dice(4);
+
+	if (enqueue && !slip())
+		return;
+	ctx_argument(R1);
+	if (which == 3) {
+		set(R2, HANDLE + (dice(4) ? 1 : 2));
+	} else {
+		map_argument(R2);
+		if (which)
+			key_argument(R3);
+	}
+	call(POP + which);
+}
+
+/* What a dequeue program has delivered */
+static void do_delivered(void)
+{
+	int null;
+
+	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, CTX, 0, 0);
+	null = slip() ? -1 : jump(BPF_JEQ, OTHER, 0);
+	ctx_argument(R1);
+	skb_argument(R2, OTHER);
+	call(dice(3) ? ECN_MARK : CLONE);
+	if (insns[length - 1].imm == kfunc_ids[CLONE]) {
+		int no_clone = jump(BPF_JEQ, R0, 0);
+
+		move(OTHER, R0);
+		push_or_drop(OTHER);
+		land(no_clone);
+	}
+	if (slip())
+		push_or_drop(OTHER);
+	if (null >= 0)
+		land(null);
+}
+
+static void do_context(void)
+{
+	/* skb, qdisc, expire, classid, queue */
+	static const int8_t places[] = { 0, 8, 16, 24, 28 };
+	bool word = dice(2);
+
+	if (slip()) {
+		emit(BPF_ST | BPF_MEM | (word ? BPF_W : BPF_DW), CTX, 0, places[dice(5)] + (slip() ? 4 : 0),
+		     (int)dice(1000));
+	} else if (word || enqueue) {
+		emit(BPF_ST | BPF_MEM | BPF_W, CTX, 0, 24, HANDLE + (dice(4) ? 1 : 2));
+	} else {
+		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_ktime_get_ns);
+		emit(BPF_ALU64 | BPF_ADD | BPF_K, R0, 0, 0, (int)dice(5000000));
+		emit(BPF_STX | BPF_MEM | BPF_DW, CTX, R0, 16, 0);
+	}
+}
+
+static void do_call(void)
+{
+	static const int calls[] = { ECN_MARK, SET_QUEUE, DEPARTURE, BYPASS, CLASSIFY, GET_HASH };
+	int which = calls[dice(6)];
+
+	if (which != BYPASS && !owns && !slip())
+		return;
+	if (which == BYPASS && dice(8))
+		return;
+	if (which == GET_HASH) {
+		skb_argument(R1, OWN);
+	} else {
+		ctx_argument(R1);
+		if (which != BYPASS)
+			skb_argument(R2, OWN);
+		set(R3, which == SET_QUEUE ? (int)dice(3) : 0);
+		set(R4, 0);
+	}
+	call(which);
+}
+
+static void end(void)
+{
+	static const int8_t helpers[] = { BPF_FUNC_tail_call, BPF_FUNC_kptr_xchg };
+
+	if (slip() && slip())
+		emit(BPF_JMP | BPF_CALL, 0, 0, 0, helpers[dice(2)]);
+	if (slip()) {
+		exit_with((int)dice(12) - 1);
+	} else if (enqueue && owns && !dice(3)) {
+		exit_with(SCH_BPF_DROP + (int)dice(3));
+	} else if (enqueue && owns) {
+		do_own();
+		if (dice(2))
+			emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+		else
+			exit_with(SCH_BPF_QUEUED + (int)dice(3));
+		owns = true;	/* at the other end of the branch */
+	} else if (enqueue) {
+		exit_with(SCH_BPF_QUEUED + (int)dice(3));
+	} else if (dice(3)) {
+		do_pop();
+		emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+	} else {
+		exit_with(SCH_BPF_PASS + (int)dice(4));
+	}
+}
+
+static void statements(int depth)
+{
+	for (unsigned int n = 1 + dice(4); n--;) {
+		switch (dice(14)) {
+		case 0:
+			choose_key();
+			break;
+		case 1:
+		case 2:
+		case 3:
+			do_other();
+			break;
+		case 4:
+			do_loop();
+			break;
+		case 5:
+			if (!dice(2))
+				do_own();
+			break;
+		case 6:
+			do_context();
+			break;
+		case 7:
+			if (!enqueue)
+				do_delivered();
+			break;
+		case 8:
+		case 9:
+			do_pop();
+			break;
+		case 10:
+			do_call();
+			break;
+		default:
+			if (depth) {
+				bool before = owns;
+				int otherwise;
+
+				emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+				otherwise = jump(BPF_JSET, R0, 1 << dice(3));
+				statements(depth - 1);
+				end();
+				owns = before;
+				land(otherwise);
+			}
+		}
+	}
+}
+
+static void generate(void)
+{
+	length = 0;
+	owns = enqueue;
+	slips = dice(5) < 2 ? 0 : 5 + dice(40);
+	move(CTX, R1);
+	if (enqueue)
+		emit(BPF_LDX | BPF_MEM | BPF_DW, OWN, CTX, 0, 0);
+	choose_key();
+	statements(2);
+	end();
+	/* A bit that is wrong */
+	if (slip()) {
+		uint64_t *bits = (uint64_t *)&insns[dice((unsigned int)length)];
+
+		*bits ^= 1ULL << dice(64);
+	}
+}
+
+static int load_program(void)
+{
+	LIBBPF_OPTS(bpf_prog_load_opts, opts,
+		    .expected_attach_type = enqueue ? BPF_QDISC_ENQUEUE : BPF_QDISC_DEQUEUE);
+
+	return bpf_prog_load(BPF_PROG_TYPE_QDISC, "fuzz", "GPL", insns, (size_t)length, &opts);
+}
+
+/* ---- the qdiscs ---- */
+
+static struct device {
+	const char *name, *setup;	/* of its parent */
+	int ifindex, sender, changes;
+	int programs[2];		/* dequeue, enqueue */
+	uint64_t packets, bytes;	/* put in */
+	struct book before[WAYS];
+} devices[DEVICES] = {
+	{ .name = "dev0" },
+	{ .name = "dev1", .setup = "tc qdisc add dev dev1 root handle 1: prio bands 2 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0" },
+	{ .name = "dev2", .setup = "tc qdisc add dev dev2 root handle 1: tbf rate 100gbit burst 1mb limit 10mb" },
+	{ .name = "dev3" },		/* below another bpf */
+};
+
+struct stats {
+	struct gnet_stats_queue queue;
+	struct gnet_stats_basic basic;
+	struct tc_sch_bpf_xstats app;
+};
+
+static int netlink;
+
+static struct {
+	struct nlmsghdr header;
+	struct tcmsg tc;
+	char attributes[100];
+} request;
+
+static void *attribute(int type, const void *data, int size)
+{
+	struct rtattr *at = (struct rtattr *)((char *)&request + NLMSG_ALIGN(request.header.nlmsg_len));
+
+	at->rta_type = (unsigned short)type;
+	at->rta_len = (unsigned short)RTA_LENGTH(size);
+	if (size)
+		memcpy(RTA_DATA(at), data, (size_t)size);
+	request.header.nlmsg_len = NLMSG_ALIGN(request.header.nlmsg_len) + RTA_ALIGN(at->rta_len);
+	return at;
+}
+
+static void begin(int type, int flags, int ifindex, uint32_t parent, uint32_t handle)
+{
+	memset(&request, 0, sizeof(request));
+	request.header = (struct nlmsghdr){ .nlmsg_len = NLMSG_LENGTH(sizeof(request.tc)),
+					    .nlmsg_type = (uint16_t)type,
+					    .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags) };
+	request.tc = (struct tcmsg){ .tcm_ifindex = ifindex, .tcm_parent = parent, .tcm_handle = handle };
+}
+
+static char answer[16384] __attribute__((aligned(4)));
+
+/* The length of the answer, or an error, negative */
+static int talk(void)
+{
+	struct nlmsghdr *reply = (struct nlmsghdr *)answer;
+	int size;
+
+	if (send(netlink, &request, request.header.nlmsg_len, 0) < 0)
+		err(1, "netlink");
+	size = recv(netlink, answer, sizeof(answer), 0);
+	if (size < 0)
+		err(1, "netlink");
+	return reply->nlmsg_type == NLMSG_ERROR ? ((struct nlmsgerr *)NLMSG_DATA(reply))->error : size;
+}
+
+static void copy(const struct rtattr *from, int type, void *to, size_t size)
+{
+	if (from->rta_type == type)
+		memcpy(to, RTA_DATA(from), RTA_PAYLOAD(from) < size ? RTA_PAYLOAD(from) : size);
+}
+
+static struct stats query(int ifindex, uint32_t handle)
+{
+	struct stats stats = {};
+	struct rtattr *at, *inner;
+	int size, left;
+
+	begin(RTM_GETQDISC, NLM_F_ECHO, ifindex, 0, handle);
+	size = talk();
+	if (size < 0)
+		errx(1, "no qdisc %x: %s", handle >> 16, strerror(-size));
+	at = (struct rtattr *)(answer + NLMSG_SPACE(sizeof(struct tcmsg)));
+	size -= (int)NLMSG_SPACE(sizeof(struct tcmsg));
+	for (; RTA_OK(at, size); at = RTA_NEXT(at, size)) {
+		if (at->rta_type != TCA_STATS2)
+			continue;
+		inner = RTA_DATA(at);
+		left = (int)RTA_PAYLOAD(at);
+		for (; RTA_OK(inner, left); inner = RTA_NEXT(inner, left)) {
+			copy(inner, TCA_STATS_QUEUE, &stats.queue, sizeof(stats.queue));
+			copy(inner, TCA_STATS_BASIC, &stats.basic, sizeof(stats.basic));
+			copy(inner, TCA_STATS_APP, &stats.app, sizeof(stats.app));
+		}
+	}
+	return stats;
+}
+
+/* How soon a policy is found stuck */
+static bool set_patience(int ifindex, uint32_t parent, uint32_t handle, uint64_t patience)
+{
+	struct rtattr *options;
+
+	begin(RTM_NEWQDISC, NLM_F_ACK, ifindex, parent, handle);
+	attribute(TCA_KIND, "bpf", 4);
+	options = attribute(TCA_OPTIONS, NULL, 0);
+	attribute(TCA_SCH_BPF_PATIENCE, &patience, sizeof(patience));
+	options->rta_len = (unsigned short)((char *)&request + request.header.nlmsg_len - (char *)options);
+	expect_equal(talk(), 0);
+	return true;
+}
+
+static bool attach(struct device *device)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, opts, .handle = HANDLE, .limit = 40,
+		    .parent = device == &devices[0] ? TC_H_ROOT : PARENT + 1);
+
+	expect_equal(bpf_qdisc_attach(device->ifindex, bpf_program__fd(skel->progs.plain_enqueue),
+				      bpf_program__fd(skel->progs.plain_dequeue), &opts), 0);
+	begin(RTM_NEWTCLASS, NLM_F_ACK | NLM_F_CREATE, device->ifindex, HANDLE, HANDLE + 1);
+	attribute(TCA_KIND, "bpf", 4);
+	expect_equal(talk(), 0);
+	if (device - devices >= 2)
+		expect(set_patience(device->ifindex, opts.parent, HANDLE, 10000000));
+
+	device->packets = 0;
+	device->bytes = 0;
+	device->changes = 0;
+	memcpy(device->before, skel->bss->books[device->ifindex], sizeof(device->before));
+	return true;
+}
+
+/* What has become of the packets so far */
+static struct book since(const struct device *device, int way)
+{
+	volatile const struct book *now = &skel->bss->books[device->ifindex][way];
+
+	return (struct book){ now->packets - device->before[way].packets,
+			      now->bytes - device->before[way].bytes };
+}
+
+static bool balances(const struct device *device, bool gone, bool say)
+{
+	struct book cloned = since(device, CLONED), dropped = since(device, DROPPED),
+		    sent = since(device, SENT);
+	struct stats own = {}, parent;
+
+	if (say)
+		printf("# %s: put in %llu (%llu bytes), cloned %llu (%llu), sent %llu (%llu), freed %llu (%llu)\n",
+		       device->name, (unsigned long long)device->packets, (unsigned long long)device->bytes,
+		       (unsigned long long)cloned.packets, (unsigned long long)cloned.bytes,
+		       (unsigned long long)sent.packets, (unsigned long long)sent.bytes,
+		       (unsigned long long)dropped.packets, (unsigned long long)dropped.bytes);
+	if (!gone) {
+		own = query(device->ifindex, HANDLE);
+		if (say)
+			printf("# the qdisc: qlen %u, backlog %u, drops %u, stolen %llu, sent %llu (%llu)\n",
+			       own.queue.qlen, own.queue.backlog, own.queue.drops,
+			       (unsigned long long)own.app.stolen, (unsigned long long)own.basic.packets,
+			       (unsigned long long)own.basic.bytes);
+		if (own.basic.packets != (uint32_t)sent.packets || own.basic.bytes != sent.bytes ||
+		    own.queue.drops + own.app.stolen != dropped.packets)
+			return false;
+		if (device != &devices[0]) {
+			parent = query(device->ifindex, PARENT);
+			if (say)
+				printf("# its parent: qlen %u, backlog %u\n", parent.queue.qlen,
+				       parent.queue.backlog);
+			if (parent.queue.qlen != own.queue.qlen || parent.queue.backlog != own.queue.backlog)
+				return false;
+		}
+	}
+	return device->packets + cloned.packets == sent.packets + dropped.packets + own.queue.qlen &&
+	       device->bytes + cloned.bytes == sent.bytes + dropped.bytes + own.queue.backlog;
+}
+
+static bool wait_balance(const struct device *device, bool gone)
+{
+	for (int tries = 0; tries < 2000; tries++) {
+		if (balances(device, gone, false))
+			return true;
+		usleep(1000);
+	}
+	balances(device, gone, true);
+	return false;
+}
+
+static void put_in(struct device *device)
+{
+	static char frame[1500] = { 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, ETHERTYPE >> 8, ETHERTYPE & 0xff };
+	int size = 60 + (int)dice(1400), priority = (int)dice(3);
+
+	setsockopt(device->sender, SOL_SOCKET, SO_PRIORITY, &priority, sizeof(priority));
+	device->packets++;
+	device->bytes += (unsigned int)size;
+	if (send(device->sender, frame, (size_t)size, 0) < 0 && errno != ENOBUFS)
+		err(1, "%s", device->name);
+}
+
+/* ---- the whole ---- */
+
+static uint64_t stuck, stolen, all_cloned, all_dropped, all_sent, all_packets;
+
+static bool end_life(struct device *device)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, opts, .handle = HANDLE,
+		    .parent = device == &devices[0] ? TC_H_ROOT : PARENT + 1);
+	struct stats stats = query(device->ifindex, HANDLE);
+
+	expect_equal(bpf_qdisc_detach(device->ifindex, &opts), 0);
+	/* Every packet, every clone has been sent or freed by now, or will be at once. */
+	expect(wait_balance(device, true));
+	stuck += stats.app.stuck;
+	stolen += stats.app.stolen;
+	all_cloned += since(device, CLONED).packets;
+	all_dropped += since(device, DROPPED).packets;
+	all_sent += since(device, SENT).packets;
+	all_packets += device->packets;
+	return true;
+}
+
+static bool put_in_force(struct device *device)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, opts, .handle = HANDLE, .flags = dice(4) ? BPF_QDISC_F_FLUSH : 0);
+	libbpf_print_fn_t print = libbpf_set_print(NULL);
+	int error;
+
+	error = bpf_qdisc_change(device->ifindex, device->programs[1], device->programs[0], &opts);
+	libbpf_set_print(print);
+	if (error == -EBUSY && !opts.flags) {	/* packets would be lost: they are to be */
+		opts.flags = BPF_QDISC_F_FLUSH;
+		error = bpf_qdisc_change(device->ifindex, device->programs[1], device->programs[0], &opts);
+	}
+	expect_equal(error, 0);
+	expect(wait_balance(device, false));
+
+	for (int i = 0; i < PACKETS; i++)
+		put_in(device);
+	if (!dice(32)) {		/* long enough to be found stuck, if it is impatient */
+		usleep(15000);
+		for (int i = 0; i < PACKETS; i++)
+			put_in(device);
+	}
+	expect(wait_balance(device, false));
+	if (++device->changes < LIFE)
+		return true;
+	return end_life(device) && attach(device);
+}
+
+static bool one_program(unsigned int seed, unsigned int *accepted)
+{
+	struct device *device;
+	bool ok;
+	int fd;
+
+	srandom(seed);
+	on_device = (int)dice(DEVICES);
+	device = &devices[on_device];
+	enqueue = dice(2);
+	generate();
+	fd = load_program();
+	if (fd < 0)
+		return true;
+	accepted[enqueue]++;
+	if (device->programs[enqueue] > 0)
+		close(device->programs[enqueue]);
+	device->programs[enqueue] = fd;
+	if (!device->programs[!enqueue])
+		return true;
+	ok = put_in_force(device);
+	if (!ok) {
+		printf("# SEED=%u, %s, the program is\n", seed, enqueue ? "enqueue" : "dequeue");
+		for (int i = 0; i < length; i++)
+			printf("#\t%016llx\n", *(unsigned long long *)&insns[i]);
+	}
+	return ok;
+}
+
+static void shell(const char *command)
+{
+	if (system(command))
+		errx(1, "failed: %s", command);
+}
+
+static void set_up(void)
+{
+	static const char *const names[DEVICES][3] = {
+		{ "pkts0", "small0", "allocated0" }, { "pkts1", "small1", "allocated1" },
+		{ "pkts2", "small2", "allocated2" }, { "pkts3", "small3", "allocated3" },
+	};
+	LIBBPF_OPTS(bpf_qdisc_opts, parent, .handle = PARENT);
+	struct timeval patience = { .tv_sec = 60 };
+	struct btf *btf = btf__load_vmlinux_btf();
+	char command[100];
+
+	if (!btf)
+		err(1, "BTF of the kernel");
+	for (int i = 0; i < KFUNCS; i++) {
+		kfunc_ids[i] = btf__find_by_name_kind(btf, kfunc_names[i], BTF_KIND_FUNC);
+		if (kfunc_ids[i] < 0)
+			errx(1, "no function %s", kfunc_names[i]);
+	}
+	btf__free(btf);
+	obj = skel->obj;
+	for (int i = 0; i < DEVICES; i++)
+		for (int j = 0; j < 3; j++)
+			map_fds[i][j] = map(names[i][j]);
+	wrong_maps[0] = map("hash");
+	wrong_maps[1] = map("numbers");
+
+	if (unshare(CLONE_NEWNET))
+		err(1, "network namespace");
+	netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	setsockopt(netlink, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	shell("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+	for (int i = 0; i < DEVICES; i++) {
+		struct device *device = &devices[i];
+		struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE) };
+
+		snprintf(command, sizeof(command), "ip link add name %s type dummy && ip link set dev %s up",
+			 device->name, device->name);
+		shell(command);
+		device->ifindex = (int)if_nametoindex(device->name);
+		if (device->setup)
+			shell(device->setup);
+		address.sll_ifindex = device->ifindex;
+		device->sender = socket(AF_PACKET, SOCK_RAW, 0);
+		if (device->sender < 0 ||
+		    bind(device->sender, (struct sockaddr *)&address, sizeof(address)))
+			err(1, "packet socket");
+	}
+	if (bpf_qdisc_attach(devices[3].ifindex, bpf_program__fd(skel->progs.parent_enqueue),
+			     bpf_program__fd(skel->progs.parent_dequeue), &parent))
+		err(1, "parent");
+	begin(RTM_NEWTCLASS, NLM_F_ACK | NLM_F_CREATE, devices[3].ifindex, PARENT, PARENT + 1);
+	attribute(TCA_KIND, "bpf", 4);
+	/* Or, if its child drops whatever it gets, it lets packets pass the child by */
+	if (talk() || !set_patience(devices[3].ifindex, TC_H_ROOT, PARENT, 24 * 3600 * 1000000000ULL))
+		errx(1, "class of the parent");
+}
+
+static bool all_programs(unsigned int seed, unsigned int count, unsigned int *accepted)
+{
+	for (int i = 0; i < DEVICES; i++)
+		expect(attach(&devices[i]));
+	for (unsigned int i = 0; i < count; i++)
+		expect(one_program(seed + i, accepted));
+	for (int i = 0; i < DEVICES; i++)
+		expect(end_life(&devices[i]));
+	return true;
+}
+
+static bool both(const unsigned int *accepted, unsigned int count)
+{
+	unsigned int good = accepted[0] + accepted[1];
+
+	printf("# %u programs: accepted %u to enqueue, %u to dequeue; refused %u\n", count, accepted[1],
+	       accepted[0], count - good);
+	expect(good > count / 5 && count - good > count / 5);
+	expect(accepted[0] > good / 5 && accepted[1] > good / 5);
+	return true;
+}
+
+static bool much_happened(void)
+{
+	printf("# %llu packets put in, %llu cloned, %llu sent, %llu freed, %llu stolen; %llu times stuck\n",
+	       (unsigned long long)all_packets, (unsigned long long)all_cloned, (unsigned long long)all_sent,
+	       (unsigned long long)all_dropped, (unsigned long long)stolen, (unsigned long long)stuck);
+	expect(all_cloned > all_packets / 100 && all_sent > all_packets / 20 && all_dropped > all_packets / 20);
+	expect(stolen && stuck);
+	return true;
+}
+
+int main(void)
+{
+	/* Under KASAN a program takes several times as long. */
+	unsigned int count = setting("PROGRAMS", setting("SELFTESTS_DEBUG", 0) ? 2000 : 10000);
+	unsigned int first = setting("SEED", 1);
+	unsigned int accepted[2] = {};
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("1..3\n# seed %u, %u programs\n", first, count);
+	skel = prog_fuzz__open_and_load();
+	if (!skel || prog_fuzz__attach(skel))
+		err(1, "programs");
+	set_up();
+	result(all_programs(first, count, accepted), "the books balance");
+	result(both(accepted, count), "programs accepted and refused");
+	result(much_happened(), "packets took every way");
+	return failed ? 1 : 0;
+}

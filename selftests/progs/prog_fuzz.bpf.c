@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Maps for the programs that ../prog_fuzz.c makes up, and the other half of its books:
+ * what became of each packet, seen where it happens and not by the qdisc's counters.
+ */
+#include "../../policies/policy.h"
+#include <bpf/bpf_tracing.h>
+
+#define ETHERTYPE	0x88b5
+#define DEVICES		16
+
+#define PACKETS(name, key_type, flags)			\
+	struct {					\
+		__uint(type, BPF_MAP_TYPE_RBTREE);	\
+		__uint(map_flags, flags);		\
+		__type(key, key_type);			\
+		__type(value, struct pkt);		\
+		__uint(max_entries, 24);		\
+	} name SEC(".maps")
+
+/* For each device one of each kind */
+#define SET(n)						\
+	PACKETS(pkts##n, __u64, 0);			\
+	PACKETS(small##n, __u32, 0);			\
+	PACKETS(allocated##n, __s64, BPF_F_NO_PREALLOC)
+
+SET(0);
+SET(1);
+SET(2);
+SET(3);
+
+/* None of these can have packets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, 8);
+} hash SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u64);
+	__uint(max_entries, 8);
+} numbers SEC(".maps");
+
+SEC("qdisc/enqueue")
+int plain_enqueue(struct sch_bpf_ctx *ctx)
+{
+	return SCH_BPF_DROP;
+}
+
+SEC("qdisc/dequeue")
+int plain_dequeue(struct sch_bpf_ctx *ctx)
+{
+	return SCH_BPF_EMPTY;
+}
+
+/* A parent, with one class */
+SEC("qdisc/enqueue")
+int parent_enqueue(struct sch_bpf_ctx *ctx)
+{
+	ctx->classid = 0x10001;
+	return SCH_BPF_PASS;
+}
+
+SEC("qdisc/dequeue")
+int parent_dequeue(struct sch_bpf_ctx *ctx)
+{
+	ctx->classid = 0x10001;
+	return SCH_BPF_PASS;
+}
+
+enum { CLONED, DROPPED, SENT, WAYS };	/* also in ../prog_fuzz.c, as this */
+
+struct book {
+	__u64 packets, bytes;
+} books[DEVICES][WAYS];			/* by the index of the device */
+
+static void note(int way, const struct sk_buff *skb)
+{
+	__u32 ifindex = skb->dev->ifindex;
+
+	if (ifindex >= DEVICES)
+		return;
+	__sync_fetch_and_add(&books[ifindex][way].packets, 1);
+	__sync_fetch_and_add(&books[ifindex][way].bytes, skb->len);
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(on_drop, struct sk_buff *skb)
+{
+	if (skb->protocol == bpf_htons(ETHERTYPE))
+		note(DROPPED, skb);
+	return 0;
+}
+
+SEC("fexit/bpf_qdisc_clone")
+int BPF_PROG(on_clone, struct sch_bpf_ctx *run, struct sk_buff *skb, struct sk_buff *clone)
+{
+	if (clone)
+		note(CLONED, clone);
+	return 0;
+}
+
+SEC("fentry/dummy_xmit")
+int BPF_PROG(on_xmit, struct sk_buff *skb)
+{
+	if (skb->protocol == bpf_htons(ETHERTYPE))
+		note(SENT, skb);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
