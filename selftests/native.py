@@ -190,6 +190,14 @@ def fq_is_fair():
         lib.equal(own, sorted(own), "order of a flow")
 
 
+def fq_gives_a_flow_its_quantum():
+    """Three packets in a round, after the first one, which finds the queue empty."""
+    traffic = [Packet(number, 500, port=1 + number // 30) for number in range(60)]
+    arrivals = leave(ours(FQ, quantum=1500, initial_quantum=1500), traffic).arrivals
+    flows = [1 + number // 30 for number in lib.numbers(arrivals)]
+    lib.equal(flows[1:55], ([1] * 3 + [2] * 3) * 9, "flows of the packets that left")
+
+
 # --- times ---------------------------------------------------------------------
 
 def close(got, wanted, percent, what):
@@ -460,7 +468,7 @@ def fq_marks_what_is_late_as_fq():
 tests = [fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          prio_is_prio, prio_is_pfifo_fast, prio_is_skbprio,
          edt_paces_by_time_stamp_as_fq, edt_is_etf, edt_sends_nothing_before_what_has_left_as_etf,
-         fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair,
+         fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_gives_a_flow_its_quantum,
          fq_paces_by_time_stamp_as_fq, fq_paces_by_the_sockets_rate_as_fq, fq_marks_what_is_late_as_fq,
          fq_has_bands_as_fq, fq_shares_by_class, fq_shares_by_cgroup]
 if not lib.DEBUG:       # that kernel's times say nothing
