@@ -2,12 +2,13 @@
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug kernel-base tools demo check check-debug check-upstream bench series lint clean FORCE
+.PHONY: help kernel kernel-debug kernel-base tools demo check check-debug check-upstream mutants bench series lint clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
 	@echo 'make check [TEST=NAME]  all tests, or one, in a virtual machine'
 	@echo 'make check-debug        the same on a kernel with KASAN, lockdep and kmemleak'
+	@echo 'make mutants            plant bugs, one after the other: the tests must notice each'
 	@echo 'make check-upstream     the kernel'"'"'s own tests of maps, verifier and tc, here and on the unpatched kernel'
 	@echo 'make bench              what a packet costs, beside every native qdisc (build/bench)'
 	@echo 'make policies/NAME.bpf.o  build a policy; a path of your own works too'
@@ -34,6 +35,10 @@ check: kernel tools
 
 check-debug: kernel-debug tools
 	@selftests/run --debug $(TEST)
+
+mutants: kernel tools
+	@selftests/run --build
+	@selftests/mutants/run $(MUTANT)
 
 check-upstream: kernel kernel-base tools
 	@selftests/upstream/run
