@@ -2,12 +2,13 @@
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug kernel-base tools demo check check-debug check-upstream mutants bench series lint clean FORCE
+.PHONY: help kernel kernel-debug kernel-kcsan kernel-base tools demo check check-debug check-kcsan check-upstream mutants bench series lint clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
 	@echo 'make check [TEST=NAME]  all tests, or one, in a virtual machine'
 	@echo 'make check-debug        the same on a kernel with KASAN, lockdep and kmemleak'
+	@echo 'make check-kcsan        the same on a kernel that reports data races (KCSAN)'
 	@echo 'make mutants            plant bugs, one after the other: the tests must notice each'
 	@echo 'make check-upstream     the kernel'"'"'s own tests of maps, verifier and tc, here and on the unpatched kernel'
 	@echo 'make bench              what a packet costs, beside every native qdisc (build/bench)'
@@ -20,7 +21,7 @@ help:
 	@echo 'make clean              remove build/ (downloads and ccache stay)'
 	@echo 'vm/run COMMAND          run a command on this kernel; vm/run --help'
 
-kernel kernel-debug kernel-base tools:
+kernel kernel-debug kernel-kcsan kernel-base tools:
 	@scripts/build $@
 
 # The set-up first, then a make of its own, so that it sees the new headers
@@ -35,6 +36,9 @@ check: kernel tools
 
 check-debug: kernel-debug tools
 	@selftests/run --debug $(TEST)
+
+check-kcsan: kernel-kcsan tools
+	@selftests/run --kcsan $(TEST)
 
 mutants: kernel tools
 	@selftests/run --build
