@@ -89,6 +89,15 @@ int BPF_PROG(exit_tcf_block, void *sch, long cl, void *extack, void *block)
 	return 0;
 }
 
+/* A dump that goes on when its answer is read asks, too. */
+SEC("fentry/rtnetlink_rcv_msg")
+int BPF_PROG(enter_message)
+{
+	if (bpf_get_current_pid_tgid() >> 32 == pid)
+		our_refusal = false;
+	return 0;
+}
+
 SEC("fexit/rtnetlink_rcv_msg")
 int BPF_PROG(exit_message, struct sk_buff *skb, struct nlmsghdr *nlh,
 	     struct netlink_ext_ack *extack, int ret)
@@ -100,19 +109,16 @@ int BPF_PROG(exit_message, struct sk_buff *skb, struct nlmsghdr *nlh,
 	messages++;
 	if (type < TYPES && error < ERRORS)
 		outcomes[type][error]++;
-	if (ret && ret != -4) {		/* -EINTR: a dump has begun */
-		refused++;
-		said += !!extack->_msg;
+	if (!ret || ret == -4)		/* -EINTR: a dump has begun */
+		return 0;
+	refused++;
+	said += !!extack->_msg;
+	ours += our_refusal;
+	if (our_refusal && !extack->_msg && !silent.count++) {
+		silent.seq = nlh->nlmsg_seq;
+		silent.type = nlh->nlmsg_type;
+		silent.error = error;
 	}
-	if (ret && our_refusal) {
-		ours++;
-		if (!extack->_msg && !silent.count++) {
-			silent.seq = nlh->nlmsg_seq;
-			silent.type = nlh->nlmsg_type;
-			silent.error = error;
-		}
-	}
-	our_refusal = false;
 	return 0;
 }
 
