@@ -7,11 +7,11 @@
  * should. (What is leaked nevertheless, kmemleak tells.)
  */
 #include "map.h"
+#include "faults.h"
 #include <bpf/btf.h>
 #include <unistd.h>
 
 #define FILLED	8		/* elements: keys 10, 20, ... 80, values a hundred times that */
-#define FOREVER	(1ULL << 40)
 #define LARGE	2048		/* bytes in which an element of `large` fits */
 
 struct args {
@@ -19,8 +19,6 @@ struct args {
 	uint64_t value;
 };
 
-static uint64_t *from, *to, *requests, *failures;
-static uint32_t *pid, *fail_size;
 static struct args *seen;
 static const char *name;	/* of the map under test */
 static int fd, iterator;	/* the map, and a link to it */
@@ -40,14 +38,6 @@ static void *variable(const char *of, const char *what)
 		if (!strcmp(btf__name_by_offset(btf, btf__type_by_id(btf, var->type)->name_off), what))
 			return (char *)bpf_map__initial_value(section, &size) + var->offset;
 	errx(1, "no variable %s", what);
-}
-
-static void fail(uint64_t first, uint64_t last)
-{
-	*requests = 0;
-	*failures = 0;
-	*from = first;
-	*to = last;
 }
 
 /* ---- creation ---- */
@@ -82,11 +72,10 @@ static int create(void)
 		    .btf_value_type_id = info.btf_value_type_id, .map_flags = info.map_flags,
 		    .inner_map_fd = strcmp(name, "outer") ? 0 : map("numbers"));
 
-	*requests = 0;
-	*pid = getpid();
+	faults_begin();
 	made = bpf_map_create(info.type, "made", info.key_size, info.value_size, info.max_entries,
 			      &opts);
-	*pid = 0;
+	faults_end();
 	close(btf_fd);
 	return made;
 }
@@ -97,16 +86,16 @@ static bool creation(void)
 
 	for (int all = 0; all < 2; all++) {
 		for (int n = 1;; n++, points++) {
-			fail(n, all ? FOREVER : (uint64_t)n);
+			faults_set(n, all ? FOREVER : (uint64_t)n);
 			made = create();
 			if (made < 0) {
 				expect_equal(made, -ENOMEM);
-				expect(*failures);
+				expect(faults_hit());
 				errors++;
 			} else {
 				close(made);
 			}
-			if (!*failures) {
+			if (!faults_hit()) {
 				expect(made >= 0);
 				break;
 			}
@@ -165,9 +154,9 @@ static int call(const char *what)
 
 	snprintf(program, sizeof(program), "%s_%s", what, name);
 	prog = bpf_object__find_program_by_name(obj, program);
-	*pid = getpid();
+	faults_begin();
 	error = bpf_prog_test_run_opts(bpf_program__fd(prog), &opts);
-	*pid = 0;
+	faults_end();
 	return error ?: (int)opts.retval;
 }
 
@@ -181,9 +170,9 @@ static int operation(void)						\
 	int error;							\
 									\
 	(void)key, (void)other, (void)value;				\
-	*pid = getpid();						\
+	faults_begin();						\
 	error = __VA_ARGS__;						\
-	*pid = 0;							\
+	faults_end();							\
 	return error;							\
 }
 
@@ -202,9 +191,9 @@ static int operation(void)						\
 	int error;							\
 									\
 	(void)cursor, (void)values;					\
-	*pid = getpid();						\
+	faults_begin();						\
 	error = __VA_ARGS__;						\
-	*pid = 0;							\
+	faults_end();							\
 	return error == -ENOENT && count == FILLED ? 0 : error;		\
 }
 
@@ -220,13 +209,13 @@ static int iterate(void)
 	int opened, error = 0;
 
 	*seen = (struct args){};
-	*pid = getpid();
+	faults_begin();
 	opened = bpf_iter_create(iterator);
 	if (opened < 0)
 		error = opened;
 	else if (read(opened, keys, sizeof(keys)) < 0)
 		error = -errno;
-	*pid = 0;
+	faults_end();
 	if (opened >= 0)
 		close(opened);
 	if (!error && (seen->key != FILLED || seen->value != 36000))
@@ -260,12 +249,11 @@ static bool attempt(const struct operation *op, const struct content *before,
 	int error;
 
 	fill();
-	*requests = 0;
 	error = op->run();
 	now = content();
 	if (error) {
 		expect_equal(error, -ENOMEM);
-		expect(*failures);
+		expect(faults_hit());
 		(*errors)++;
 	}
 	expect(!memcmp(&now, error ? before : after, sizeof(now)));
@@ -277,7 +265,7 @@ static bool operation(const struct operation *op)
 	struct content before, after;
 	int points = 0, errors = 0;
 
-	fail(1, 0);
+	faults_set(1, 0);
 	fill();
 	before = content();
 	expect_equal(before.count, FILLED);
@@ -286,9 +274,9 @@ static bool operation(const struct operation *op)
 
 	for (int all = 0; all < 2; all++) {
 		for (int n = 1;; n++, points++) {
-			fail(n, all ? FOREVER : (uint64_t)n);
+			faults_set(n, all ? FOREVER : (uint64_t)n);
 			expect(attempt(op, &before, &after, &errors));
-			if (!*failures)
+			if (!faults_hit())
 				break;
 		}
 	}
@@ -339,7 +327,7 @@ static bool elements(void)
 	uint64_t n = 0;
 	int error;
 
-	*fail_size = LARGE;
+	faults->bss->fail_size = LARGE;
 	while (!(error = push_large(n)))
 		n++;
 	printf("# %llu elements of the allocator's own\n", (unsigned long long)n);
@@ -347,7 +335,7 @@ static bool elements(void)
 	expect_equal(push_large(n), -ENOMEM);
 	expect(large_has(n));
 	/* What is there can be changed and deleted. */
-	*fail_size = 0;
+	faults->bss->fail_size = 0;
 	for (int tries = 0; n < 4096 && tries < 100000; tries++) {
 		error = push_large(n);
 		n += !error;
@@ -367,19 +355,8 @@ int main(int argc, char **argv)
 	char text[64];
 
 	load(argc, argv);
-	from = variable(".data", "fail_from");
-	to = variable(".bss", "fail_to");
-	pid = variable(".bss", "pid");
-	fail_size = variable(".bss", "fail_size");
-	requests = variable(".bss", "requests");
-	failures = variable(".bss", "failures");
 	seen = variable(".bss", "seen");
-	for (int i = 0; i < 2; i++) {
-		const char *prog = i ? "fail_page" : "fail_slab";
-
-		if (!bpf_program__attach(bpf_object__find_program_by_name(obj, prog)))
-			err(1, "cannot attach %s", prog);
-	}
+	faults_load();
 
 	printf("1..%d\n", count + 3);
 	for (int i = 0; i < count; i++) {

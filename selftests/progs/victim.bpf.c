@@ -4,6 +4,7 @@
  */
 #include "../../policies/policy.h"
 
+#define ROOT	0x10000		/* the qdisc that has the class, not the one below */
 #define CLASS	0x10001
 
 enum { PLAIN, LARGE, CLONE, CLASSIFY, PASS };
@@ -63,6 +64,8 @@ static int store(struct sch_bpf_ctx *ctx)
 		verdict = bpf_skb_tc_classify(ctx, skb, 0, 0);
 		return ctx->classid ? SCH_BPF_PASS : SCH_BPF_DROP;
 	case PASS:
+		if (ctx->qdisc->handle != ROOT)
+			break;
 		ctx->classid = CLASS;
 		return SCH_BPF_PASS;
 	}
