@@ -17,7 +17,7 @@ help:
 	@echo 'make kernel-debug       the kernel for check-debug'
 	@echo 'make kernel-base        the unpatched kernel, for check-upstream'
 	@echo 'make series [BUILD=1]   the kernel part as patches to be mailed; build after each'
-	@echo 'make lint               style of the scripts and of the kernel code'
+	@echo 'make lint [GATE=...]    static checks of kernel code, scripts, man pages'
 	@echo 'make clean              remove build/ (downloads and ccache stay)'
 	@echo 'vm/run COMMAND          run a command on this kernel; vm/run --help'
 
@@ -56,7 +56,7 @@ series:
 	@scripts/series --check $(if $(BUILD),--build)
 
 lint:
-	@scripts/lint
+	@scripts/lint $(GATE)
 
 clean:
 	rm -rf build
