@@ -5,6 +5,7 @@ device's, clsact's."""
 
 import contextlib
 import json
+import time
 
 import lib
 from lib import PROGS, SO_MARK
@@ -45,6 +46,20 @@ def look_at(device, ifindex, handle):
 def seen():
     (map_id,) = lib.maps_named("classes_seen")
     return lib.bpftool("map", "dump", "id", str(map_id))[0]["formatted"]["value"]
+
+
+def what_a_class_drops_is_no_trouble():
+    """A policy is not stuck because it passes all to a class whose qdisc drops all."""
+    with classful("1:1") as (device, sender, _):
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "blackhole")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "handle", "1:", "bpf", "patience", "50ms")
+        mark_filter(device.a, 11, "classid", "1:1")
+        sender.set(SO_MARK, 11)
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            sender.send(1)
+        stats = device.qdisc()
+        lib.equal((stats["stuck"], stats["drops"]), (0, sender.packets), "found stuck, dropped")
 
 
 def filters_choose_the_class():
@@ -203,6 +218,7 @@ def actions_of_another_device_cannot_hurt():
 
 
 lib.main(filters_choose_the_class,
+         what_a_class_drops_is_no_trouble,
          a_class_that_is_not_there_drops,
          packets_wait_in_a_throttled_child,
          a_full_child_drops,

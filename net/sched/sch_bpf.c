@@ -226,8 +226,11 @@ static noinline int sch_bpf_enqueue_slow(struct sch_bpf_data *q, u32 verdict)
 	if (more || bytes)
 		qdisc_tree_reduce_backlog(sch, -more, -bytes);
 
-	/* A full queue that waits for its time is no trouble. */
-	if (ret == NET_XMIT_DROP && !qdisc_qlen(sch) && sch_bpf_trouble(q, ktime_get_ns()))
+	/* A full queue that waits for its time is no trouble, and what a class's
+	 * qdisc drops is not the policy's.
+	 */
+	if (ret == NET_XMIT_DROP && !(q->run.state & SCH_BPF_RUN_PASSED) && !qdisc_qlen(sch) &&
+	    sch_bpf_trouble(q, ktime_get_ns()))
 		sch_bpf_set_stuck(sch);
 	return ret;
 }

@@ -15,6 +15,7 @@
 #define SCH_BPF_RUN_GIVEN_AWAY	BIT(1)	/* enqueue: ctx.skb went another way */
 #define SCH_BPF_RUN_OTHERS	BIT(2)	/* more and bytes are set */
 #define SCH_BPF_RUN_WAITING	BIT(3)	/* dequeue: a class with packets has none now */
+#define SCH_BPF_RUN_PASSED	BIT(4)	/* enqueue: ctx.skb went to a class */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. One to enqueue stores ctx.skb as a
