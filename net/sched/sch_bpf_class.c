@@ -50,7 +50,7 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q)
 		return NET_XMIT_DROP;
 	}
 
-	q->run.state |= SCH_BPF_RUN_GIVEN_AWAY;
+	q->run.state |= SCH_BPF_RUN_GIVEN_AWAY | SCH_BPF_RUN_PASSED;
 	ret = qdisc_enqueue(skb, cl->qdisc, q->run.to_free);
 	if (ret == NET_XMIT_SUCCESS) {
 		qdisc_qlen_inc(sch);
@@ -133,9 +133,8 @@ static struct Qdisc *sch_bpf_class_default(struct Qdisc *sch, u32 classid)
 	struct Qdisc *child = qdisc_create_dflt(sch->dev_queue, &pfifo_qdisc_ops,
 						classid, NULL);
 
-	if (!child)
-		return &noop_qdisc;
-	qdisc_hash_add(child, true);
+	if (child)
+		qdisc_hash_add(child, true);
 	return child;
 }
 
@@ -156,15 +155,20 @@ static int sch_bpf_class_add(struct Qdisc *sch, u32 classid, struct nlattr *est,
 
 	gnet_stats_basic_sync_init(&cl->bstats);
 	cl->common.classid = classid;
+	cl->qdisc = sch_bpf_class_default(sch, classid);
+	if (!cl->qdisc) {
+		kfree(cl);
+		return -ENOMEM;
+	}
 	if (est) {
 		err = gen_new_estimator(&cl->bstats, NULL, &cl->rate_est, NULL, true, est);
 		if (err) {
 			NL_SET_ERR_MSG(extack, "Cannot set up the rate estimator");
+			qdisc_put(cl->qdisc);
 			kfree(cl);
 			return err;
 		}
 	}
-	cl->qdisc = sch_bpf_class_default(sch, classid);
 
 	sch_tree_lock(sch);
 	qdisc_class_hash_insert(&q->classes, &cl->common);
@@ -263,6 +267,8 @@ static int sch_bpf_class_graft(struct Qdisc *sch, unsigned long arg, struct Qdis
 
 	if (!new)
 		new = sch_bpf_class_default(sch, cl->common.classid);
+	if (!new)
+		return -ENOMEM;
 	*old = qdisc_replace(sch, new, &cl->qdisc);
 	return 0;
 }

@@ -83,7 +83,7 @@ static const struct tcf_proto *sch_bpf_find_filters(struct net_device *dev, u32 
 		else
 			return ERR_PTR(-EINVAL);
 		miniq = entry ? rcu_dereference_bh(tcx_entry(entry)->miniq) : NULL;
-		return miniq ? rcu_dereference_bh(miniq->filter_list) : ERR_PTR(-ENOENT);
+		return miniq ? miniq->filter_list : ERR_PTR(-ENOENT);
 	}
 
 	sch = qdisc_lookup_rcu(dev, TC_H_MAJ(handle));
