@@ -91,6 +91,11 @@ def wait_until(condition, what, timeout=TIMEOUT):
 
 # --- commands ----------------------------------------------------------------
 
+# Before a command: whom nothing is allowed, but that the repository can be read wherever it is
+NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+          "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+
+
 def run(*command):
     """Standard output of a command that must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -9,13 +9,12 @@ pins in tc_refused.py."""
 import subprocess
 
 import lib
-from lib import POLICIES, PROGS, TOP, fails, qdisc, said, with_both, works
+from lib import NOBODY, POLICIES, PROGS, TOP, fails, qdisc, said, with_both, works
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 BUILD = f"{TOP}/build/selftests"
 OBJECT = ("obj", FIFO)
 FOLDER = "/sys/fs/bpf/test_tc_errors"
-NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 
 def pinned(enqueue, dequeue):

@@ -13,11 +13,10 @@ import re
 import shutil
 
 import lib
-from lib import OURS, PLUGIN, POLICIES, PROGS, TOP, said, works
+from lib import NOBODY, OURS, PLUGIN, POLICIES, PROGS, TOP, said, works
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 FORMS = [flags for count in range(4) for flags in itertools.combinations(("-s", "-d", "-p"), count)]
-NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 PINS = "/sys/fs/bpf/test_tc_output"
 
 
