@@ -360,8 +360,11 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 now, rate = 0;
 	bool wait = false;
 
-	if (!q || qlen >= ctx->qdisc->limit)	/* before the hash is computed */
+	if (!q)
 		return SCH_BPF_DROP;
+	if (qlen >= ctx->qdisc->limit)	/* before the hash is computed */
+		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
+	note->when = NEVER;		/* a threshold may be set while it waits */
 	if (!q->round)			/* later than all of an earlier instance */
 		q->round = bpf_ktime_get_ns();
 	if (skb->tstamp || ce_threshold) {
@@ -470,7 +473,7 @@ int fq_dequeue(struct sch_bpf_ctx *ctx)
 		return SCH_BPF_EMPTY;
 	note = bpf_qdisc_cb(skb);
 	account(q, note);
-	if (ce_threshold && bpf_ktime_get_ns() - note->when > ce_threshold &&
+	if (ce_threshold && note->when != NEVER && bpf_ktime_get_ns() - note->when > ce_threshold &&
 	    bpf_qdisc_ecn_mark(ctx, skb))
 		count(ce_marks);
 	return SCH_BPF_DEQUEUED;
