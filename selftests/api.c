@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "expect.h"
 #include "hold.skel.h"
 #include "queues.skel.h"
 #include "release.skel.h"
@@ -26,15 +27,6 @@
 #define QUEUES	4
 
 static int ifindex;
-
-/* Say why, once, and fail the test that is running. */
-#define expect(condition)								\
-	do {										\
-		if (!(condition)) {							\
-			printf("# line %d: %s; errno %d\n", __LINE__, #condition, errno); \
-			return false;							\
-		}									\
-	} while (0)
 
 static __u32 prog_id(const struct bpf_program *prog)
 {

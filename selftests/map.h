@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "expect.h"
 
 static struct bpf_object *obj;
 static int tests, failed;
@@ -22,26 +23,6 @@ static inline void result(bool ok, const char *name)
 	fflush(stdout);
 	failed += !ok;
 }
-
-/* Say why, once, and fail the test that is running. */
-#define expect(condition)								\
-	do {										\
-		if (!(condition)) {							\
-			printf("# %s:%d: %s; errno %d\n", __func__, __LINE__, #condition, errno); \
-			return false;							\
-		}									\
-	} while (0)
-
-/* The same for numbers, which are shown. */
-#define expect_equal(a, b)								\
-	do {										\
-		long long a_ = (a), b_ = (b);						\
-											\
-		if (a_ != b_) {								\
-			printf("# %s:%d: %s is %lld, not %lld\n", __func__, __LINE__, #a, a_, b_); \
-			return false;							\
-		}									\
-	} while (0)
 
 /* What the environment says, or the usual */
 static inline unsigned int setting(const char *name, unsigned int usual)

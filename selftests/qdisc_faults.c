@@ -32,6 +32,7 @@
 #include <sys/time.h>
 #include <time.h>
 
+#include "expect.h"
 #include "faults.h"
 #include "victim.skel.h"
 
@@ -51,26 +52,6 @@ static struct victim *victim;
 static struct bpf_object *opened;	/* and not loaded */
 static int ifindex, netlink, sender, receiver;
 static int tests, failed, all_points, all_errors;
-
-/* Say why, once, and fail the test that is running. */
-#define expect(condition)								\
-	do {										\
-		if (!(condition)) {							\
-			printf("# %s:%d: %s; errno %d\n", __func__, __LINE__, #condition, errno); \
-			return false;							\
-		}									\
-	} while (0)
-
-/* The same for numbers, which are shown. */
-#define expect_equal(a, b)								\
-	do {										\
-		long long a_ = (a), b_ = (b);						\
-											\
-		if (a_ != b_) {								\
-			printf("# %s:%d: %s is %lld, not %lld\n", __func__, __LINE__, #a, a_, b_); \
-			return false;							\
-		}									\
-	} while (0)
 
 static void must(int error, const char *what)
 {

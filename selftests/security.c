@@ -34,6 +34,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "expect.h"
 #include "hold.skel.h"
 #include "intruder.skel.h"
 #include "victim.skel.h"
@@ -54,25 +55,6 @@ static struct hold *hold;
 static int enqueue, dequeue;	/* its programs */
 static int refusals;
 static char *last_warning;	/* of libbpf, with what the kernel said */
-
-/* Say why, once, and fail the test that is running. */
-#define expect(condition)								\
-	do {										\
-		if (!(condition)) {							\
-			printf("# line %d: %s; errno %d\n", __LINE__, #condition, errno); \
-			return false;							\
-		}									\
-	} while (0)
-
-#define expect_equal(a, b)								\
-	do {										\
-		long long a_ = (a), b_ = (b);						\
-											\
-		if (a_ != b_) {								\
-			printf("# line %d: %s is %lld, not %lld\n", __LINE__, #a, a_, b_); \
-			return false;							\
-		}									\
-	} while (0)
 
 /* One more case: @call must fail with this error. */
 #define refuses(call, error)								\

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What a test written in C expects. */
+#ifndef SELFTESTS_EXPECT_H
+#define SELFTESTS_EXPECT_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Say why, once, and fail the test that is running. */
+#define expect(condition)								\
+	do {										\
+		if (!(condition)) {							\
+			printf("# %s:%d: %s; errno %d\n", __func__, __LINE__, #condition, errno); \
+			return false;							\
+		}									\
+	} while (0)
+
+/* The same for numbers, which are shown. */
+#define expect_equal(a, b)								\
+	do {										\
+		long long a_ = (a), b_ = (b);						\
+											\
+		if (a_ != b_) {								\
+			printf("# %s:%d: %s is %lld, not %lld\n", __func__, __LINE__, #a, a_, b_); \
+			return false;							\
+		}									\
+	} while (0)
+
+#endif /* SELFTESTS_EXPECT_H */
