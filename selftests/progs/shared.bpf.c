@@ -2,9 +2,13 @@
 /* Every qdisc of this object finds the same map of packets; nothing leaves. */
 #include "../../policies/policy.h"
 
+#ifndef KEY
+#define KEY	__u64
+#endif
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
+	__type(key, KEY);
 	__type(value, struct pkt);
 	__uint(max_entries, 8);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
@@ -13,7 +17,7 @@ struct {
 SEC("qdisc/enqueue")
 int shared_enqueue(struct sch_bpf_ctx *ctx)
 {
-	__u64 key = 0;
+	KEY key = 0;
 
 	return bpf_qdisc_push(ctx, &shared_pkts, &key, ctx->skb);
 }
