@@ -32,13 +32,11 @@ int add_event(struct event_request *request)
 SEC("syscall")
 int next_event(struct event_request *request)
 {
-	__u64 when = 0;
+	__u64 now = request->time, when = 0;
 	__u32 event = 0;
 
-	if (!bpf_rbtree_map_first(&events, &when) || when > request->time)
+	if (bpf_rbtree_map_pop_until(&events, &now, &when, &event))
 		return 0;
-	if (bpf_rbtree_map_pop(&events, &when, &event))
-		return 0;		/* another CPU was faster */
 	request->time = when;
 	request->event = event;
 	return 1;

@@ -55,6 +55,34 @@ int pop_##name(struct args *args)					\
 }									\
 									\
 SEC("syscall")								\
+int until_##name(struct args *args)					\
+{									\
+	__u64 value = 0;						\
+	type bound, key;						\
+	int err;							\
+									\
+	__builtin_memcpy(&bound, args->key, sizeof(bound));		\
+	__builtin_memset(&key, 0, sizeof(key));				\
+	err = bpf_rbtree_map_pop_until(&name, &bound, &key, &value);	\
+	__builtin_memcpy(args->key, &key, sizeof(key));			\
+	args->value = value;						\
+	return err;							\
+}									\
+									\
+SEC("syscall")								\
+int take_##name(struct args *args)					\
+{									\
+	__u64 value = 0;						\
+	type key;							\
+	int err;							\
+									\
+	__builtin_memcpy(&key, args->key, sizeof(key));			\
+	err = bpf_rbtree_map_pop_key(&name, &key, &value);		\
+	args->value = value;						\
+	return err;							\
+}									\
+									\
+SEC("syscall")								\
 int first_##name(struct args *args)					\
 {									\
 	__u64 *value;							\

@@ -204,8 +204,10 @@ static bool single(int which)
 		expect(!there || same(elem.key, got.value, i));
 		break;
 	case 2:
-		expect_equal(bpf_map_lookup_and_delete_elem(m.fd, elem.key, &got.value),
-			     there ? 0 : -ENOENT);
+	case 9:
+		error = which == 9 ? program("take", &got) :
+			bpf_map_lookup_and_delete_elem(m.fd, elem.key, &got.value);
+		expect_equal(error, there ? 0 : -ENOENT);
 		expect(!there || same(elem.key, got.value, i));
 		if (there)
 			model_remove(i, 1);
@@ -234,6 +236,14 @@ static bool single(int which)
 	case 8:
 		expect_equal(program("from", &got), i < m.count ? 0 : -ENOENT);
 		expect(i == m.count || same(got.key, got.value, i));
+		break;
+	case 10:
+		error = !m.count ? -ENOENT : m.compare(m.at[0].key, elem.key) > 0 ? -EAGAIN : 0;
+		expect_equal(program("until", &got), error);
+		expect(!m.count || !m.compare(got.key, m.at[0].key));
+		expect(error || got.value == m.at[0].value);
+		if (!error)
+			model_remove(0, 1);
 		break;
 	default:
 		error = program("push", &elem);
@@ -317,7 +327,7 @@ static bool step(void)
 		return look_up_batch(false);
 	if (which < 8)
 		return change_batch(which % 2);
-	return single(which % 13);
+	return single(which % 16);
 }
 
 static bool agrees(const char *name, size_t size, int (*compare)(const void *, const void *))

@@ -52,6 +52,47 @@ int pop(struct args *args)
 	return err;
 }
 
+struct pop_until_args {
+	__u64 bound;
+	struct args first;
+};
+
+SEC("syscall")
+int pop_until(struct pop_until_args *args)
+{
+	struct pop_until_args a = *args;
+	int err = bpf_rbtree_map_pop_until(&numbers, &a.bound, &a.first.key, &a.first.value);
+
+	*args = a;
+	return err;
+}
+
+SEC("syscall")
+int pop_key(struct args *args)
+{
+	struct args a = *args;
+	int err = bpf_rbtree_map_pop_key(&numbers, &a.key, &a.value);
+
+	*args = a;
+	return err;
+}
+
+SEC("syscall")
+int pop_until_read_only(struct args *args)
+{
+	struct args a = *args;
+
+	return bpf_rbtree_map_pop_until(&read_only, &a.key, &a.key, &a.value);
+}
+
+SEC("syscall")
+int pop_key_write_only(struct args *args)
+{
+	struct args a = *args;
+
+	return bpf_rbtree_map_pop_key(&write_only, &a.key, &a.value);
+}
+
 SEC("syscall")
 int pop_read_only(struct args *args)
 {

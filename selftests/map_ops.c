@@ -71,6 +71,47 @@ static bool pop_in_order(void)
 	return true;
 }
 
+/* What is left at the bound stays, and its key is told. */
+static bool pop_until_a_bound(void)
+{
+	struct {
+		uint64_t bound;
+		struct args first;
+	} args = { .bound = 9 };
+
+	numbers();
+	expect_equal(run_args("pop_until", &args, sizeof(args)), -EAGAIN);
+	expect_equal(args.first.key, 10);
+	args.bound = 29;
+	for (int i = 0; i < 6; i++) {
+		expect_equal(run_args("pop_until", &args, sizeof(args)), 0);
+		expect_equal(args.first.key, i < 3 ? 10 : 20);
+		expect_equal(args.first.value, 10 * args.first.key + i % 3);
+	}
+	expect_equal(run_args("pop_until", &args, sizeof(args)), -EAGAIN);
+	expect_equal(args.first.key, 30);
+	expect(pop_is(30, 300));
+	empty(map("numbers"));
+	expect_equal(run_args("pop_until", &args, sizeof(args)), -ENOENT);
+	return true;
+}
+
+static bool pop_one_key(void)
+{
+	struct args args = { .key = 20 };
+
+	numbers();
+	for (int i = 0; i < 3; i++) {
+		expect_equal(run_args("pop_key", &args, sizeof(args)), 0);
+		expect_equal(args.value, 200 + i);
+	}
+	expect_equal(run_args("pop_key", &args, sizeof(args)), -ENOENT);
+	args.key = 15;
+	expect_equal(run_args("pop_key", &args, sizeof(args)), -ENOENT);
+	expect(pop_is(10, 100));
+	return true;
+}
+
 static bool first_and_lower_bound(void)
 {
 	struct args args = {};
@@ -381,6 +422,8 @@ static bool access_flags(void)
 	expect_equal(call("push_read_only", 1, 1), -EPERM);
 	expect_equal(call("pop_read_only", 1, 1), -EPERM);
 	expect_equal(call("pop_write_only", 1, 1), -EPERM);
+	expect_equal(call("pop_until_read_only", 1, 1), -EPERM);
+	expect_equal(call("pop_key_write_only", 1, 1), -EPERM);
 	return true;
 }
 
@@ -445,8 +488,10 @@ static bool memory_usage(void)
 int main(int argc, char **argv)
 {
 	load(argc, argv);
-	printf("1..19\n");
+	printf("1..21\n");
 	result(pop_in_order(), "push and pop: by key, then by age");
+	result(pop_until_a_bound(), "pop up to a bound");
+	result(pop_one_key(), "pop the oldest of a key");
 	result(first_and_lower_bound(), "first and lower bound");
 	result(the_oldest_of_a_key(), "lookup, update and delete act on the oldest of a key");
 	result(next_key_is_a_different_one(), "the next key is a different one");

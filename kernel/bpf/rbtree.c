@@ -1020,10 +1020,12 @@ static void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 	}
 }
 
-/* Take out the oldest element of @key, or the first of all if that is NULL; copy
- * its key and its value without special fields to where they are wanted.
+/* Take an element out: the first, the first if its key is at most @key, or the oldest
+ * of @key. Copy its key, also one that is above @key, and its value without special
+ * fields to where they are wanted.
  */
-static int rbtree_remove(struct bpf_rbtree *rb, const void *key, void *key_out, void *value_out)
+static int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const void *key,
+			 void *key_out, void *value_out)
 {
 	struct rbtree_elem *elem;
 	unsigned long flags;
@@ -1034,11 +1036,15 @@ static int rbtree_remove(struct bpf_rbtree *rb, const void *key, void *key_out, 
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return -EBUSY;
-	elem = key ? rbtree_find(rb, key) : rb->first;
+	elem = which == RBTREE_KEY ? rbtree_find(rb, key) : rb->first;
 	if (!elem) {
 		err = -ENOENT;
 	} else if (rb->has_packets) {
 		err = -EBUSY;
+	} else if (which == RBTREE_UNTIL &&
+		   rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0) {
+		rbtree_copy_out(rb, elem, key_out, NULL);
+		err = -EAGAIN;
 	} else {
 		rbtree_copy_out(rb, elem, key_out, value_out);
 		rbtree_unlink(rb, elem);
@@ -1266,7 +1272,7 @@ static int rbtree_batch_delete_key(struct rbtree_batch *b)
 	n = rbtree_batch_key(b, true);
 	for (; n > 0; n--) {
 		bpf_disable_instrumentation();
-		err = rbtree_remove(b->rb, b->cursor.key, NULL, b->value);
+		err = rbtree_remove(b->rb, RBTREE_KEY, b->cursor.key, NULL, b->value);
 		bpf_enable_instrumentation();
 		if (err == -ENOENT)
 			return 0;
@@ -1782,13 +1788,15 @@ out:
 
 static long rbtree_map_delete_elem(struct bpf_map *map, void *key)
 {
-	return rbtree_remove(to_rbtree(map), key, NULL, NULL);
+	return rbtree_remove(to_rbtree(map), RBTREE_KEY, key, NULL, NULL);
 }
 
 static int rbtree_map_lookup_and_delete_elem(struct bpf_map *map, void *key, void *value,
 					     u64 flags)
 {
-	return flags ? -EINVAL : rbtree_remove(to_rbtree(map), key, NULL, value);
+	if (flags)
+		return -EINVAL;
+	return rbtree_remove(to_rbtree(map), RBTREE_KEY, key, NULL, value);
 }
 
 static int rbtree_map_get_next_key(struct bpf_map *map, void *key, void *next_key)
@@ -2084,7 +2092,47 @@ __bpf_kfunc int bpf_rbtree_map_pop(void *map__value_map, void *key__mapkey,
 
 	if (map->map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
 		return -EPERM;
-	return rbtree_remove(to_rbtree(map), NULL, key__mapkey, value__mapvalue);
+	return rbtree_remove(to_rbtree(map), RBTREE_FIRST, NULL, key__mapkey, value__mapvalue);
+}
+
+/**
+ * bpf_rbtree_map_pop_until() - take the first element out, if its key is at most a bound
+ * @map__value_map: an ordered map that holds neither packets nor maps
+ * @bound__mapkey: the highest key to take, as long as the map's keys
+ * @key__mapkey: where to store the first key, whether its element is taken or not
+ * @value__mapvalue: where to store the value, as bpf_rbtree_map_pop() does
+ *
+ * Context: any; not in an NMI if values hold objects.
+ * Return: as bpf_rbtree_map_pop(); -EAGAIN if the first key is above the bound.
+ */
+__bpf_kfunc int bpf_rbtree_map_pop_until(void *map__value_map, const void *bound__mapkey,
+					 void *key__mapkey, void *value__mapvalue)
+{
+	struct bpf_map *map = map__value_map;
+
+	if (map->map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
+		return -EPERM;
+	return rbtree_remove(to_rbtree(map), RBTREE_UNTIL, bound__mapkey, key__mapkey,
+			     value__mapvalue);
+}
+
+/**
+ * bpf_rbtree_map_pop_key() - take the oldest element of one key out
+ * @map__value_map: an ordered map that holds neither packets nor maps
+ * @key__mapkey: the key, as long as the map's keys
+ * @value__mapvalue: where to store the value, as bpf_rbtree_map_pop() does
+ *
+ * Context: any; not in an NMI if values hold objects.
+ * Return: as bpf_rbtree_map_pop(); -ENOENT if there is no element of the key.
+ */
+__bpf_kfunc int bpf_rbtree_map_pop_key(void *map__value_map, const void *key__mapkey,
+				       void *value__mapvalue)
+{
+	struct bpf_map *map = map__value_map;
+
+	if (map->map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
+		return -EPERM;
+	return rbtree_remove(to_rbtree(map), RBTREE_KEY, key__mapkey, NULL, value__mapvalue);
 }
 
 /**
@@ -2254,6 +2302,8 @@ __bpf_kfunc_end_defs();
 BTF_KFUNCS_START(rbtree_kfunc_ids)
 BTF_ID_FLAGS(func, bpf_rbtree_map_push)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop)
+BTF_ID_FLAGS(func, bpf_rbtree_map_pop_until)
+BTF_ID_FLAGS(func, bpf_rbtree_map_pop_key)
 BTF_ID_FLAGS(func, bpf_rbtree_map_first, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_lower_bound, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_push_task, KF_RELEASE)

@@ -36,6 +36,27 @@ extern int bpf_rbtree_map_push(void *map, const void *key, const void *value) __
 extern int bpf_rbtree_map_pop(void *map, void *key, void *value) __ksym;
 
 /**
+ * bpf_rbtree_map_pop_until() - take the first element out, if its key is at most a bound
+ * @map: an ordered map that holds neither packets nor maps
+ * @bound: the highest key to take
+ * @key: where to store the first key, whether its element is taken or not
+ * @value: where to store the value, as bpf_rbtree_map_pop() does
+ *
+ * Returns as bpf_rbtree_map_pop(); -EAGAIN if the first key is above the bound.
+ */
+extern int bpf_rbtree_map_pop_until(void *map, const void *bound, void *key, void *value) __ksym;
+
+/**
+ * bpf_rbtree_map_pop_key() - take the oldest element of one key out
+ * @map: an ordered map that holds neither packets nor maps
+ * @key: the key
+ * @value: where to store the value, as bpf_rbtree_map_pop() does
+ *
+ * Returns as bpf_rbtree_map_pop(); -ENOENT if there is no element of the key.
+ */
+extern int bpf_rbtree_map_pop_key(void *map, const void *key, void *value) __ksym;
+
+/**
  * bpf_rbtree_map_first() - look at the first element
  * @map: any ordered map
  * @key: where to store its key
