@@ -76,7 +76,7 @@ __bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
  * bpf_qdisc_drop_skb() - drop a packet and count it
  * @skb: an owned packet; it is given away
  * @ctx: context of the program
- * @reason: enum qdisc_drop_reason, for the tracepoint skb:kfree_skb; any other
+ * @reason: enum qdisc_drop_reason, for the tracepoint qdisc:qdisc_drop; any other
  *          value stands for QDISC_DROP_GENERIC
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.

@@ -68,7 +68,7 @@ static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, co
  * bpf_qdisc_drop() - drop a packet and count it
  * @ctx: context of the program
  * @skb: an owned packet; it is given away
- * @reason: enum qdisc_drop_reason, shown by the tracepoint skb:kfree_skb; 0 for
+ * @reason: enum qdisc_drop_reason, shown by the tracepoint qdisc:qdisc_drop; 0 for
  *          the qdisc's ordinary one
  *
  * Returns SCH_BPF_DROPPED.
