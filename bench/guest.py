@@ -403,16 +403,21 @@ class Queues:
 
 def queues(measure, *_):
     """The rate of two queues against that of one, in turns."""
-    run("tc", "qdisc", "replace", "dev", QUEUES, "root", "handle", "1:", "mq")
-    for queue in range(2):
-        run("tc", "qdisc", "add", "dev", QUEUES, "parent", f"1:{queue + 1}", *measure["qdisc"])
+    root = ["tc", "qdisc", "replace", "dev", QUEUES, "root", "handle", "1:"]
+    kind, *words = measure["qdisc"]
+    if kind == "bpf":
+        run(*root, "bpf_mq", *words)
+    else:
+        run(*root, "mq")
+        for queue in range(2):
+            run("tc", "qdisc", "add", "dev", QUEUES, "parent", f"1:{queue + 1}", kind, *words)
     Queues.rate(measure["count"], 2)
     ratios = []
     for _ in range(measure["periods"]):
         one = Queues.rate(measure["count"], 1)
         ratios.append(Queues.rate(measure["count"], 2) / one)
     leaves = [qdisc["packets"] for qdisc in json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", QUEUES))
-              if qdisc["kind"] != "mq"]
+              if not qdisc.get("root")]
     run("tc", "qdisc", "del", "dev", QUEUES, "root")
     # the warm-up and each period's second half for both; the first one has the rest
     if sorted(leaves) != [count * measure["count"] for count in (1 + measure["periods"], 1 + 2 * measure["periods"])]:
