@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * map_kptr OBJECT: an ordered map of tasks releases as many references as were
- * stored in it, whichever way they leave. The task is this one; its reference
- * count is the ledger. Each test is done with elements that are preallocated and
- * with ones that are not.
+ * map_kptr OBJECT: an ordered map releases as many references as were stored in it,
+ * whichever way they leave. In a map of tasks the task is this one; its reference
+ * count is the ledger. In a map of objects each element holds all other kinds: a
+ * reference on a mask, whose count is the ledger, again one in a local object, and
+ * percpu numbers, whose drops are traced. Each test is done with elements that are
+ * preallocated and with ones that are not.
  */
 #include "map.h"
 #include <unistd.h>
@@ -12,7 +14,7 @@
 
 struct held {
 	uint64_t extra;
-	uint64_t task;
+	uint64_t object[4];		/* of a map of tasks one */
 };
 
 struct args {
@@ -24,23 +26,34 @@ static const char *path;
 static struct bpf_object *ledger;
 static const char *name;	/* of the map under test */
 
-static int references(void)
-{
-	struct bpf_object *here = obj;
-	int n;
-
-	obj = ledger;
-	n = run("references");
-	obj = here;
-	return n;
-}
-
 static int call(const char *what, struct args *args)
 {
 	char program[64];
 
 	snprintf(program, sizeof(program), "%s_%s", what, name);
 	return run_args(program, args, sizeof(*args));
+}
+
+/* Asked of the other object, because maps come and go with this one */
+static int references(void)
+{
+	struct bpf_object *here = obj;
+	int n;
+
+	obj = ledger;
+	n = call("references", &(struct args){});
+	obj = here;
+	return n;
+}
+
+/* One object, the books are those of the other. */
+static bool open_object(void)
+{
+	struct bpf_map *books = bpf_object__find_map_by_name(ledger, "ledger");
+
+	obj = bpf_object__open(path);
+	return obj && !bpf_map__reuse_fd(bpf_object__find_map_by_name(obj, "ledger"),
+					 bpf_map__fd(books)) && !bpf_object__load(obj);
 }
 
 static bool push(uint64_t from, uint64_t to)
@@ -90,6 +103,14 @@ static bool full(void)
 	return true;
 }
 
+static bool empty(const struct held *held)
+{
+	static const uint64_t none[4];
+
+	return !memcmp(held->object, none, bpf_map__value_size(bpf_object__find_map_by_name(obj, name)) -
+		       sizeof(held->extra));
+}
+
 static bool delete(void)
 {
 	uint64_t keys[ENTRIES], cursor, key = 0;
@@ -102,7 +123,7 @@ static bool delete(void)
 	expect_equal(references(), before + ENTRIES - 1);
 	key = 1;
 	expect(!bpf_map_lookup_and_delete_elem(fd, &key, &values[0]));
-	expect_equal(values[0].task, 0);
+	expect(empty(&values[0]));
 	expect_equal(references(), before + ENTRIES - 2);
 	expect_equal(call("pop_plain", &(struct args){}), 0);
 	expect_equal(references(), before + ENTRIES - 3);
@@ -116,7 +137,7 @@ static bool delete(void)
 /* User space writes what is beside the task, and sees no pointer. */
 static bool update(void)
 {
-	struct held held = { .extra = 7, .task = 0x123 };
+	struct held held = { .extra = 7, .object = { 0x123, 0x123, 0x123, 0x123 } };
 	int before = references(), fd = map(name);
 	struct args args = {};
 	uint64_t key = 1;
@@ -125,7 +146,7 @@ static bool update(void)
 	expect(!bpf_map_update_elem(fd, &key, &held, BPF_EXIST));
 	expect_equal(references(), before + 1);
 	expect(!bpf_map_lookup_elem(fd, &key, &held));
-	expect_equal(held.task, 0);
+	expect(empty(&held));
 	expect_equal(held.extra, 7);
 	/* An element that user space made has no task: pop passes it by. */
 	key = 0;
@@ -176,8 +197,7 @@ static bool late(void)
 	}
 	bpf_object__close(obj);
 	expect(settles_at(before));
-	obj = bpf_object__open(path);
-	expect(obj && !bpf_object__load(obj));
+	expect(open_object());
 	return true;
 }
 
@@ -189,24 +209,53 @@ static bool map_goes(void)
 	expect(push(0, 5));
 	bpf_object__close(obj);
 	expect(settles_at(before));
-	obj = bpf_object__open(path);
-	expect(obj && !bpf_object__load(obj));
+	expect(open_object());
+	return true;
+}
+
+/* Of what was in an element, in the one that is next in its place */
+static bool nothing_remains(void)
+{
+	struct { uint64_t count, task; } value = { 0x123, 0x123 };
+	struct args args = { .key = 1 };
+	int fd = map(name);
+
+	for (int way = 0; way < 4; way++) {
+		expect_equal(call("push", &args), 0);
+		expect_equal(call("put", &args), 0);
+		expect_equal(call("put", &args), 1);
+		expect_equal(args.value, getpid());
+		expect(!bpf_map_update_elem(fd, &args.key, &value, BPF_EXIST));
+		expect_equal(call("put", &args), 1);
+		expect(!bpf_map_lookup_elem(fd, &args.key, &value));
+		expect_equal(value.task, 0);
+		if (way == 0)
+			expect_equal(call("pop_plain", &args), 0);
+		else if (way == 1)
+			expect(!bpf_map_delete_elem(fd, &args.key));
+		else if (way == 2)
+			expect(!bpf_map_lookup_and_delete_elem(fd, &args.key, &value));
+		expect_equal(value.task, 0);
+	}
 	return true;
 }
 
 int main(int argc, char **argv)
 {
-	static const char *const names[] = { "tasks", "allocated" };
+	static const char *const names[] = { "tasks", "allocated", "objects", "allocated_objects" };
+	struct bpf_link *drops;
 
 	load(argc, argv);
 	path = argv[1];
 	ledger = obj;
-	obj = bpf_object__open(path);
-	if (!obj || bpf_object__load(obj))
+	if (!open_object())
 		err(1, "%s", path);
+	drops = bpf_program__attach(bpf_object__find_program_by_name(ledger, "drop"));
+	if (!drops)
+		err(1, "cannot trace drops");
 
-	printf("1..14\n");
-	for (int i = 0; i < 2; i++) {
+	printf("1..30\n");
+	for (int i = 0; i < 4; i++) {
 		name = names[i];
 		printf("# map %s\n", name);
 		result(pop(), "push and pop");
@@ -215,7 +264,11 @@ int main(int argc, char **argv)
 		result(update(), "update leaves the task alone");
 		result(exchange(), "bpf_kptr_xchg");
 		result(late(), "bpf_kptr_xchg after the element has left");
-		result(map_goes(), "the map goes away with tasks in it");
+		result(map_goes(), "the map goes away with objects in it");
 	}
+	name = "plain";
+	result(nothing_remains(), "an unreferenced kptr, a refcount");
+	name = "allocated_plain";
+	result(nothing_remains(), "an unreferenced kptr, a refcount, not preallocated");
 	return failed ? 1 : 0;
 }
