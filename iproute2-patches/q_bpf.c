@@ -164,6 +164,8 @@ static bool tc_fits(void)
 		{ get_u32, "get_u32" },
 		{ open_json_object, "open_json_object" },
 		{ close_json_object, "close_json_object" },
+		{ open_json_array, "open_json_array" },
+		{ close_json_array, "close_json_array" },
 		{ print_color_string, "print_color_string" },
 		{ print_color_uint, "print_color_uint" },
 		{ print_color_u64, "print_color_u64" },
@@ -1345,6 +1347,44 @@ static void print_tag(const struct rtattr *attr)
 	print_string(PRINT_ANY, "tag", "tag %s ", text);
 }
 
+/* Of the maps that a program uses. Whoever may not look at programs sees the rest. */
+static void print_map_ids(__u32 prog_id)
+{
+	__u32 ids[256], len = sizeof(struct bpf_prog_info), n = sizeof(ids) / sizeof(ids[0]), i;
+	struct bpf_prog_info prog = {
+		.nr_map_ids = n,
+		.map_ids = (__u64)(unsigned long)ids,
+	};
+	int err, fd = bpf_prog_get_fd_by_id(prog_id);
+
+	if (fd < 0)
+		return;
+	err = bpf_prog_get_info_by_fd(fd, &prog, &len);
+	close(fd);
+	if (err || !prog.nr_map_ids)
+		return;
+	open_json_array(PRINT_JSON, "map_ids");
+	for (i = 0; i < prog.nr_map_ids && i < n; i++) {
+		print_string(PRINT_FP, NULL, "%s", i ? "," : "map_ids ");
+		print_uint(PRINT_ANY, NULL, "%u", ids[i]);
+	}
+	close_json_array(PRINT_JSON, NULL);
+	print_string(PRINT_FP, NULL, "%s", " ");
+}
+
+static __u32 program_id(struct rtattr *attr)
+{
+	struct rtattr *tb[TCA_SCH_BPF_PROG_MAX + 1];
+	__u32 id = 0;
+
+	if (!attr)
+		return 0;
+	parse_rtattr_nested(tb, TCA_SCH_BPF_PROG_MAX, attr);
+	if (tb[TCA_SCH_BPF_PROG_ID] && RTA_PAYLOAD(tb[TCA_SCH_BPF_PROG_ID]) >= sizeof(id))
+		memcpy(&id, RTA_DATA(tb[TCA_SCH_BPF_PROG_ID]), sizeof(id));
+	return id;
+}
+
 static void print_program(int op, struct rtattr *attr)
 {
 	struct rtattr *tb[TCA_SCH_BPF_PROG_MAX + 1];
@@ -1357,6 +1397,7 @@ static void print_program(int op, struct rtattr *attr)
 	print_text("name", "%s ", tb[TCA_SCH_BPF_PROG_NAME]);
 	print_number("id", "id %u ", tb[TCA_SCH_BPF_PROG_ID]);
 	print_tag(tb[TCA_SCH_BPF_PROG_TAG]);
+	print_map_ids(program_id(attr));
 	close_json_object();
 }
 
@@ -1379,19 +1420,6 @@ static void print_param(const struct params *ps, const struct param *p)
 	} else {
 		print_u64(PRINT_ANY, p->name, "%" PRIu64 " ", value);
 	}
-}
-
-static __u32 program_id(struct rtattr *attr)
-{
-	struct rtattr *tb[TCA_SCH_BPF_PROG_MAX + 1];
-	__u32 id = 0;
-
-	if (!attr)
-		return 0;
-	parse_rtattr_nested(tb, TCA_SCH_BPF_PROG_MAX, attr);
-	if (tb[TCA_SCH_BPF_PROG_ID] && RTA_PAYLOAD(tb[TCA_SCH_BPF_PROG_ID]) >= sizeof(id))
-		memcpy(&id, RTA_DATA(tb[TCA_SCH_BPF_PROG_ID]), sizeof(id));
-	return id;
 }
 
 /* Whoever may not look into maps sees the rest */

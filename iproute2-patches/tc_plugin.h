@@ -48,6 +48,8 @@ int TC_WEAK parse_rtattr_flags(struct rtattr *tb[], int max, struct rtattr *rta,
 int TC_WEAK get_u32(__u32 *val, const char *arg, int base);
 void TC_WEAK open_json_object(const char *str);
 void TC_WEAK close_json_object(void);
+void TC_WEAK open_json_array(enum output_type type, const char *str);
+void TC_WEAK close_json_array(enum output_type type, const char *delim);
 int TC_WEAK print_color_string(enum output_type t, int color, const char *key,
 			       const char *fmt, const char *value);
 int TC_WEAK print_color_uint(enum output_type t, int color, const char *key,

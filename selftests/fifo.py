@@ -61,7 +61,8 @@ def show_names_object_and_programs():
         for op, name in (("enqueue", "fifo_enqueue"), ("dequeue", "fifo_dequeue")):
             shown = options[op]
             program = lib.bpftool("prog", "show", "id", str(shown["id"]))
-            lib.equal((shown["name"], shown["tag"]), (name, program["tag"]), op)
+            lib.equal((shown["name"], shown["tag"], shown["map_ids"]),
+                      (name, program["tag"], program["map_ids"]), op)
             lib.equal(program["type"], "qdisc", "type that bpftool names")
 
 

@@ -104,13 +104,14 @@ def shown():
 def packets():
     program = r"hold_%s id \d+ tag [0-9a-f]{16} "
     pattern = (r"qdisc bpf 1: root refcnt \d+ limit 77p horizon 10s patience 5s obj hold\.bpf\.o "
-               rf"enqueue {program % 'enqueue'}dequeue {program % 'dequeue'}\n")
+               rf"enqueue {program % 'enqueue'}map_ids \d+ dequeue {program % 'dequeue'}\n")
     for flags, text, entries, _, _ in shown()[:-1]:
         (entry,) = entries[with_packets_in_it]
         lib.true(re.match(pattern, text), f"form: {text}")
         options = entry["options"]
         lib.equal((entry["kind"], entry["handle"], options["limit"], options["obj"]),
                   ("bpf", "1:", 77, "hold.bpf.o"), "options")
+        lib.equal(len(options["enqueue"].pop("map_ids")), 1, "maps of the program that uses one")
         for op in ("enqueue", "dequeue"):
             lib.equal((sorted(options[op]), options[op]["name"]), (["id", "name", "tag"], f"hold_{op}"), op)
         lib.equal("\n  stored 3p stolen 0p stuck 0\n" in text, "-s" in flags, f"numbers, with {flags}: {text}")
