@@ -5,8 +5,12 @@ kernel's, which says so; `change` brings a policy back. One that waits, or whose
 NIC queue is stopped, is left alone."""
 
 import contextlib
+import fcntl
+import os
 import select
+import struct
 import subprocess
+import time
 
 import lib
 from lib import MS, NSEC, POLICIES, PROGS, SO_MARK
@@ -16,6 +20,10 @@ FIFO = f"{POLICIES}/fifo.bpf.o"
 SAY_EMPTY, THROTTLE_A_YEAR, DROP_AT_DEQUEUE, DROP_AT_ENQUEUE, THROTTLE_TWO_SECONDS = range(1, 6)
 COUNT = 10
 SOON = "patience", "500ms"
+
+TUNSETIFF = 0x400454CA
+IFF_TAP, IFF_BACKPRESSURE, IFF_MULTI_QUEUE, IFF_NO_PI = 0x2, 0x80, 0x100, 0x1000
+RING = 8                        # packets that the tap takes before it stops its queue
 
 
 def wait_stuck(device):
@@ -82,6 +90,68 @@ def a_policy_that_waits_is_left_alone():
             sender.send(number)
         receiver.collect(COUNT, 30)
         lib.equal(lib.balance(device, sender, receiver)["stuck"], 0, "found stuck")
+
+
+class Tap(lib.Link):            # pylint: disable=super-init-not-called
+    """A device whose driver stops the tx queue while nobody reads; and the reader."""
+
+    def __init__(self, flags):
+        self.a = f"atap-{os.getpid()}"
+        self.file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        flags |= IFF_TAP | IFF_BACKPRESSURE | IFF_NO_PI
+        fcntl.ioctl(self.file, TUNSETIFF, struct.pack("16sH22x", self.a.encode(), flags))
+        lib.run("ip", "link", "set", self.a, "txqueuelen", str(RING), "up")
+        self.packets = self.bytes = 0
+
+    def drain(self):
+        """Numbers of the packets that are there by now."""
+        numbers = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data = os.read(self.file, 2048)
+                self.packets += 1
+                self.bytes += len(data)
+                numbers.append(struct.unpack_from("!Q", data, lib.HEADERS)[0])
+        return numbers
+
+    def delete(self):
+        os.close(self.file)
+
+
+def is_stopped(flags):
+    """Longer than the patience, with a full queue; then nothing is missing."""
+    device = Tap(flags)
+    try:
+        with lib.Sender(device.a) as sender:
+            device.attach(FIFO, "limit", str(COUNT), "patience", "50ms")
+            taken = [number for number in range(RING + COUNT + 2) if sender.send(number)]
+            lib.equal(device.qdisc()["stored"], COUNT, "stored, as the queue is stopped")
+            end = time.monotonic_ns() + 300 * MS
+            while time.monotonic_ns() < end:
+                lib.true(not sender.send(0), "a full queue takes a packet")
+            lib.equal(device.qdisc()["stuck"], 0, "found stuck while the queue is stopped")
+            arrived = []
+
+            def all_arrived():
+                arrived.extend(device.drain())
+                return len(arrived) >= len(taken)
+            lib.wait_until(all_arrived, "what was queued arrives")
+            lib.equal(arrived, taken, "packets, in order")
+            sender.send(1000)
+            lib.wait_until(lambda: device.drain() == [1000], "a packet after that arrives")
+            stats = lib.balance(device, sender, device)
+            lib.equal((stats["qlen"], stats["stuck"]), (0, 0), "queued, found stuck")
+    finally:
+        device.delete()
+
+
+def a_stopped_queue_is_left_alone():
+    is_stopped(0)
+
+
+def a_stopped_queue_of_several_is_left_alone():
+    """A packet has left the policy then, and is kept by the kernel."""
+    is_stopped(IFF_MULTI_QUEUE)
 
 
 def change_brings_the_policy_back():
@@ -199,6 +269,8 @@ lib.main(never_dequeues,
          drops_all_at_dequeue,
          drops_all_at_enqueue,
          a_policy_that_waits_is_left_alone,
+         a_stopped_queue_is_left_alone,
+         a_stopped_queue_of_several_is_left_alone,
          change_brings_the_policy_back,
          a_throttle_beyond_the_horizon_is_none,
          horizon_and_patience_are_shown_and_changed,
