@@ -4,6 +4,9 @@
 is freed, once. The sender's memory says so to the byte, and the slab of packets
 returns to where it was."""
 
+import contextlib
+import json
+import os
 import time
 
 import lib
@@ -24,22 +27,31 @@ def queue(device, sender, count, when=0):
     lib.equal(device.qdisc()["qlen"], count, "queued")
 
 
-def ends_clean(end):
-    """Queue packets and let `end` see to them; the slab is then where it was."""
+@contextlib.contextmanager
+def all_freed():
+    """The slab is afterwards where it was. Yields a function to call while the packets
+    are queued."""
     before = [lib.slab_objects(cache) for cache in CACHES]
 
     def more():
         return [lib.slab_objects(cache) - count for cache, count in zip(CACHES, before)]
 
-    with lib.wire(SHUT) as (device, sender, receiver):
-        queue(device, sender, COUNT)
+    def are_queued():
         lib.true(min(more()) >= COUNT - SLACK, f"{more()} objects more while {COUNT} packets are queued")
+    yield are_queued
+    lib.wait_until(lambda: max(more()) < SLACK, f"the slab is where it was: {more()}")
+    lib.equal(lib.maps_named("children_pkts"), set(), "maps left")
+
+
+def ends_clean(end):
+    """Queue packets and let `end` see to them."""
+    with all_freed() as are_queued, lib.wire(SHUT) as (device, sender, receiver):
+        queue(device, sender, COUNT)
+        are_queued()
         lib.true(sender.memory() > COUNT * 100, "the packets use no memory")
         end(device)
         sender.wait_freed()
         lib.equal(receiver.drain(), [], "packets that left")
-    lib.wait_until(lambda: max(more()) < SLACK, f"the slab is where it was: {more()}")
-    lib.equal(lib.maps_named("children_pkts"), set(), "maps left")
 
 
 def qdisc_deleted_with_packets_queued():
@@ -62,13 +74,39 @@ def device_down_with_packets_queued():
     ends_clean(down)
 
 
-def namespace_removed_with_packets_queued():
+def device_moved_with_packets_queued():
     def leave(device):
-        # Moving the device away shuts it down and gives it a default qdisc
+        # This shuts it down and gives it a default qdisc
         lib.run("ip", "netns", "add", "gone")
         lib.run("ip", "link", "set", device.a, "netns", "gone")
         lib.run("ip", "netns", "del", "gone")
     ends_clean(leave)
+
+
+def namespace_removed_with_packets_queued():
+    """They come from outside: a packet that was sent there would keep it."""
+    with all_freed() as are_queued, lib.link() as outside, lib.Sender(outside.a) as sender:
+        lib.run("ip", "netns", "add", "gone")
+        lib.run("ip", "link", "set", outside.b, "netns", "gone")
+        lib.run("ip", "-n", "gone", "link", "set", outside.b, "up")
+        lib.run("ip", "-n", "gone", "link", "add", "inside", "type", "dummy")
+        lib.run("ip", "-n", "gone", "link", "set", "inside", "up")
+        lib.run("tc", "-n", "gone", "qdisc", "add", "dev", "inside", "root", "bpf", "obj", SHUT)
+        lib.run("tc", "-n", "gone", "qdisc", "add", "dev", outside.b, "clsact")
+        lib.run("tc", "-n", "gone", "filter", "add", "dev", outside.b, "ingress", "matchall",
+                "action", "mirred", "egress", "redirect", "dev", "inside")
+        lib.wait_until(outside.is_up, "the device is up")
+        for number in range(COUNT):
+            lib.true(sender.send(number), f"packet {number} dropped")
+
+        def queued():
+            shown = json.loads(lib.run("tc", "-n", "gone", "-s", "-j", "qdisc", "show", "dev", "inside"))
+            return shown[0]["qlen"]
+        lib.wait_until(lambda: queued() == COUNT, "the packets are queued inside")
+        are_queued()
+        lib.run("ip", "netns", "del", "gone")
+        lib.wait_until(lambda: not os.path.exists(f"/sys/class/net/{outside.a}"), "the namespace is gone")
+        sender.wait_freed()
 
 
 def a_qdisc_works_after_down_and_up():
@@ -107,6 +145,7 @@ lib.main(qdisc_deleted_with_packets_queued,
          qdisc_replaced_with_packets_queued,
          device_removed_with_packets_queued,
          device_down_with_packets_queued,
+         device_moved_with_packets_queued,
          namespace_removed_with_packets_queued,
          a_qdisc_works_after_down_and_up,
          another_name_and_mtu)
