@@ -11,22 +11,40 @@ static struct btf *btf;
 static int u64, u16, s8;
 static char text[4096];
 
-static int create(int key_type, int value_type)
+static int create_of(const struct btf *types, int key_type, int value_type, uint32_t flags,
+		     int inner)
 {
 	LIBBPF_OPTS(bpf_log_opts, log, .buf = text, .size = sizeof(text), .level = 1);
-	LIBBPF_OPTS(bpf_map_create_opts, opts, .btf_key_type_id = key_type,
-		    .btf_value_type_id = value_type, .log_opts = &log);
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .btf_fd = btf__fd(types), .log_opts = &log,
+		    .btf_key_type_id = key_type, .btf_value_type_id = value_type,
+		    .map_flags = flags, .inner_map_fd = inner);
 	int fd;
 
 	text[0] = '\0';
-	if (btf__fd(btf) < 0 && btf__load_into_kernel(btf))
-		err(1, "BTF");
-	opts.btf_fd = btf__fd(btf);
-	fd = bpf_map_create(BPF_MAP_TYPE_RBTREE, "types", btf__resolve_size(btf, key_type),
-			    btf__resolve_size(btf, value_type), 4, &opts);
+	fd = bpf_map_create(BPF_MAP_TYPE_RBTREE, "types",
+			    key_type ? btf__resolve_size(types, key_type) : 8,
+			    btf__resolve_size(types, value_type), 4, &opts);
 	if (fd >= 0)
 		close(fd);
 	return fd;
+}
+
+static int create(int key_type, int value_type)
+{
+	if (btf__fd(btf) < 0 && btf__load_into_kernel(btf))
+		err(1, "BTF");
+	return create_of(btf, key_type, value_type, 0, 0);
+}
+
+/* With a value of a type of the object's */
+static int create_value(const char *type, uint32_t flags, int inner)
+{
+	const struct btf *types = bpf_object__btf(obj);
+	int id = btf__find_by_name_kind(types, type, BTF_KIND_STRUCT);
+
+	if (id < 0)
+		errx(1, "no type %s", type);
+	return create_of(types, 0, id, flags, inner);
 }
 
 static bool accepted(int key_type)
@@ -39,12 +57,74 @@ static bool accepted(int key_type)
 	return true;
 }
 
-static bool refused(int key_type, int value_type, int error, const char *words)
+static bool log_has(const char *words)
 {
-	expect_equal(create(key_type, value_type), error);
 	if (!strstr(text, words))
 		printf("# log: %s\n", text);
 	expect(strstr(text, words));
+	return true;
+}
+
+static bool refused(int key_type, int value_type, int error, const char *words)
+{
+	expect_equal(create(key_type, value_type), error);
+	return log_has(words);
+}
+
+static bool unsupported(void)
+{
+	static const uint32_t flags[] = { 0, BPF_F_NO_PREALLOC };
+	static const char *const types[] = {
+		"has_lock", "has_res_lock", "has_timer", "has_wq", "has_task_work", "has_list",
+		"has_tree", "has_uptr",
+	};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		printf("# %s\n", types[i]);
+		for (int j = 0; j < 2; j++) {
+			expect_equal(create_value(types[i], flags[j], 0), -EOPNOTSUPP);
+			expect(log_has("does not support a special field of the value"));
+		}
+	}
+	expect_equal(create_value("has_timers", 0, 0), -EINVAL);
+	expect(log_has("Bad special field in the value"));
+	return true;
+}
+
+static bool beside_a_packet(void)
+{
+	static const char *const types[] = {
+		"has_packet_and_task", "has_packet_and_number", "has_packets",
+	};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		printf("# %s\n", types[i]);
+		expect_equal(create_value(types[i], 0, 0), -EINVAL);
+		expect(log_has("no other special field beside an sk_buff kptr"));
+	}
+	return true;
+}
+
+/* What the kernel looks for in no value of a map is plain data. */
+static bool plain_data(void)
+{
+	expect(create_value("in_list", 0, 0) >= 0);
+	expect(create_value("in_tree", 0, 0) >= 0);
+	expect(create_value("has_dynptr", 0, 0) >= 0);
+	return true;
+}
+
+static bool special_or_not(void)
+{
+	int inner = bpf_map_create(BPF_MAP_TYPE_RBTREE, "inner", 8, 8, 1, NULL);
+
+	expect(inner >= 0);
+	expect(create_value("has_refcount", 0, 0) >= 0);
+	expect_equal(create_value("has_refcount", BPF_F_RDONLY_PROG, 0), -EACCES);
+	expect_equal(create_value("has_refcount", BPF_F_WRONLY_PROG, 0), -EACCES);
+	expect_equal(create_value("has_refcount", 0, inner), -EINVAL);
+	expect(log_has("the values of a map of maps have no special fields"));
+	close(inner);
 	return true;
 }
 
@@ -100,7 +180,7 @@ static bool packets_are_left_alone(void)
 int main(int argc, char **argv)
 {
 	int real, pointer, bits, wide, numbers, bytes, many, too_long, in_struct, bytes_in, bits_in;
-	int choice, unknown, timer, timed, spin, locked;
+	int choice, unknown;
 
 	load(argc, argv);
 	btf = btf__new_empty();
@@ -124,15 +204,8 @@ int main(int argc, char **argv)
 	btf__add_field(btf, "b", real, 0, 0);
 	unknown = btf__add_fwd(btf, "sk_buff", BTF_FWD_STRUCT);
 	unknown = structure("with_unknown", btf__add_ptr(btf, btf__add_type_tag(btf, "kptr", unknown)), 8);
-	timer = btf__add_struct(btf, "bpf_timer", 16);
-	btf__add_field(btf, "opaque", btf__add_array(btf, u64, u64, 2), 0, 0);
-	timed = structure("with_timer", timer, 16);
-	spin = btf__add_struct(btf, "bpf_spin_lock", 4);
-	btf__add_field(btf, "val", btf__add_int(btf, "u32", 4, 0), 0, 0);
-	locked = btf__add_struct(btf, "with_lock", 8);
-	btf__add_field(btf, "lock", spin, 0, 0);
 
-	printf("1..16\n");
+	printf("1..18\n");
 	result(accepted(numbers), "16 integers are a key");
 	result(accepted(bytes), "64 bytes are a key");
 	result(accepted(bytes_in), "a struct with bytes in it is a key");
@@ -145,10 +218,10 @@ int main(int argc, char **argv)
 	result(refused(many, u64, -EINVAL, "more than 16 parts"), "17 integers");
 	result(refused(bits_in, u64, -EINVAL, "cannot have a bit field"), "bit field");
 	result(refused(too_long, u64, -E2BIG, "too large"), "65 bytes");
-	result(refused(u64, timed, -EOPNOTSUPP, "does not support a special field"),
-	       "a timer in the value");
-	result(refused(u64, locked, -EOPNOTSUPP, "does not support a special field"),
-	       "a spin lock in the value");
+	result(unsupported(), "locks, timers, work, lists, trees and uptrs in the value");
+	result(beside_a_packet(), "special fields beside a packet");
+	result(plain_data(), "nodes and dynptrs are plain data");
+	result(special_or_not(), "a special field, but no flags or inner map beside it");
 	result(refused(u64, unknown, -EINVAL, "a kptr to a type only declared"), "a kptr to a type without a body");
 	result(sizes_and_flags(), "sizes and flags without BTF");
 	result(packets_are_left_alone(), "user space cannot change a map of packets");
