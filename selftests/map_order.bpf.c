@@ -7,6 +7,7 @@
 #include "map.bpf.h"
 
 #define ENTRIES	100000
+#define FEW	10000	/* that an enum is an integer is seen with fewer, too */
 
 struct pair {
 	__u16 high;
@@ -20,6 +21,23 @@ struct flow {
 		__s8 class;
 		__u64 cookie;
 	} tag;
+};
+
+/* Enums are sorted as the numbers they stand for. */
+enum unsigned_enum { UNSIGNED_ZERO, UNSIGNED_LAST = 0xffffffff };
+enum signed_enum { SIGNED_FIRST = -0x7fffffff - 1, SIGNED_ZERO = 0 };
+enum small_enum { SMALL_FIRST = -128, SMALL_LAST = 127 } __attribute__((packed));
+enum unsigned_enum64 { UNSIGNED64_ZERO, UNSIGNED64_LAST = 0xffffffffffffffff };
+enum signed_enum64 { SIGNED64_FIRST = -0x7fffffffffffffff - 1, SIGNED64_ZERO = 0 };
+
+struct member {
+	__u8 high;
+	enum signed_enum low;
+};
+
+struct member64 {
+	enum signed_enum64 high;
+	enum unsigned_enum low;
 };
 
 struct out {
@@ -77,8 +95,19 @@ static void random_flow(struct flow *key)
 	random_number(&key->tag.cookie);
 }
 
-#define TEST(name, type, random_key, compare, flags)			\
-ORDERED_FLAGS(name, type, __u32, ENTRIES, flags);			\
+#define compare_members(a, b)						\
+	((a)->high != (b)->high ? compare_number(&(a)->high, &(b)->high) :	\
+				  compare_number(&(a)->low, &(b)->low))
+
+#define random_members(key)						\
+	do {								\
+		__builtin_memset(key, bpf_get_prandom_u32() & 1 ? 0xff : 0, sizeof(*(key)));	\
+		(key)->high = (int)(bpf_get_prandom_u32() % 64) - 32;	\
+		random_number(&(key)->low);				\
+	} while (0)
+
+#define TEST(name, type, random_key, compare, entries, flags)		\
+ORDERED_FLAGS(name, type, __u32, entries, flags);			\
 									\
 static int push_##name(__u32 i, void *unused)				\
 {									\
@@ -117,25 +146,32 @@ int order_##name(struct out *args)					\
 {									\
 	struct out out = {};						\
 									\
-	if (bpf_loop(ENTRIES, push_##name, NULL, 0) != ENTRIES)		\
+	if (bpf_loop(entries, push_##name, NULL, 0) != entries)		\
 		return 1;						\
 	if (push_##name(0, NULL) == 0)					\
 		return 2;	/* full, and yet */			\
-	bpf_loop(ENTRIES + 1, pop_##name, &out, 0);			\
+	bpf_loop(entries + 1, pop_##name, &out, 0);			\
 	*args = out;							\
 	return 0;							\
 }
 
-TEST(by_u8, __u8, random_number, compare_number, 0)
-TEST(by_s8, __s8, random_number, compare_number, 0)
-TEST(by_u16, __u16, random_number, compare_number, 0)
-TEST(by_s16, __s16, random_number, compare_number, 0)
-TEST(by_u32, __u32, random_number, compare_number, 0)
-TEST(by_s32, __s32, random_number, compare_number, 0)
-TEST(by_u64, __u64, random_number, compare_number, 0)
-TEST(by_s64, __s64, random_number, compare_number, 0)
-TEST(by_pair, struct pair, random_pair, compare_pair, 0)
-TEST(by_flow, struct flow, random_flow, compare_flow, 0)
-TEST(no_prealloc, __u64, random_number, compare_number, BPF_F_NO_PREALLOC)
+TEST(by_u8, __u8, random_number, compare_number, ENTRIES, 0)
+TEST(by_s8, __s8, random_number, compare_number, ENTRIES, 0)
+TEST(by_u16, __u16, random_number, compare_number, ENTRIES, 0)
+TEST(by_s16, __s16, random_number, compare_number, ENTRIES, 0)
+TEST(by_u32, __u32, random_number, compare_number, ENTRIES, 0)
+TEST(by_s32, __s32, random_number, compare_number, ENTRIES, 0)
+TEST(by_u64, __u64, random_number, compare_number, ENTRIES, 0)
+TEST(by_s64, __s64, random_number, compare_number, ENTRIES, 0)
+TEST(by_pair, struct pair, random_pair, compare_pair, ENTRIES, 0)
+TEST(by_flow, struct flow, random_flow, compare_flow, ENTRIES, 0)
+TEST(by_enum, enum unsigned_enum, random_number, compare_number, FEW, 0)
+TEST(by_signed_enum, enum signed_enum, random_number, compare_number, FEW, 0)
+TEST(by_small_enum, enum small_enum, random_number, compare_number, FEW, 0)
+TEST(by_enum64, enum unsigned_enum64, random_number, compare_number, FEW, 0)
+TEST(by_signed_enum64, enum signed_enum64, random_number, compare_number, FEW, 0)
+TEST(by_member, struct member, random_members, compare_members, FEW, 0)
+TEST(by_member64, struct member64, random_members, compare_members, FEW, 0)
+TEST(no_prealloc, __u64, random_number, compare_number, ENTRIES, BPF_F_NO_PREALLOC)
 
 char LICENSE[] SEC("license") = "GPL";
