@@ -5,6 +5,7 @@ device's, clsact's."""
 
 import contextlib
 import json
+import threading
 import time
 
 import lib
@@ -12,22 +13,27 @@ from lib import PROGS, SO_MARK
 
 CLASSES = f"{PROGS}/classes.bpf.o"
 TC_ACT_UNSPEC, TC_ACT_OK, TC_ACT_SHOT = -1, 0, 2
-ENOENT, ENODEV = 2, 19
+ENOENT, ENODEV, EINVAL, EOPNOTSUPP = 2, 19, 22, 95
+INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3        # of clsact
 
 
 @contextlib.contextmanager
-def classful(*classes):
-    """A wire whose qdisc is 1: and has these classes, with a bfifo each."""
-    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+def classful(*classes, options=()):
+    """A wire whose qdisc is 1: and has these classes, with a pfifo each."""
+    with lib.link(*options) as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
         device.attach(CLASSES, where=("root", "handle", "1:"))
         for classid in classes:
             lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", classid, "bpf")
         yield device, sender, receiver
 
 
+def tc_filter(device, prio, *words, parent="1:", chain=0):
+    lib.run("tc", "filter", "add", "dev", device, "parent", parent, "protocol", "ip", "prio", str(prio),
+            "chain", str(chain), *words)
+
+
 def mark_filter(device, mark, *action, parent="1:"):
-    lib.run("tc", "filter", "add", "dev", device, "parent", parent, "protocol", "ip", "prio", "1",
-            "handle", str(mark), "fw", *action)
+    tc_filter(device, 1, "handle", str(mark), "fw", *action, parent=parent)
 
 
 def class_stats(device):
@@ -35,17 +41,14 @@ def class_stats(device):
     return {entry["handle"]: entry["stats"] for entry in listed if entry["class"] == "bpf"}
 
 
-def look_at(device, ifindex, handle):
+def look_at(ifindex, handle):
     """Whose filters the program is to run."""
-    (where,) = [entry["id"] for entry in lib.bpftool("map", "list")
-                if entry.get("name") == "classes_where"]
-    lib.run("bpftool", "map", "update", "id", str(where), "key", "0", "0", "0", "0", "value",
+    lib.run("bpftool", "map", "update", "name", "classes_where", "key", "0", "0", "0", "0", "value",
             *lib.map_bytes(ifindex, 4), *lib.map_bytes(handle, 4))
 
 
 def seen():
-    (map_id,) = lib.maps_named("classes_seen")
-    return lib.bpftool("map", "dump", "id", str(map_id))[0]["formatted"]["value"]
+    return lib.bpftool("map", "dump", "name", "classes_seen")[0]["formatted"]["value"]
 
 
 def what_a_class_drops_is_no_trouble():
@@ -151,6 +154,77 @@ def actions_decide():
         lib.balance(device, sender, receiver, stolen=(1, 100))
 
 
+def a_program_steals():
+    with classful() as (device, sender, receiver):
+        lib.run("tc", "filter", "add", "dev", device.a, "parent", "1:", "bpf", "da", "obj",
+                f"{lib.PROGS}/clone_redirect.bpf.o", "sec", "classifier")
+        for number in range(3):
+            lib.true(sender.send(number), "a packet stolen is no drop")
+        lib.equal(device.qdisc()["stolen"], 3, "packets stolen")
+        sender.wait_freed()
+        lib.equal(lib.balance(device, sender, receiver, stolen=(3, 300))["qlen"], 0, "queued")
+
+
+def what_actions_edit_is_taken_over():
+    """Not from filters of another device."""
+    def edited(sender):
+        sender.send(1)
+        entry = seen()
+        return entry["mark"], entry["priority"], entry["queue"]
+
+    with classful("1:1", options=("numtxqueues", "4")) as (device, sender, receiver), \
+         lib.link("numtxqueues", "4") as other:
+        sender.set(SO_MARK, 11)
+        before = edited(sender)
+        lib.equal(before[:2], (11, 0), "mark and priority")
+        wanted = 77, 6, (before[2] + 1) % 4
+        edit = ("classid", "1:1", "action", "skbedit", "mark", "77", "priority", "6",
+                "queue_mapping", str(wanted[2]), "pass")
+        lib.run("tc", "qdisc", "add", "dev", other.a, "root", "handle", "7:", "prio")
+        mark_filter(other.a, 11, *edit, parent="7:")
+        look_at(other.ifindex, 0x70000)
+        lib.equal(edited(sender), before, "mark, priority and queue, by another device's filter")
+        look_at(0, 0)
+        mark_filter(device.a, 11, *edit)
+        lib.equal(edited(sender), wanted, "mark, priority and queue")
+        lib.equal(class_stats(device)["1:1"]["packets"], 2, "packets of the class")
+        receiver.collect(3)
+        lib.balance(device, sender, receiver)
+
+
+def u32_chooses_the_class():
+    with classful("1:1", "1:2") as (device, sender, receiver):
+        for minor in (1, 2):
+            tc_filter(device.a, 1, "u32", "match", "ip", "sport", f"{1000 + minor}", "0xffff", "flowid", f"1:{minor}")
+        for port in (1001, 1002, 1003, 1002):
+            sender.send(port, port=port)
+        lib.equal(sorted(lib.numbers(receiver.collect(4))), [1001, 1002, 1002, 1003], "packets that left")
+        stats = class_stats(device)
+        lib.equal((stats["1:1"]["packets"], stats["1:2"]["packets"]), (1, 2), "packets of the classes")
+        lib.balance(device, sender, receiver)
+
+
+def chains_choose_the_class():
+    """One leads to the next, or round and round: that ends too."""
+    with classful("1:1", "1:2") as (device, sender, receiver):
+        mark_filter(device.a, 11, "action", "goto", "chain", "5")
+        mark_filter(device.a, 12, "action", "goto", "chain", "7")
+        tc_filter(device.a, 1, "u32", "match", "ip", "sport", "1001", "0xffff", "flowid", "1:1", chain=5)
+        tc_filter(device.a, 2, "matchall", "action", "goto", "chain", "6", chain=5)
+        tc_filter(device.a, 1, "matchall", "classid", "1:2", chain=6)
+        tc_filter(device.a, 1, "matchall", "action", "goto", "chain", "7", chain=7)
+        for mark, port, verdict, classid in ((11, 1001, TC_ACT_OK, 0x10001), (11, 1002, TC_ACT_OK, 0x10002),
+                                             (13, 1001, TC_ACT_UNSPEC, 0), (12, 1001, TC_ACT_SHOT, 0)):
+            sender.set(SO_MARK, mark)
+            lib.equal(sender.send(mark, port=port), verdict != TC_ACT_SHOT, f"mark {mark}: taken")
+            entry = seen()
+            lib.equal((entry["verdict"], entry["classid"]), (verdict, classid), f"mark {mark}: verdict and class")
+        receiver.collect(3)
+        stats = class_stats(device)
+        lib.equal((stats["1:1"]["packets"], stats["1:2"]["packets"]), (1, 1), "packets of the classes")
+        lib.balance(device, sender, receiver)
+
+
 def a_redirect_under_the_root_lock_is_refused():
     """Sent from there, it would wait for the lock that its sender holds."""
     with classful() as (device, sender, receiver):
@@ -178,7 +252,7 @@ def filters_of_another_device():
     with classful("1:1") as (device, sender, receiver), lib.link() as other:
         lib.run("tc", "qdisc", "add", "dev", other.a, "root", "handle", "7:", "prio")
         mark_filter(other.a, 41, "classid", "1:1", parent="7:")
-        look_at(device, other.ifindex, 0x70000)
+        look_at(other.ifindex, 0x70000)
         sender.set(SO_MARK, 41)
         sender.send(1)
         sender.set(SO_MARK, 42)
@@ -197,13 +271,99 @@ def filters_of_another_device():
         lib.equal(seen()["verdict"], -ENODEV, "verdict without the device")
 
 
+def filters_of_a_shared_block():
+    """At ingress of two devices, whose egress has no filter."""
+    with classful("1:1") as (device, sender, receiver), lib.link() as one, lib.link() as two:
+        for other in (one, two):
+            lib.run("tc", "qdisc", "add", "dev", other.a, "ingress_block", "22", "clsact")
+        lib.run("tc", "filter", "add", "block", "22", "protocol", "ip", "prio", "1", "handle", "41", "fw",
+                "classid", "1:1")
+        sender.set(SO_MARK, 41)
+
+        def verdict(other, handle):
+            look_at(other.ifindex, handle)
+            sender.send(1)
+            return seen()["verdict"]
+        for other in (one, two):
+            lib.equal(verdict(other, INGRESS), TC_ACT_OK, "verdict")
+            lib.true(verdict(other, EGRESS) < 0, "a filter matches at egress")
+        lib.run("tc", "qdisc", "del", "dev", one.a, "clsact")
+        lib.equal(verdict(one, INGRESS), -ENOENT, "verdict without the qdisc")
+        lib.equal(verdict(two, INGRESS), TC_ACT_OK, "verdict of the other one")
+        lib.run("tc", "filter", "del", "block", "22")
+        lib.true(verdict(two, INGRESS) < 0, "a filter matches that has gone")
+        receiver.collect(7)
+        lib.equal(class_stats(device)["1:1"]["packets"], 3, "packets of the class")
+        lib.balance(device, sender, receiver)
+
+
+def filters_that_are_not_there():
+    """The program learns why, and keeps the packet."""
+    with classful("1:1", "1:2") as (device, sender, receiver), lib.link("numtxqueues", "4") as other:
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", "pfifo")
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:2", "handle", "20:", "prio")
+        lib.run("tc", "qdisc", "add", "dev", other.a, "root", "handle", "7:", "mq")
+        own = device.ifindex
+        cases = ((0, 0, TC_ACT_UNSPEC), (own, 0x10000, TC_ACT_UNSPEC), (0, 0x200000, TC_ACT_UNSPEC),
+                 (0, 0x100000, -EOPNOTSUPP), (other.ifindex, 0x70000, -EOPNOTSUPP),
+                 (0, 0x990000, -ENOENT), (own, EGRESS, -ENOENT), (own, INGRESS, -ENOENT),
+                 (own, 0xFFFFFFF1, -EINVAL), (own, 0xFFFF0000, -EINVAL),
+                 (0x7FFFFFFF, 0, -ENODEV), (0xFFFFFFFF, EGRESS, -ENODEV))
+        for ifindex, handle, verdict in cases:
+            look_at(ifindex, handle)
+            lib.true(sender.send(handle), "the packet is taken")
+            lib.equal(seen()["verdict"], verdict, f"verdict for device {ifindex} handle {handle:x}")
+        lib.equal(lib.numbers(receiver.collect(len(cases))), [case[1] for case in cases], "packets")
+        lib.balance(device, sender, receiver)
+
+
+def filters_that_go_while_packets_are_sent():
+    """First the filter, then its qdisc, then its device: each is noticed, and no packet lost."""
+    with classful("1:1") as (device, sender, receiver), lib.link() as other:
+        look_at(other.ifindex, 0x70000)
+        sender.set(SO_MARK, 41)
+        stop = threading.Event()
+
+        def flood():
+            while not stop.is_set():
+                sender.send(1)
+                receiver.drain()
+        thread = threading.Thread(target=flood)
+        thread.start()
+
+        def becomes(verdict, what):
+            lib.wait_until(lambda: seen()["verdict"] == verdict, f"verdict {verdict} {what}")
+
+        def add():
+            lib.run("tc", "qdisc", "replace", "dev", other.a, "root", "handle", "7:", "prio")
+            mark_filter(other.a, 41, "classid", "1:1", parent="7:")
+            becomes(TC_ACT_OK, "with the filter")
+        try:
+            add()
+            lib.run("tc", "filter", "del", "dev", other.a, "parent", "7:")
+            becomes(TC_ACT_UNSPEC, "without the filter")
+            add()
+            lib.run("tc", "qdisc", "del", "dev", other.a, "root")
+            becomes(-ENOENT, "without the qdisc")
+            add()
+            other.delete()
+            becomes(-ENODEV, "without the device")
+        finally:
+            stop.set()
+            thread.join()
+        receiver.collect(sender.packets - receiver.packets)
+        stats = lib.balance(device, sender, receiver)
+        lib.equal((stats["qlen"], stats["drops"], stats["stuck"]), (0, 0, 0), "queued, dropped, found stuck")
+        lib.true(0 < class_stats(device)["1:1"]["packets"] < sender.packets, "the class got all packets, or none")
+
+
 def actions_of_another_device_cannot_hurt():
     """They see a clone: the packet itself is not edited, and not gone."""
     with classful() as (device, sender, receiver), lib.link() as other:
         lib.run("tc", "qdisc", "add", "dev", other.a, "clsact")
         lib.run("tc", "filter", "add", "dev", other.a, "egress", "protocol", "ip", "prio", "1",
                 "matchall", "action", "pedit", "ex", "munge", "ip", "ttl", "set", "1", "action", "pass")
-        look_at(device, other.ifindex, 0xFFFFFFF3)
+        look_at(other.ifindex, EGRESS)
         sender.send(5)
         lib.equal(seen()["verdict"], TC_ACT_OK, "verdict")
         lib.equal(device.qdisc()["drops"], 1, "dropped: class 0 does not exist")
@@ -225,7 +385,14 @@ lib.main(filters_choose_the_class,
          a_class_deleted_with_packets_queued,
          wrong_classes_are_refused,
          actions_decide,
+         a_program_steals,
+         what_actions_edit_is_taken_over,
+         u32_chooses_the_class,
+         chains_choose_the_class,
          a_redirect_under_the_root_lock_is_refused,
          a_copy_sent_under_the_root_lock_is_refused,
          filters_of_another_device,
+         filters_of_a_shared_block,
+         filters_that_are_not_there,
+         filters_that_go_while_packets_are_sent,
          actions_of_another_device_cannot_hurt)

@@ -18,6 +18,7 @@ struct seen {
 	__u64 packets;
 	__s64 verdict;		/* of the last one */
 	__u64 classid;
+	__u32 mark, priority, queue;	/* of the packet, afterwards */
 };
 
 struct {
@@ -54,6 +55,9 @@ static int classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	seen->packets++;
 	seen->verdict = verdict;
 	seen->classid = ctx->classid;
+	seen->mark = skb->mark;
+	seen->priority = skb->priority;
+	seen->queue = skb->queue_mapping;
 	return verdict;
 }
 

@@ -1,12 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A classifier that sends a copy of each packet to the device it is on. */
+/* A classifier that sends a copy of each packet to the device it is on, and one that
+ * steals packets, which no action of tc says.
+ */
 #include "../../policies/policy.h"
+
+#define TC_ACT_STOLEN	4
 
 SEC("tc")
 int clone_redirect(struct __sk_buff *skb)
 {
 	bpf_clone_redirect(skb, skb->ifindex, 0);
 	return TC_ACT_UNSPEC;
+}
+
+SEC("classifier")
+int steal(struct __sk_buff *skb)
+{
+	return TC_ACT_STOLEN;
 }
 
 char LICENSE[] SEC("license") = "GPL";
