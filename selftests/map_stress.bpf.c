@@ -26,6 +26,21 @@ ORDERED(numbers, __u64, __u64, ENTRIES);
 ORDERED_FLAGS(allocated, __u64, __u64, ENTRIES, BPF_F_NO_PREALLOC);
 ORDERED(tasks, __u64, struct held, ENTRIES);
 
+struct inner {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u64);
+	__uint(max_entries, 16);
+} mine SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(max_entries, KEYS);
+	__array(values, struct inner);
+} maps SEC(".maps");
+
 static __u64 value_of(__u64 key)
 {
 	return key * 0x9e3779b97f4a7c15 + 1;
@@ -134,6 +149,51 @@ int churn_tasks(struct books *args)
 	struct books books = *args;
 
 	bpf_loop(2000, mix_tasks, &books, 0);
+	*args = books;
+	return 0;
+}
+
+/* Inner maps come, too, from user space, which replaces them and takes them away. */
+static int mix_maps(__u32 i, struct books *books)
+{
+	__u64 rank = bpf_get_prandom_u32() % KEYS, key = bpf_get_prandom_u32() % KEYS, value;
+	void *inner;
+
+	/* Each that is popped and not pushed again keeps its place for a while. */
+	switch (bpf_get_prandom_u32() % 4096) {
+	case 0 ... 7:
+		note(bpf_rbtree_map_push_map(&maps, &rank, &mine), &books->pushed, books);
+		break;
+	case 8:
+		if (bpf_rbtree_map_pop_map(&maps, &rank))
+			books->removed++;
+		break;
+	case 9 ... 2047:
+		inner = bpf_rbtree_map_pop_map(&maps, &rank);
+		if (!inner)
+			break;
+		books->removed++;
+		if (!bpf_rbtree_map_pop(inner, &key, &value) && value != value_of(key))
+			books->wrong++;
+		rank = bpf_get_prandom_u32() % KEYS;
+		note(bpf_rbtree_map_push_map(&maps, &rank, inner), &books->pushed, books);
+		break;
+	case 2048 ... 4095:
+		inner = bpf_rbtree_map_lower_bound(&maps, &rank);
+		value = value_of(key);
+		if (inner)
+			bpf_rbtree_map_push(inner, &key, &value);
+		break;
+	}
+	return 0;
+}
+
+SEC("syscall")
+int churn_maps(struct books *args)
+{
+	struct books books = *args;
+
+	bpf_loop(2000, mix_maps, &books, 0);
 	*args = books;
 	return 0;
 }

@@ -2,8 +2,9 @@
 #define _GNU_SOURCE
 /*
  * map_stress OBJECT: programs on each CPU, system calls and iterators work on
- * ordered maps at once, for 2 seconds a map or $MAP_STRESS. What was stored less
- * what was removed is what is left.
+ * ordered maps at once, for a minute in all, or $MAP_STRESS seconds a map. What
+ * was stored less what was removed is what is left; of inner maps, only what is
+ * stored is still there.
  */
 #include "map.h"
 #include <pthread.h>
@@ -28,10 +29,10 @@ struct thread {
 	struct books books;
 };
 
-static int seconds = 2;
+static int seconds;
 static const char *name;	/* of the map under test */
 static struct timespec end;
-static bool has_tasks;
+static bool has_objects;	/* tasks or maps */
 
 static uint64_t value_of(uint64_t key)
 {
@@ -75,11 +76,11 @@ static void note(int err, uint64_t *done, struct books *books)
 
 static void system_calls(struct books *books)
 {
-	uint64_t key = rand() % KEYS, value = has_tasks ? 0 : value_of(key), next;
+	uint64_t key = rand() % KEYS, value = has_objects ? 0 : value_of(key), next;
 	int fd = map(name);
 
 	/* A new element of a map of tasks would have none. */
-	if (!has_tasks)
+	if (!has_objects)
 		note(bpf_map_update_elem(fd, &key, &value, BPF_NOEXIST), &books->pushed, books);
 	bpf_map_lookup_elem(fd, &key, &value);
 	if (!bpf_map_get_next_key(fd, &key, &next) && next <= key)
@@ -94,20 +95,20 @@ static void check(const uint64_t *keys, const uint64_t *values, uint32_t count,
 		  struct books *books)
 {
 	for (uint32_t i = 0; i < count; i++)
-		if ((i && keys[i] < keys[i - 1]) || (!has_tasks && values[i] != value_of(keys[i])))
+		if ((i && keys[i] < keys[i - 1]) || (!has_objects && values[i] != value_of(keys[i])))
 			books->wrong++;
 }
 
 static void batches(struct books *books)
 {
 	uint64_t keys[600], values[600], cursor;
-	uint32_t count = 600;
+	uint32_t count = 600, few = bpf_map__max_entries(bpf_object__find_map_by_name(obj, name)) / 32;
 	int fd = map(name);
 
 	bpf_map_lookup_batch(fd, NULL, &cursor, keys, values, &count, NULL);
 	check(keys, values, count, books);
 	usleep(1000);
-	count = 20;
+	count = few;
 	bpf_map_lookup_and_delete_batch(fd, NULL, &cursor, keys, values, &count, NULL);
 	check(keys, values, count, books);
 	books->removed += count;
@@ -129,12 +130,33 @@ static void iterators(struct books *books)
 		for (size_t i = 0; i < n / sizeof(values[0]); i++) {
 			for (key = 0; key < KEYS && values[i] != value_of(key); key++)
 				;
-			if (key == KEYS && !has_tasks)
+			if (key == KEYS && !has_objects)
 				books->wrong++;
 		}
 	}
 	close(fd);
 	bpf_link__destroy(link);
+}
+
+#define INNER	"stress_inner"
+
+static void inner_maps(struct books *books)
+{
+	int fd = map(name), inner = bpf_map_create(BPF_MAP_TYPE_RBTREE, INNER, 8, 8, 16, NULL);
+	uint64_t rank = rand() % KEYS;
+	uint32_t id;
+
+	if (inner < 0)
+		err(1, "no inner map");
+	note(bpf_map_update_elem(fd, &rank, &inner, BPF_NOEXIST), &books->pushed, books);
+	rank = rand() % KEYS;
+	/* Replaces another one, or does nothing */
+	bpf_map_update_elem(fd, &rank, &inner, BPF_EXIST);
+	close(inner);
+	rank = rand() % KEYS;
+	note(bpf_map_delete_elem(fd, &rank), &books->removed, books);
+	rank = rand() % KEYS;
+	note(bpf_map_lookup_and_delete_elem(fd, &rank, &id), &books->removed, books);
 }
 
 static void *thread(void *arg)
@@ -160,10 +182,76 @@ static uint64_t left_in_map(void)
 	return left;
 }
 
+/* How many inner maps there are that user space has made */
+static int inner_alive(void)
+{
+	struct bpf_map_info info;
+	uint32_t id = 0, size;
+	int fd, n = 0;
+
+	while (!bpf_map_get_next_id(id, &id)) {
+		fd = bpf_map_get_fd_by_id(id);
+		if (fd < 0)
+			continue;
+		size = sizeof(info);
+		memset(&info, 0, size);
+		if (!bpf_map_get_info_by_fd(fd, &info, &size) && !strcmp(info.name, INNER))
+			n++;
+		close(fd);
+	}
+	return n;
+}
+
+static bool inner_alive_are(int expected)
+{
+	for (int i = 0; i < 300 && inner_alive() != expected; i++)
+		usleep(50000);
+	expect_equal(inner_alive(), expected);
+	return true;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Those that are stored are there, once or more often, and no others. */
+static bool inner_maps_are_stored(uint64_t stored)
+{
+	uint64_t ranks[KEYS], cursor, key;
+	uint32_t ids[KEYS], id, mine, count = KEYS;
+	struct bpf_map_info info = {};
+	uint32_t size = sizeof(info);
+	int fd, different = 0;
+
+	expect(!bpf_map_get_info_by_fd(map("mine"), &info, &size));
+	mine = info.id;
+	bpf_map_lookup_batch(map(name), NULL, &cursor, ranks, ids, &count, NULL);
+	expect_equal(count, stored);
+	qsort(ids, count, sizeof(ids[0]), compare_ids);
+	for (uint32_t i = 0; i < count; i++) {
+		fd = bpf_map_get_fd_by_id(ids[i]);
+		expect(fd >= 0);
+		expect(!bpf_map_get_next_key(fd, NULL, &key) || errno == ENOENT);
+		close(fd);
+		different += ids[i] != mine && (!i || ids[i] != ids[i - 1]);
+	}
+	printf("# maps: %d of user space's and others in %u elements\n", different, count);
+	expect(inner_alive_are(different));
+	for (uint32_t i = 0; i < count; i++)
+		expect(!bpf_map_lookup_and_delete_elem(map(name), &ranks[i], &id));
+	expect(inner_alive_are(0));
+	return true;
+}
+
 static bool books_balance(const char *of)
 {
 	static void (*const work[])(struct books *books) = {
 		programs, programs, programs, programs, system_calls, batches, iterators,
+	}, (*const work_on_maps[])(struct books *books) = {
+		programs, programs, programs, programs, inner_maps, batches, inner_maps,
 	};
 	enum { THREADS = sizeof(work) / sizeof(work[0]) };
 	struct thread threads[THREADS] = {};
@@ -171,12 +259,12 @@ static bool books_balance(const char *of)
 	int cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	name = of;
-	has_tasks = !strcmp(name, "tasks");
+	has_objects = !strcmp(name, "tasks") || !strcmp(name, "maps");
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	end.tv_sec += seconds;
 	for (int i = 0; i < THREADS; i++) {
 		threads[i].cpu = i % cpus;
-		threads[i].work = work[i];
+		threads[i].work = strcmp(name, "maps") ? work[i] : work_on_maps[i];
 		if (pthread_create(&threads[i].id, NULL, thread, &threads[i]))
 			err(1, "cannot start a thread");
 	}
@@ -188,6 +276,8 @@ static bool books_balance(const char *of)
 	       total.pushed, total.removed, total.full, total.failed);
 	expect_equal(total.wrong, 0);
 	expect(total.pushed > 1000 && total.removed > 1000);
+	if (!strcmp(name, "maps"))
+		return inner_maps_are_stored(total.pushed - total.removed);
 	expect_equal(left_in_map(), total.pushed - total.removed);
 	return true;
 }
@@ -195,11 +285,12 @@ static bool books_balance(const char *of)
 int main(int argc, char **argv)
 {
 	load(argc, argv);
-	if (getenv("MAP_STRESS"))
-		seconds = atoi(getenv("MAP_STRESS"));
-	printf("1..3\n");
+	/* A kernel that looks for faults takes its time anyway. */
+	seconds = setting("MAP_STRESS", setting("SELFTESTS_DEBUG", 0) ? 2 : 15);
+	printf("1..4\n");
 	result(books_balance("numbers"), "values");
 	result(books_balance("allocated"), "values, not preallocated");
 	result(books_balance("tasks"), "tasks");
+	result(books_balance("maps"), "maps");
 	return failed ? 1 : 0;
 }
