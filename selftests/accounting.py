@@ -4,6 +4,7 @@
 
 import collections
 import enum
+import itertools
 import json
 import random
 
@@ -11,6 +12,8 @@ import lib
 from lib import PROGS
 
 VERDICTS = f"{PROGS}/verdicts.bpf.o"
+POP_KEY = f"{PROGS}/pop_key.bpf.o"
+OPEN, ASKED = 0x100, (3, 1, 2, 2, 9, 0, 1, 3)   # also in pop_key.bpf.c
 
 
 class Mark(enum.IntEnum):
@@ -23,11 +26,12 @@ class Mark(enum.IntEnum):
     DROP_HEAD = 5
     LIE = 6
     DROP_AT_DEQUEUE = 7
-    OPEN = 8
+    MARK_CE = 8
+    OPEN = 9
 
 
 class Model:
-    """What the policy should do, in as few lines as possible."""
+    """What the policy should do, in as few lines as possible. No packet can be marked."""
 
     def __init__(self):
         self.queue = collections.deque()
@@ -36,7 +40,7 @@ class Model:
     def enqueue(self, number, size, mark):
         """Whether the sender is told that the packet was taken."""
         packet = number, size, mark
-        if mark in (Mark.DROP_BY_KFUNC, Mark.DROP_BY_VERDICT, Mark.LIE):
+        if mark in (Mark.DROP_BY_KFUNC, Mark.DROP_BY_VERDICT, Mark.LIE, Mark.MARK_CE):
             self.dropped.append(packet)
             return False
         if mark == Mark.STEAL:
@@ -129,6 +133,32 @@ def parents_count_what_the_qdisc_holds():
         books(device, sender, receiver, model)
 
 
+def a_key_gives_its_oldest_packet():
+    """Others do not, whether theirs are older, and nobody's does if it has none."""
+    keys = (2, 1, 3, 3, 1, 2, 1, 1, 3, 1, 2)
+    queues = {key: collections.deque() for key in range(10)}
+    wanted, empty = [], collections.Counter()
+    for number, key in enumerate(keys):
+        queues[key].append(number)
+    for key in itertools.cycle(ASKED):
+        if not any(queues.values()):
+            break
+        if queues[key]:
+            wanted.append(queues[key].popleft())
+        else:
+            empty[key] += 1
+    with lib.wire(POP_KEY) as (device, sender, receiver):
+        for number, key in enumerate(keys):
+            sender.set(lib.SO_MARK, key | (OPEN if number == len(keys) - 1 else 0))
+            sender.send(number, 60 + number)
+        lib.equal(lib.numbers(receiver.collect(len(keys))), wanted, "packets that left")
+        got = {entry["formatted"]["key"]: entry["formatted"]["value"]
+               for entry in lib.bpftool("map", "dump", "name", "pop_key_empty")}
+        lib.equal({key: count for key, count in got.items() if count}, empty, "how often a key had no packet")
+        lib.equal(lib.balance(device, sender, receiver)["qlen"], 0, "queued")
+
+
 lib.main(each_verdict_alone,
          all_verdicts_mixed,
-         parents_count_what_the_qdisc_holds)
+         parents_count_what_the_qdisc_holds,
+         a_key_gives_its_oldest_packet)

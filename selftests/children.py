@@ -29,7 +29,6 @@ PARENTS = {
 FEW = "fq_codel limit 5 flows 2 drop_batch 1"
 SHORT = "pfifo limit 3"
 CODEL = ("fq_codel", "flows", "1", "target", "1us", "interval", "1us")
-SOL_PACKET, PACKET_VNET_HDR = 263, 15
 
 Count = collections.namedtuple("Count", "packets bytes")
 
@@ -170,28 +169,14 @@ def a_policy_that_drops_all_but_what_leaves(books):
     books.leave(0)
 
 
-def gso_frame(size, segments):
-    """A UDP frame to be cut into segments, with the header a packet socket wants."""
-    frame = lib.frame(0, lib.HEADERS + size * segments, 1000, 0)
-    return struct.pack("<BBHHHH", 1, 5, lib.HEADERS, size, 34, 6) + frame
-
-
 def a_child_that_cuts_into_segments(books):
     """tbf cuts what is larger than its burst. It counts itself the segments that find no
     room; if none does, the packet is dropped."""
     books.send(SHUT + 3)
-    sock = books.sender.sock
     books.sender.set(SO_MARK, 3)
     queue = Count(1, 100)
     for size, room in (1300, 6), (1000, 6), (1400, 2), (1400, 0):
-        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-        try:
-            sock.send(gso_frame(size, 6))
-            taken = True
-        except OSError as error:
-            lib.equal(error.errno, errno.ENOBUFS, "error")
-            taken = False
-        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 0)
+        taken = books.sender.send_gso(size, 6)
         lib.equal(taken, room > 0, f"{room} segments: taken")
         queue = Count(queue.packets + room, queue.bytes + room * (size + lib.HEADERS))
         lib.equal(queues_agree(books.device, ("23:",)), queue, "segments queued")

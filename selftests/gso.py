@@ -1,16 +1,18 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Real TCP on the driver's NIC: what the qdisc counts for packets that are cut
-into segments behind it is what arrives at the other end, to the byte."""
+"""Packets that are cut into segments behind the qdisc. What it counts for real TCP on
+the driver's NIC is what arrives at the other end, to the byte."""
 
 import json
 import socket
 import subprocess
 
 import lib
-from lib import GLOBALS, POLICIES
+from lib import GLOBALS, POLICIES, PROGS, SO_MARK
 
 EDT = f"{POLICIES}/edt.bpf.o"
+VERDICTS = f"{PROGS}/verdicts.bpf.o"
+MARK_CE, OPEN = 8, 9            # also in verdicts.bpf.c
 SIZE = 2_000_000
 RATE = 4_000_000                # bytes a second: no queue behind the qdisc overflows
 
@@ -73,4 +75,24 @@ def segments_are_counted_with_their_headers():
     lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
 
 
-lib.main(segments_are_counted_with_their_headers)
+def every_segment_is_marked():
+    """If the transport takes part in ECN; else none is."""
+    with lib.wire(VERDICTS) as (device, sender, receiver):
+        lib.run("ethtool", "-K", device.a, "tx-udp-segmentation", "off")
+        sender.set(SO_MARK, OPEN)
+        sender.send(0)
+        receiver.collect(1)
+        sender.set(SO_MARK, MARK_CE)
+        for tos in (0xA8, 0xA9, 0xAA, 0xAB):
+            lib.equal(sender.send_gso(1000, 5, tos), tos != 0xA8, f"tos {tos:x}: taken")
+        arrivals = receiver.collect(15)
+        lib.equal([(arrival.size, arrival.tos) for arrival in arrivals], [(1000 + lib.HEADERS, 0xAB)] * 15,
+                  "size and TOS of each segment")
+        lib.equal(receiver.drain(), [], "more packets")
+        stats = device.qdisc()
+        lib.equal((stats["packets"], stats["bytes"], stats["drops"], stats["qlen"]),
+                  (receiver.packets, receiver.bytes, 1, 0), "sent, dropped and queued")
+
+
+lib.main(segments_are_counted_with_their_headers,
+         every_segment_is_marked)

@@ -39,6 +39,7 @@ HEADERS = 14 + 20 + 8
 SO_PRIORITY, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 12, 32, 33
 SO_TIMESTAMPNS, SO_MARK, SO_MAX_PACING_RATE, SO_TXTIME = 35, 36, 47, 61
 SIOCOUTQ = 0x5411
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
 
 
 # --- TAP ---------------------------------------------------------------------
@@ -345,6 +346,21 @@ class Sender:
             self.refused_packets += 1
             self.refused_bytes += size
             return False
+
+    def send_gso(self, size, segments, tos=0):
+        """A packet to be cut into segments of this size, without their headers; it is
+        not in the books. Whether the qdisc took it."""
+        self.sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        try:
+            # struct virtio_net_hdr: VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_UDP_L4
+            self.sock.send(struct.pack("<BBHHHH", 1, 5, HEADERS, size, 34, 6) +
+                           frame(0, HEADERS + size * segments, 1000, tos))
+            return True
+        except OSError as error:
+            equal(error.errno, errno.ENOBUFS, "error")
+            return False
+        finally:
+            self.sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 0)
 
     def memory(self):
         """Bytes of memory of packets on their way: 0 when each has been freed."""

@@ -11,6 +11,7 @@ enum {				/* also in accounting.py */
 	DROP_HEAD,		/* make room, then queue it */
 	LIE,			/* drop it and say that it is queued */
 	DROP_AT_DEQUEUE,
+	MARK_CE,		/* queue it marked, or drop it if it cannot be */
 	OPEN,			/* queue it; from now on packets leave */
 };
 
@@ -68,6 +69,10 @@ int verdict_enqueue(struct sch_bpf_ctx *ctx)
 	case LIE:
 		bpf_qdisc_drop(ctx, skb, 0);
 		return SCH_BPF_QUEUED;
+	case MARK_CE:
+		if (!bpf_qdisc_ecn_mark(ctx, skb))
+			return bpf_qdisc_drop(ctx, skb, 0);
+		return push(ctx, skb);
 	case OPEN:
 		open = true;
 		return push(ctx, skb);
