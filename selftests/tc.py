@@ -10,7 +10,7 @@ import os
 import shutil
 
 import lib
-from lib import POLICIES, PROGS, qdisc, said, with_both, works
+from lib import POLICIES, PROGS, fails, qdisc, said, with_both, works
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 FOLDER = "/sys/fs/bpf/test_tc"
@@ -134,6 +134,40 @@ def classes(tc, device):
 
 
 @with_both
+def a_class_is_changed(tc, device):
+    """It has no options: its qdisc stays, with its packets. A rate estimator can be added."""
+    def klass(what, classid, *options):
+        return (*tc, "class", what, "dev", device.a, "parent", "1:", "classid", classid, *options, "bpf")
+
+    def shown():
+        return works(*tc, "-s", "class", "show", "dev", device.a)
+
+    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "1:", "bpf", "obj", f"{PROGS}/classes.bpf.o")
+    works(*klass("add", "1:1"))
+    works(*tc, "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", "tbf",
+          "rate", "80bit", "burst", "1000", "limit", "100000")
+    works(*tc, "filter", "add", "dev", device.a, "parent", "1:", "matchall", "classid", "1:1")
+    with lib.Sender(device.a) as sender:
+        for number in range(5):
+            sender.send(number, 900)
+        words = [shown()]
+        lib.contains(words[0], "leaf 10:")
+        lib.contains(words[0], "backlog 3600b 4p")
+        for what in ("change", "replace"):
+            works(*klass(what, "1:1"))
+            lib.equal(shown(), words[0], f"after a {what}")
+        works(*klass("change", "1:1", "est", "1sec", "4sec"))
+        words.append(shown())
+        lib.contains(words[-1], "rate ")
+        lib.contains(words[-1], "backlog 3600b 4p")
+    return [words[0],
+            fails(2, "No such file", *klass("change", "1:7")),
+            fails(2, "Invalid argument", *klass("change", "2:1")),
+            fails(1, "has no options", *klass("change", "1:1"), "rate", "1mbit"),
+            fails(2, "File exists", *klass("add", "1:1"))]
+
+
+@with_both
 def one_for_each_tx_queue(tc, device):
     works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/queues.bpf.o", kind="bpf_mq"))
     (outer,) = lib.maps_named("queues")
@@ -153,4 +187,5 @@ lib.main(verbose_shows_the_log,
          flush_drops_what_is_queued,
          arrays_of_maps_are_filled,
          classes,
+         a_class_is_changed,
          one_for_each_tx_queue)
