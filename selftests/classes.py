@@ -5,11 +5,12 @@ device's, clsact's."""
 
 import contextlib
 import json
+import subprocess
 import threading
 import time
 
 import lib
-from lib import PROGS, SO_MARK
+from lib import PROGS, SO_MARK, SO_PRIORITY
 
 CLASSES = f"{PROGS}/classes.bpf.o"
 TC_ACT_UNSPEC, TC_ACT_OK, TC_ACT_SHOT = -1, 0, 2
@@ -41,14 +42,24 @@ def class_stats(device):
     return {entry["handle"]: entry["stats"] for entry in listed if entry["class"] == "bpf"}
 
 
-def look_at(ifindex, handle):
-    """Whose filters the program is to run."""
-    lib.run("bpftool", "map", "update", "name", "classes_where", "key", "0", "0", "0", "0", "value",
-            *lib.map_bytes(ifindex, 4), *lib.map_bytes(handle, 4))
+def look_at(*where):
+    """Whose filters the program is to run for packets of priority 0, 1 and so on:
+    device and handle."""
+    commands = ""
+    for which, (ifindex, handle) in enumerate(where):
+        words = ("map", "update", "name", "classes_where", "key", *lib.map_bytes(which, 4),
+                 "value", *lib.map_bytes(ifindex, 4), *lib.map_bytes(handle, 4))
+        commands += " ".join(words) + "\n"
+    subprocess.run(["bpftool", "batch", "file", "-"], input=commands, text=True, check=True, capture_output=True)
+
+
+def seen_all():
+    return [entry["formatted"]["value"] for entry in lib.bpftool("map", "dump", "name", "classes_seen")]
 
 
 def seen():
-    return lib.bpftool("map", "dump", "name", "classes_seen")[0]["formatted"]["value"]
+    """Of priority 0."""
+    return seen_all()[0]
 
 
 def what_a_class_drops_is_no_trouble():
@@ -182,9 +193,9 @@ def what_actions_edit_is_taken_over():
                 "queue_mapping", str(wanted[2]), "pass")
         lib.run("tc", "qdisc", "add", "dev", other.a, "root", "handle", "7:", "prio")
         mark_filter(other.a, 11, *edit, parent="7:")
-        look_at(other.ifindex, 0x70000)
+        look_at((other.ifindex, 0x70000))
         lib.equal(edited(sender), before, "mark, priority and queue, by another device's filter")
-        look_at(0, 0)
+        look_at((0, 0))
         mark_filter(device.a, 11, *edit)
         lib.equal(edited(sender), wanted, "mark, priority and queue")
         lib.equal(class_stats(device)["1:1"]["packets"], 2, "packets of the class")
@@ -252,7 +263,7 @@ def filters_of_another_device():
     with classful("1:1") as (device, sender, receiver), lib.link() as other:
         lib.run("tc", "qdisc", "add", "dev", other.a, "root", "handle", "7:", "prio")
         mark_filter(other.a, 41, "classid", "1:1", parent="7:")
-        look_at(other.ifindex, 0x70000)
+        look_at((other.ifindex, 0x70000))
         sender.set(SO_MARK, 41)
         sender.send(1)
         sender.set(SO_MARK, 42)
@@ -280,19 +291,20 @@ def filters_of_a_shared_block():
                 "classid", "1:1")
         sender.set(SO_MARK, 41)
 
-        def verdict(other, handle):
-            look_at(other.ifindex, handle)
-            sender.send(1)
-            return seen()["verdict"]
-        for other in (one, two):
-            lib.equal(verdict(other, INGRESS), TC_ACT_OK, "verdict")
-            lib.true(verdict(other, EGRESS) < 0, "a filter matches at egress")
+        look_at(*((other.ifindex, handle) for other in (one, two) for handle in (INGRESS, EGRESS)))
+
+        def matches():
+            """In the ingress and egress of one, in those of the other."""
+            for which in range(4):
+                sender.set(SO_PRIORITY, which)
+                sender.send(which)
+            receiver.collect(4)
+            return [entry["verdict"] >= 0 for entry in seen_all()[:4]]
+        lib.equal(matches(), [True, False, True, False], "where the filter matches")
         lib.run("tc", "qdisc", "del", "dev", one.a, "clsact")
-        lib.equal(verdict(one, INGRESS), -ENOENT, "verdict without the qdisc")
-        lib.equal(verdict(two, INGRESS), TC_ACT_OK, "verdict of the other one")
+        lib.equal(matches(), [False, False, True, False], "where the filter matches without one's qdisc")
         lib.run("tc", "filter", "del", "block", "22")
-        lib.true(verdict(two, INGRESS) < 0, "a filter matches that has gone")
-        receiver.collect(7)
+        lib.equal(matches(), [False] * 4, "where the filter matches that has gone")
         lib.equal(class_stats(device)["1:1"]["packets"], 3, "packets of the class")
         lib.balance(device, sender, receiver)
 
@@ -309,18 +321,21 @@ def filters_that_are_not_there():
                  (0, 0x990000, -ENOENT), (own, EGRESS, -ENOENT), (own, INGRESS, -ENOENT),
                  (own, 0xFFFFFFF1, -EINVAL), (own, 0xFFFF0000, -EINVAL),
                  (0x7FFFFFFF, 0, -ENODEV), (0xFFFFFFFF, EGRESS, -ENODEV))
-        for ifindex, handle, verdict in cases:
-            look_at(ifindex, handle)
-            lib.true(sender.send(handle), "the packet is taken")
-            lib.equal(seen()["verdict"], verdict, f"verdict for device {ifindex} handle {handle:x}")
-        lib.equal(lib.numbers(receiver.collect(len(cases))), [case[1] for case in cases], "packets")
+        look_at(*(case[:2] for case in cases))
+        for which in range(len(cases)):
+            sender.set(SO_PRIORITY, which)
+            lib.true(sender.send(which), "the packet is taken")
+        for case, entry in zip(cases, seen_all()):
+            lib.equal((entry["packets"], entry["verdict"]), (1, case[2]),
+                      f"packets and verdict, device {case[0]} handle {case[1]:x}")
+        lib.equal(lib.numbers(receiver.collect(len(cases))), list(range(len(cases))), "packets")
         lib.balance(device, sender, receiver)
 
 
 def filters_that_go_while_packets_are_sent():
     """First the filter, then its qdisc, then its device: each is noticed, and no packet lost."""
     with classful("1:1") as (device, sender, receiver), lib.link() as other:
-        look_at(other.ifindex, 0x70000)
+        look_at((other.ifindex, 0x70000))
         sender.set(SO_MARK, 41)
         stop = threading.Event()
 
@@ -363,7 +378,7 @@ def actions_of_another_device_cannot_hurt():
         lib.run("tc", "qdisc", "add", "dev", other.a, "clsact")
         lib.run("tc", "filter", "add", "dev", other.a, "egress", "protocol", "ip", "prio", "1",
                 "matchall", "action", "pedit", "ex", "munge", "ip", "ttl", "set", "1", "action", "pass")
-        look_at(other.ifindex, EGRESS)
+        look_at((other.ifindex, EGRESS))
         sender.send(5)
         lib.equal(seen()["verdict"], TC_ACT_OK, "verdict")
         lib.equal(device.qdisc()["drops"], 1, "dropped: class 0 does not exist")

@@ -9,12 +9,12 @@
 #define TC_ACT_STOLEN	4
 #define TC_ACT_TRAP	8
 
-struct where {			/* whose filters to run */
+struct where {			/* whose filters to run for packets of a priority, modulo 16 */
 	__s32 ifindex;
 	__u32 handle;
 };
 
-struct seen {
+struct seen {			/* of these packets */
 	__u64 packets;
 	__s64 verdict;		/* of the last one */
 	__u64 classid;
@@ -25,14 +25,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, struct where);
-	__uint(max_entries, 1);
+	__uint(max_entries, 16);
 } classes_where SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, struct seen);
-	__uint(max_entries, 1);
+	__uint(max_entries, 16);
 } classes_seen SEC(".maps");
 
 struct {
@@ -44,9 +44,9 @@ struct {
 
 static int classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	__u32 zero = 0;
-	struct where *where = bpf_map_lookup_elem(&classes_where, &zero);
-	struct seen *seen = bpf_map_lookup_elem(&classes_seen, &zero);
+	__u32 which = skb->priority & 15;
+	struct where *where = bpf_map_lookup_elem(&classes_where, &which);
+	struct seen *seen = bpf_map_lookup_elem(&classes_seen, &which);
 	int verdict;
 
 	if (!where || !seen)
