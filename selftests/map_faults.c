@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
 /*
  * map_faults OBJECT: no memory, at every point. An operation is done again and again:
  * first its first request for memory fails, then its second one, and so on until
@@ -9,6 +10,7 @@
 #include "map.h"
 #include "faults.h"
 #include <bpf/btf.h>
+#include <sched.h>
 #include <unistd.h>
 
 #define FILLED	8		/* elements: keys 10, 20, ... 80, values a hundred times that */
@@ -62,6 +64,12 @@ static int count_maps(void)
 	return n;
 }
 
+/* What the map under test holds */
+static const char *inner_name(void)
+{
+	return !strcmp(name, "outer") ? "numbers" : !strcmp(name, "outer_of_tasks") ? "tasks" : NULL;
+}
+
 /* One like the map under test, if memory is there */
 static int create(void)
 {
@@ -70,7 +78,7 @@ static int create(void)
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .btf_fd = btf_fd,
 		    .btf_key_type_id = info.btf_key_type_id,
 		    .btf_value_type_id = info.btf_value_type_id, .map_flags = info.map_flags,
-		    .inner_map_fd = strcmp(name, "outer") ? 0 : map("numbers"));
+		    .inner_map_fd = inner_name() ? map(inner_name()) : 0);
 
 	faults_begin();
 	made = bpf_map_create(info.type, "made", info.key_size, info.value_size, info.max_entries,
@@ -109,7 +117,20 @@ static bool creation(void)
 	return true;
 }
 
-/* ---- operations on a map of numbers ---- */
+/* ---- operations on a map of numbers, or of maps ---- */
+
+static uint32_t value_size(void)
+{
+	return bpf_map__value_size(bpf_object__find_map_by_name(obj, name));
+}
+
+/* What to store for a number: the file descriptor of one map, or of the other */
+static uint64_t stored(uint64_t number)
+{
+	if (!inner_name())
+		return number;
+	return map(number % 1000 ? "others" : "numbers");
+}
 
 struct content {
 	int count;
@@ -137,7 +158,7 @@ static void fill(void)
 		bpf_map_delete_elem(fd, &key);
 	for (int i = 1; i <= FILLED; i++) {
 		key = 10 * i;
-		value = 1000 * i;
+		value = stored(1000 * i);
 		/* What was freed comes back in a while */
 		while (bpf_map_update_elem(fd, &key, &value, BPF_ANY))
 			usleep(1000);
@@ -166,7 +187,7 @@ static int pop(void) { return call("pop"); }
 #define OPERATION(operation, ...)					\
 static int operation(void)						\
 {									\
-	uint64_t key = 40, other = 45, value = 4500;			\
+	uint64_t key = 40, other = 45, value = stored(4500);		\
 	int error;							\
 									\
 	(void)key, (void)other, (void)value;				\
@@ -186,11 +207,16 @@ OPERATION(delete, bpf_map_delete_elem(fd, &key))
 #define BATCH(operation, number, ...)					\
 static int operation(void)						\
 {									\
-	uint64_t keys[2 * FILLED] = { 15, 20, 25 }, values[2 * FILLED] = { 1, 2, 3 }, cursor;	\
-	uint32_t count = number;					\
+	uint64_t keys[2 * FILLED] = { 15, 20, 25 }, cursor, value;	\
+	uint32_t count = number, size = value_size();			\
+	char values[2 * FILLED * sizeof(value)];			\
 	int error;							\
 									\
-	(void)cursor, (void)values;					\
+	(void)cursor;							\
+	for (int i = 0; i < 3; i++) {					\
+		value = stored(i + 1);					\
+		memcpy(values + i * size, &value, size);		\
+	}								\
 	faults_begin();						\
 	error = __VA_ARGS__;						\
 	faults_end();							\
@@ -245,10 +271,11 @@ static const struct operation {
 static bool attempt(const struct operation *op, const struct content *before,
 		    const struct content *after, int *errors)
 {
-	struct content now;
+	struct content now = content();
 	int error;
 
-	fill();
+	if (memcmp(&now, before, sizeof(now)))
+		fill();
 	error = op->run();
 	now = content();
 	if (error) {
@@ -271,6 +298,7 @@ static bool operation(const struct operation *op)
 	expect_equal(before.count, FILLED);
 	expect_equal(op->run(), 0);
 	after = content();
+	fill();
 
 	for (int all = 0; all < 2; all++) {
 		for (int n = 1;; n++, points++) {
@@ -292,9 +320,11 @@ static bool all_operations(void)
 	bool ok = true;
 
 	iterator = bpf_link_create(prog, 0, BPF_TRACE_ITER, &opts);
-	expect(iterator >= 0);
+	/* It sees numbers, and no ids. */
+	expect(iterator >= 0 || inner_name());
 	for (size_t i = 0; ok && i < sizeof(operations) / sizeof(operations[0]); i++)
-		ok = operation(&operations[i]);
+		if (operations[i].run != iterate || iterator >= 0)
+			ok = operation(&operations[i]);
 	close(iterator);
 	return ok;
 }
@@ -303,76 +333,134 @@ static bool all_operations(void)
 
 static int push_large(uint64_t number)
 {
-	return run_args("push_large", &(struct args){ .key = number, .value = number },
-			sizeof(struct args));
+	struct args args = { .key = number, .value = number };
+	char program[64];
+
+	snprintf(program, sizeof(program), "push_%s", name);
+	return run_args(program, &args, sizeof(args));
 }
+
+struct large {
+	uint64_t number;
+	char rest[1600];
+};
 
 /* As many as were pushed, in order */
 static bool large_has(uint64_t count)
 {
-	static struct { uint64_t number; char rest[1600]; } value;
 	uint64_t key, *at = NULL, n = 0;
+	static struct large value;
 
 	for (; !bpf_map_get_next_key(fd, at, &key); at = &key, n++) {
 		expect_equal(key, n);
 		expect(!bpf_map_lookup_elem(fd, &key, &value));
-		expect_equal(value.number, n);
+		expect(value.number == n || strcmp(name, "large"));
 	}
 	expect_equal(n, count);
 	return true;
 }
 
-static bool elements(void)
+/* Push until the allocator has no more; how many there are */
+static bool push_until_none(uint64_t *n)
 {
-	uint64_t n = 0;
 	int error;
 
 	faults->bss->fail_size = LARGE;
-	while (!(error = push_large(n)))
-		n++;
-	printf("# %llu elements of the allocator's own\n", (unsigned long long)n);
+	while (!(error = push_large(*n)))
+		++*n;
+	printf("# %s: %llu elements of the allocator's own\n", name, (unsigned long long)*n);
 	expect_equal(error, -ENOMEM);
-	expect_equal(push_large(n), -ENOMEM);
-	expect(large_has(n));
-	/* What is there can be changed and deleted. */
+	expect_equal(push_large(*n), -ENOMEM);
+	return large_has(*n);
+}
+
+static bool push_all(uint64_t *n)
+{
+	int error;
+
 	faults->bss->fail_size = 0;
-	for (int tries = 0; n < 4096 && tries < 100000; tries++) {
-		error = push_large(n);
-		n += !error;
+	for (int tries = 0; *n < 4096 && tries < 100000; tries++) {
+		error = push_large(*n);
+		*n += !error;
 		expect(!error || error == -ENOMEM);
 	}
-	expect_equal(n, 4096);
-	expect_equal(push_large(n), -E2BIG);
+	expect_equal(*n, 4096);
+	expect_equal(push_large(*n), -E2BIG);
+	return large_has(*n);
+}
+
+static bool elements(void)
+{
+	static struct large value;
+	uint64_t n = 0, key = 0;
+
+	expect(push_until_none(&n));
+	/* Nor can an update have one, even if it turns out to need none. */
+	value.number = n;
+	expect_equal(bpf_map_update_elem(fd, &n, &value, BPF_NOEXIST), -ENOMEM);
+	expect_equal(bpf_map_update_elem(fd, &n, &value, BPF_ANY), -ENOMEM);
+	expect_equal(bpf_map_update_elem(fd, &key, &value, BPF_EXIST), -ENOMEM);
 	expect(large_has(n));
+	/* What is there can be deleted, and makes room. */
+	key = n - 1;
+	expect(!bpf_map_delete_elem(fd, &key));
+	expect(large_has(n - 1));
+	n--;
+	return push_all(&n);
+}
+
+/* A task that finds no element is released. */
+static bool task_elements(void)
+{
+	int before = run("references");
+	struct args args = {};
+	uint64_t n = 0;
+
+	expect(push_until_none(&n));
+	expect_equal(run("references"), before + (int)n);
+	expect(push_all(&n));
+	expect_equal(run("references"), before + (int)n);
+	while (n--)
+		expect_equal(run_args("pop_large_tasks", &args, sizeof(args)), 0);
+	expect_equal(run("references"), before);
 	return true;
 }
 
 int main(int argc, char **argv)
 {
-	static const char *const maps[] = { "numbers", "allocated", "tasks", "allocated_tasks", "pkts",
-					    "allocated_pkts", "many", "large", "outer" };
-	const int count = sizeof(maps) / sizeof(maps[0]);
+	static const char *const maps[] = { "numbers", "allocated", "outer", "tasks", "allocated_tasks",
+					    "pkts", "allocated_pkts", "near", "read_only", "objects",
+					    "allocated_objects", "many", "large", "outer_of_tasks" };
+	const int count = sizeof(maps) / sizeof(maps[0]), used = 3;	/* the first ones */
+	cpu_set_t cpus;
 	char text[64];
 
 	load(argc, argv);
 	seen = variable(".bss", "seen");
 	faults_load();
 
-	printf("1..%d\n", count + 3);
+	printf("1..%d\n", count + used + 2);
 	for (int i = 0; i < count; i++) {
 		name = maps[i];
 		fd = map(name);
 		snprintf(text, sizeof(text), "creation: %s", name);
 		result(creation(), text);
 	}
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < used; i++) {
 		name = maps[i];
 		fd = map(name);
 		snprintf(text, sizeof(text), "operations: %s", name);
 		result(all_operations(), text);
 	}
+	/* Another CPU has elements of its own. */
+	CPU_ZERO(&cpus);
+	CPU_SET(0, &cpus);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
 	name = "large";
 	fd = map(name);
 	result(elements(), "no memory for elements");
+	name = "large_tasks";
+	fd = map(name);
+	result(task_elements(), "no memory for elements of tasks");
 	return failed ? 1 : 0;
 }
