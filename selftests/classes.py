@@ -293,18 +293,19 @@ def filters_of_a_shared_block():
 
         look_at(*((other.ifindex, handle) for other in (one, two) for handle in (INGRESS, EGRESS)))
 
-        def matches():
+        def verdicts():
             """In the ingress and egress of one, in those of the other."""
             for which in range(4):
                 sender.set(SO_PRIORITY, which)
                 sender.send(which)
             receiver.collect(4)
-            return [entry["verdict"] >= 0 for entry in seen_all()[:4]]
-        lib.equal(matches(), [True, False, True, False], "where the filter matches")
+            return [entry["verdict"] for entry in seen_all()[:4]]
+        match, no_match, no_qdisc = TC_ACT_OK, TC_ACT_UNSPEC, -ENOENT
+        lib.equal(verdicts(), [match, no_match, match, no_match], "verdicts")
         lib.run("tc", "qdisc", "del", "dev", one.a, "clsact")
-        lib.equal(matches(), [False, False, True, False], "where the filter matches without one's qdisc")
+        lib.equal(verdicts(), [no_qdisc, no_qdisc, match, no_match], "verdicts without one's qdisc")
         lib.run("tc", "filter", "del", "block", "22")
-        lib.equal(matches(), [False] * 4, "where the filter matches that has gone")
+        lib.equal(verdicts(), [no_qdisc, no_qdisc, no_match, no_match], "verdicts without the filter")
         lib.equal(class_stats(device)["1:1"]["packets"], 3, "packets of the class")
         lib.balance(device, sender, receiver)
 

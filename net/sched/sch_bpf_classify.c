@@ -83,7 +83,10 @@ static const struct tcf_proto *sch_bpf_find_filters(struct net_device *dev, u32 
 		else
 			return ERR_PTR(-EINVAL);
 		miniq = entry ? rcu_dereference_bh(tcx_entry(entry)->miniq) : NULL;
-		return miniq ? miniq->filter_list : ERR_PTR(-ENOENT);
+		if (miniq)
+			return miniq->filter_list;
+		/* There is none while a direction has no filters. */
+		return qdisc_lookup_rcu(dev, TC_H_MAJ(TC_H_CLSACT)) ? NULL : ERR_PTR(-ENOENT);
 	}
 
 	sch = qdisc_lookup_rcu(dev, TC_H_MAJ(handle));
