@@ -403,14 +403,9 @@ class Queues:
 
 def queues(measure, *_):
     """The rate of two queues against that of one, in turns."""
-    root = ["tc", "qdisc", "replace", "dev", QUEUES, "root", "handle", "1:"]
-    kind, *words = measure["qdisc"]
-    if kind == "bpf":
-        run(*root, "bpf_mq", *words)
-    else:
-        run(*root, "mq")
-        for queue in range(2):
-            run("tc", "qdisc", "add", "dev", QUEUES, "parent", f"1:{queue + 1}", kind, *words)
+    run("tc", "qdisc", "replace", "dev", QUEUES, "root", "handle", "1:", "mq")
+    for queue in range(2):
+        run("tc", "qdisc", "add", "dev", QUEUES, "parent", f"1:{queue + 1}", *measure["qdisc"])
     Queues.rate(measure["count"], 2)
     ratios = []
     for _ in range(measure["periods"]):

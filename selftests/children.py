@@ -6,9 +6,7 @@ wrong class, or waits for a class, does no harm."""
 
 import collections
 import contextlib
-import errno
 import json
-import struct
 import subprocess
 
 import lib

@@ -74,37 +74,51 @@ def device_down_with_packets_queued():
     ends_clean(down)
 
 
+@contextlib.contextmanager
+def namespace():
+    """The name of one that has gone afterwards."""
+    name = f"gone-{os.getpid()}"
+    lib.run("ip", "netns", "add", name)
+    try:
+        yield name
+    finally:
+        if os.path.exists(f"/run/netns/{name}"):
+            lib.run("ip", "netns", "del", name)
+
+
 def device_moved_with_packets_queued():
     def leave(device):
         # This shuts it down and gives it a default qdisc
-        lib.run("ip", "netns", "add", "gone")
-        lib.run("ip", "link", "set", device.a, "netns", "gone")
-        lib.run("ip", "netns", "del", "gone")
+        with namespace() as name:
+            lib.run("ip", "link", "set", device.a, "netns", name)
     ends_clean(leave)
 
 
 def namespace_removed_with_packets_queued():
     """They come from outside: a packet that was sent there would keep it."""
     with all_freed() as are_queued, lib.link() as outside, lib.Sender(outside.a) as sender:
-        lib.run("ip", "netns", "add", "gone")
-        lib.run("ip", "link", "set", outside.b, "netns", "gone")
-        lib.run("ip", "-n", "gone", "link", "set", outside.b, "up")
-        lib.run("ip", "-n", "gone", "link", "add", "inside", "type", "dummy")
-        lib.run("ip", "-n", "gone", "link", "set", "inside", "up")
-        lib.run("tc", "-n", "gone", "qdisc", "add", "dev", "inside", "root", "bpf", "obj", SHUT)
-        lib.run("tc", "-n", "gone", "qdisc", "add", "dev", outside.b, "clsact")
-        lib.run("tc", "-n", "gone", "filter", "add", "dev", outside.b, "ingress", "matchall",
-                "action", "mirred", "egress", "redirect", "dev", "inside")
-        lib.wait_until(outside.is_up, "the device is up")
-        for number in range(COUNT):
-            lib.true(sender.send(number), f"packet {number} dropped")
+        with namespace() as name:
+            def tc(*words):
+                return lib.run("tc", "-n", name, *words)
 
-        def queued():
-            shown = json.loads(lib.run("tc", "-n", "gone", "-s", "-j", "qdisc", "show", "dev", "inside"))
-            return shown[0]["qlen"]
-        lib.wait_until(lambda: queued() == COUNT, "the packets are queued inside")
-        are_queued()
-        lib.run("ip", "netns", "del", "gone")
+            def device(dev, *words):
+                lib.run("ip", "-n", name, "link", *words)
+                # No packets but ours
+                lib.run("ip", "netns", "exec", name, "sysctl", "-qw", f"net.ipv6.conf.{dev}.disable_ipv6=1")
+                lib.run("ip", "-n", name, "link", "set", dev, "up")
+            lib.run("ip", "link", "set", outside.b, "netns", name)
+            device(outside.b, "set", outside.b, "down")
+            device("inside", "add", "inside", "type", "dummy")
+            tc("qdisc", "add", "dev", "inside", "root", "bpf", "obj", SHUT)
+            tc("qdisc", "add", "dev", outside.b, "clsact")
+            tc("filter", "add", "dev", outside.b, "ingress", "matchall",
+               "action", "mirred", "egress", "redirect", "dev", "inside")
+            lib.wait_until(outside.is_up, "the device is up")
+            for number in range(COUNT):
+                lib.true(sender.send(number), f"packet {number} dropped")
+            lib.wait_until(lambda: json.loads(tc("-s", "-j", "qdisc", "show", "dev", "inside"))[0]["qlen"] == COUNT,
+                           "the packets are queued inside")
+            are_queued()
         lib.wait_until(lambda: not os.path.exists(f"/sys/class/net/{outside.a}"), "the namespace is gone")
         sender.wait_freed()
 

@@ -405,7 +405,7 @@ static bool elements(void)
 	key = n - 1;
 	expect(!bpf_map_delete_elem(fd, &key));
 	expect(large_has(n - 1));
-	n--;
+	expect_equal(push_large(n - 1), 0);
 	return push_all(&n);
 }
 

@@ -111,6 +111,27 @@ int pop_into_a_constant(void *ctx)
 }
 
 SEC("syscall")
+__refused("is not a key of map 'numbers', 8 bytes")
+int pop_until_a_short_bound(void *ctx)
+{
+	return bpf_rbtree_map_pop_until(&numbers, HALF, &number, NUMBER);
+}
+
+SEC("syscall")
+__refused("is not a key of map 'numbers', 8 bytes")
+int pop_until_into_a_constant(void *ctx)
+{
+	return bpf_rbtree_map_pop_until(&numbers, &constant, (void *)&constant, NUMBER);
+}
+
+SEC("syscall")
+__refused("is not a value of map 'numbers', 8 bytes")
+int pop_key_into_too_little(void *ctx)
+{
+	return bpf_rbtree_map_pop_key(&numbers, &constant, HALF);
+}
+
+SEC("syscall")
 __refused("invalid mem access 'map_value_or_null'")
 int first_without_a_check(void *ctx)
 {

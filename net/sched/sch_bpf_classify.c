@@ -85,8 +85,8 @@ static const struct tcf_proto *sch_bpf_find_filters(struct net_device *dev, u32 
 		miniq = entry ? rcu_dereference_bh(tcx_entry(entry)->miniq) : NULL;
 		if (miniq)
 			return miniq->filter_list;
-		/* There is none while a direction has no filters. */
-		return qdisc_lookup_rcu(dev, TC_H_MAJ(TC_H_CLSACT)) ? NULL : ERR_PTR(-ENOENT);
+		/* A direction without filters has none, one without clsact no count. */
+		return entry && data_race(tcx_entry(entry)->miniq_active) ? NULL : ERR_PTR(-ENOENT);
 	}
 
 	sch = qdisc_lookup_rcu(dev, TC_H_MAJ(handle));
@@ -118,7 +118,7 @@ __bpf_kfunc_start_defs();
  * Return: TC_ACT_UNSPEC if no filter matches; the matching filter's verdict,
  * TC_ACT_OK, SHOT, STOLEN and so on: it is for the program to act on it; -ENODEV
  * without such a device in the namespace, -ENOENT without such a qdisc,
- * -EOPNOTSUPP if it has no filters, -EINVAL for another minor of clsact, -ENOMEM.
+ * -EOPNOTSUPP if it can have no filters, -EINVAL for another minor of clsact, -ENOMEM.
  */
 __bpf_kfunc int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb,
 				    int ifindex, u32 handle)

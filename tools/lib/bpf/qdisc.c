@@ -117,41 +117,48 @@ static bool types_equal(const struct btf *btf1, __u32 id1, const struct btf *btf
 	}
 }
 
-/* What of the types of key and value differs? NULL if nothing does. */
-const char *libbpf_map_types_differ(const struct bpf_map_info *old, const struct btf *btf,
-				    const struct bpf_map *map)
+/* 1 if the types of key or value differ, and what of them; or an error. */
+int libbpf_map_types_differ(const struct bpf_map_info *old, const struct btf *btf,
+			    const struct bpf_map *map, const char **what)
 {
 	__u32 key_id = bpf_map__btf_key_type_id(map), value_id = bpf_map__btf_value_type_id(map);
-	const char *what = NULL;
 	struct btf *old_btf;
 
+	*what = NULL;
 	/* libbpf makes maps of some types without BTF; for them the sizes are all */
-	if (!old->btf_id)
-		return old->type == BPF_MAP_TYPE_RBTREE && key_id ? "key type" : NULL;
+	if (!old->btf_id) {
+		if (old->type == BPF_MAP_TYPE_RBTREE && key_id)
+			*what = "key type";
+		return !!*what;
+	}
 	old_btf = btf__load_from_kernel_by_id(old->btf_id);
 	if (!old_btf)
-		return "BTF, which cannot be read";
+		return -errno;
 	if (!types_equal(old_btf, old->btf_key_type_id, btf, key_id, MAX_TYPE_DEPTH))
-		what = "key type";
+		*what = "key type";
 	else if (!types_equal(old_btf, old->btf_value_type_id, btf, value_id, MAX_TYPE_DEPTH))
-		what = "value type";
+		*what = "value type";
 	btf__free(old_btf);
-	return what;
+	return !!*what;
 }
 
-/* What of the two maps differs? NULL if one can stand for the other. */
-static const char *maps_differ(const struct bpf_map_info *old, const struct bpf_object *obj,
-			       const struct bpf_map *map)
+/* 1 if one of the maps cannot stand for the other, and what differs; or an error. */
+static int maps_differ(const struct bpf_map_info *old, const struct bpf_object *obj,
+		       const struct bpf_map *map, const char **what)
 {
+	*what = NULL;
 	if (old->type != bpf_map__type(map))
-		return "type";
-	if (old->key_size != bpf_map__key_size(map) || old->value_size != bpf_map__value_size(map))
-		return "key or value size";
-	if (old->max_entries != bpf_map__max_entries(map))
-		return "max_entries";
-	if (old->map_flags != bpf_map__map_flags(map))
-		return "flags";
-	return libbpf_map_types_differ(old, bpf_object__btf(obj), map);
+		*what = "type";
+	else if (old->key_size != bpf_map__key_size(map) ||
+		 old->value_size != bpf_map__value_size(map))
+		*what = "key or value size";
+	else if (old->max_entries != bpf_map__max_entries(map))
+		*what = "max_entries";
+	else if (old->map_flags != bpf_map__map_flags(map))
+		*what = "flags";
+	if (*what)
+		return 1;
+	return libbpf_map_types_differ(old, bpf_object__btf(obj), map, what);
 }
 
 static int add_old_map(struct old_maps *old, __u32 id)
@@ -234,10 +241,12 @@ static int reuse_map(struct old_maps *old, struct bpf_object *obj, struct bpf_ma
 		if (m->taken || !m->info.name[0] ||
 		    strncmp(m->info.name, bpf_map__name(map), sizeof(m->info.name) - 1))
 			continue;
-		differs = maps_differ(&m->info, obj, map);
-		if (differs)
+		err = maps_differ(&m->info, obj, map, &differs);
+		if (err > 0)
 			continue;
-		err = bpf_map__reuse_fd(map, m->fd);
+		/* Not to take it over would be to lose what is in it. */
+		if (!err)
+			err = bpf_map__reuse_fd(map, m->fd);
 		if (err)
 			return err;
 		m->taken = true;
