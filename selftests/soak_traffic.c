@@ -158,11 +158,15 @@ static struct count count(bool say)
 
 static void check(void)
 {
-	struct count now = count(false);
+	struct count now = count(false), before;
 
-	for (int tries = 0; now.wrong && tries < 200; tries++) {	/* what is on its way */
+	/* What is on its way: the receiver may be far behind. */
+	for (int tries = 0; now.wrong && tries < 200; tries++) {
 		usleep(50000);
+		before = now;
 		now = count(false);
+		if (now.received != before.received)
+			tries = 0;
 	}
 	if (now.wrong || strange) {
 		count(true);
