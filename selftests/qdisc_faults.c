@@ -44,6 +44,7 @@
 #define ROOT		0x10000		/* handle of the qdisc under test */
 #define CLASS		0x10001
 #define CHILD		0x20000		/* handle of a qdisc below the class */
+#define ENOTSUPP	524		/* the kernel's own */
 #define LARGE_ELEM	2048		/* bytes in which an element of `large` fits */
 
 enum { PLAIN, LARGE, CLONE, CLASSIFY, PASS };	/* as victim.bpf.c has them */
@@ -572,10 +573,11 @@ static bool attempt(const struct operation *op, const struct state *before,
 		/* There are no sockets without memory; a dump ends before a qdisc
 		 * whose statistics could not be copied (gnet_stats_copy_app()), so that
 		 * libbpf does not find it; and bpf_prog_load() says EINVAL when it has
-		 * none for the program.
+		 * none for the program, and ENOTSUPP when it has none for its code.
 		 */
 		if (error != -ENOMEM && error != -ENOBUFS && error != -ENFILE && error != -ENOENT &&
-		    (error != -EINVAL || (op->run != load_enqueue && op->run != load_dequeue))) {
+		    ((error != -EINVAL && error != -ENOTSUPP) ||
+		     (op->run != load_enqueue && op->run != load_dequeue))) {
 			printf("# error %d\n", error);
 			return false;
 		}
