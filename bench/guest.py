@@ -412,7 +412,7 @@ def queues(measure, *_):
         one = Queues.rate(measure["count"], 1)
         ratios.append(Queues.rate(measure["count"], 2) / one)
     leaves = [qdisc["packets"] for qdisc in json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", QUEUES))
-              if not qdisc.get("root")]
+              if qdisc["kind"] != "mq"]
     run("tc", "qdisc", "del", "dev", QUEUES, "root")
     # the warm-up and each period's second half for both; the first one has the rest
     if sorted(leaves) != [count * measure["count"] for count in (1 + measure["periods"], 1 + 2 * measure["periods"])]:

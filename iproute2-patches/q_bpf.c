@@ -784,19 +784,31 @@ static int set_initial_params(struct loader *ld, const struct bpf_request *req)
 	return set_params(&ps, req);
 }
 
-/* The map of the parameters among those of a program: a file descriptor */
-static int find_param_map(int prog_fd, struct bpf_map_info *info)
+#define MAX_MAP_IDS 256
+
+/* Of the maps that a program uses: how many, or -1 */
+static int get_map_ids(int prog_fd, __u32 *ids)
 {
-	__u32 ids[256], len = sizeof(struct bpf_prog_info), i;
+	__u32 len = sizeof(struct bpf_prog_info);
 	struct bpf_prog_info prog = {
-		.nr_map_ids = sizeof(ids) / sizeof(ids[0]),
+		.nr_map_ids = MAX_MAP_IDS,
 		.map_ids = (__u64)(unsigned long)ids,
 	};
-	int fd;
 
 	if (bpf_prog_get_info_by_fd(prog_fd, &prog, &len))
 		return -1;
-	for (i = 0; i < prog.nr_map_ids && i < sizeof(ids) / sizeof(ids[0]); i++) {
+	return prog.nr_map_ids < MAX_MAP_IDS ? prog.nr_map_ids : MAX_MAP_IDS;
+}
+
+/* The map of the parameters among those of a program: a file descriptor */
+static int find_param_map(int prog_fd, struct bpf_map_info *info)
+{
+	__u32 ids[MAX_MAP_IDS], len;
+	int fd, i, n = get_map_ids(prog_fd, ids);
+
+	if (n < 0)
+		return -1;
+	for (i = 0; i < n; i++) {
 		fd = bpf_map_get_fd_by_id(ids[i]);
 		if (fd < 0)
 			return -1;
@@ -1350,21 +1362,17 @@ static void print_tag(const struct rtattr *attr)
 /* Of the maps that a program uses. Whoever may not look at programs sees the rest. */
 static void print_map_ids(__u32 prog_id)
 {
-	__u32 ids[256], len = sizeof(struct bpf_prog_info), n = sizeof(ids) / sizeof(ids[0]), i;
-	struct bpf_prog_info prog = {
-		.nr_map_ids = n,
-		.map_ids = (__u64)(unsigned long)ids,
-	};
-	int err, fd = bpf_prog_get_fd_by_id(prog_id);
+	int i, n, fd = bpf_prog_get_fd_by_id(prog_id);
+	__u32 ids[MAX_MAP_IDS];
 
 	if (fd < 0)
 		return;
-	err = bpf_prog_get_info_by_fd(fd, &prog, &len);
+	n = get_map_ids(fd, ids);
 	close(fd);
-	if (err || !prog.nr_map_ids)
+	if (n <= 0)
 		return;
 	open_json_array(PRINT_JSON, "map_ids");
-	for (i = 0; i < prog.nr_map_ids && i < n; i++) {
+	for (i = 0; i < n; i++) {
 		print_string(PRINT_FP, NULL, "%s", i ? "," : "map_ids ");
 		print_uint(PRINT_ANY, NULL, "%u", ids[i]);
 	}
