@@ -85,11 +85,12 @@ def net_lists_a_qdisc():
 
 def net_lists_each_tx_queue():
     with lib.link("numtxqueues", "4") as device:
-        lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "5:", "bpf_mq", "obj", FIFO)
+        lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "5:", "bpf_mq", "obj",
+                f"{lib.PROGS}/queues.bpf.o")
         listed, plain = of(device)
         lib.equal(sorted((entry["kind"], entry["parent"]) for entry in listed),
                   [("bpf", f"5:{queue}") for queue in range(1, 5)] + [("bpf_mq", "root")], "qdiscs")
-        lib.equal(plain.count("dequeue fifo_dequeue id "), 5, "lines")
+        lib.equal(plain.count("dequeue queues_dequeue id "), 5, "lines")
 
 
 def help_names_them():

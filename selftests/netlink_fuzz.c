@@ -521,7 +521,7 @@ static void load_programs(void)
 		bpf_program__fd(skel->progs.one_enqueue), bpf_program__fd(skel->progs.two_enqueue),
 		bpf_program__fd(skel->progs.one_dequeue), bpf_program__fd(skel->progs.two_dequeue),
 		bpf_program__fd(skel->progs.classifier), bpf_program__fd(skel->progs.socket_filter),
-		bpf_program__fd(skel->progs.exit_message), bpf_map__fd(skel->maps.fuzz_pkts),
+		bpf_program__fd(skel->progs.exit_message), bpf_map__fd(skel->maps.fuzz_queues),
 		netlink, 0, -1, 1000, INT32_MAX, INT32_MIN,
 	};
 

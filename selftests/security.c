@@ -521,6 +521,7 @@ static bool kernel_addresses(void)
 static bool memory_of_others(void)
 {
 	struct victim *victim = victim__open();
+	__u32 queue = 0, id;
 	int map;
 
 	expect(victim && bpf_object__set_tx_queues(victim->obj, ifindex) > 0);
@@ -528,7 +529,9 @@ static bool memory_of_others(void)
 	victim->bss->closed = true;
 	victim->bss->how = 1;		/* a map that allocates large elements */
 	victim->data_param->number = 0;
-	map = bpf_map__fd(victim->maps.large);
+	expect(!bpf_map_lookup_elem(bpf_map__fd(victim->maps.large_queues), &queue, &id));
+	map = bpf_map_get_fd_by_id(id);
+	expect(map >= 0);
 	expect_equal(attach(bpf_program__fd(victim->progs.old_enqueue),
 			    bpf_program__fd(victim->progs.old_dequeue)), 0);
 	expect_equal(send_packets(PACKETS), PACKETS);
@@ -536,6 +539,7 @@ static bool memory_of_others(void)
 	expect(writes_are_refused(map));
 	expect_equal(queued(), PACKETS);
 	expect_equal(bpf_qdisc_detach(ifindex, NULL), 0);
+	close(map);
 	victim__destroy(victim);
 	return true;
 }

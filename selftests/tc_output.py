@@ -48,7 +48,8 @@ def with_parameters(device, _):
 
 
 def of_each_tx_queue(device, _):
-    lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "5:", "bpf_mq", "obj", FIFO)
+    lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "5:", "bpf_mq", "obj",
+            f"{PROGS}/queues.bpf.o")
 
 
 def with_classes(device, _):
@@ -154,7 +155,7 @@ def all_but_parameters_to_those_who_may_not_see_maps():
 
 def each_tx_queue():
     for _, text, entries, classes, listed in shown()[:-1]:
-        lib.equal(len(re.findall(r"^qdisc bpf \S+ parent 5:[1-4] .* dequeue fifo_dequeue ", text, re.M)), 4,
+        lib.equal(len(re.findall(r"^qdisc bpf \S+ parent 5:[1-4] .* dequeue queues_dequeue ", text, re.M)), 4,
                   f"instances in: {text}")
         lib.contains(text, "\nqdisc bpf_mq 5: root ")
         lib.equal(sorted((entry["kind"], entry.get("parent")) for entry in entries[of_each_tx_queue]),

@@ -106,42 +106,43 @@ static bool sch_bpf_trouble(struct sch_bpf_data *q, u64 now)
 	return now - q->trouble >= q->patience;
 }
 
-/* Tell user space, which takes RTNL. */
+/* Tell user space. No reference is held for it: a qdisc that is deleted is gone then,
+ * and its handle is free.
+ */
 static void sch_bpf_report(struct work_struct *work)
 {
-	struct sch_bpf_data *q = container_of(work, struct sch_bpf_data, report);
-	struct Qdisc *sch = q->watchdog.qdisc;
+	struct sch_bpf_data *q = container_of(work, struct sch_bpf_data, report.work);
 
-	rtnl_lock();
-	/* With one reference left it is nobody's qdisc any more. */
-	if (refcount_read(&sch->refcnt) > 1)
-		qdisc_report(sch);
-	qdisc_put(sch);
+	/* destroy() waits for this with RTNL held. */
+	if (!rtnl_trylock()) {
+		schedule_delayed_work(&q->report, 1);
+		return;
+	}
+	qdisc_report(q->watchdog.qdisc);
 	rtnl_unlock();
 }
 
-static void sch_bpf_schedule_report(struct Qdisc *sch)
+/* Take the packets out of the maps, in key order, to leave before all others. */
+static void sch_bpf_rescue(struct sch_bpf_data *q)
 {
-	struct sch_bpf_data *q = qdisc_priv(sch);
-
-	if (qdisc_refcount_inc_nz(sch) && !schedule_work(&q->report))
-		refcount_dec(&sch->refcnt);	/* it is pending, with a reference */
-}
-
-/* Take the packets out of the maps, in key order, and the policy out of service. */
-static void sch_bpf_set_stuck(struct Qdisc *sch)
-{
-	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff *skb;
 
 	while ((skb = bpf_rbtree_drain(&q->owner)))
 		__skb_queue_tail(&q->fifo, skb);
 	q->stored = 0;
-	q->stuck = true;
 	q->rescued = true;
+}
+
+/* The policy is out of service. */
+static void sch_bpf_set_stuck(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	sch_bpf_rescue(q);
+	q->stuck = true;
 	q->xstats.stuck++;
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
-	sch_bpf_schedule_report(sch);
+	schedule_delayed_work(&q->report, 0);
 	netdev_warn(qdisc_dev(sch),
 		    "qdisc bpf %x: policy '%s' is stuck, serving a FIFO until it is changed\n",
 		    sch->handle >> 16, q->enqueue->aux->name);
@@ -592,7 +593,7 @@ static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
 
 	/* destroy runs after any failure */
 	qdisc_watchdog_init(&q->watchdog, sch);
-	INIT_WORK(&q->report, sch_bpf_report);
+	INIT_DELAYED_WORK(&q->report, sch_bpf_report);
 	bpf_rbtree_owner_init(&q->owner);
 	__skb_queue_head_init(&q->fifo);
 	q->run.ctx.qdisc = sch;
@@ -619,8 +620,10 @@ static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 
 /* ---- change ---- */
 
+static u64 sch_bpf_mark;	/* the last; under RTNL */
+
 /* Mark the inner maps of an array or hash, which may be long: no lock is held. */
-static int sch_bpf_mark_inner(struct bpf_map *outer, u64 mark)
+static int sch_bpf_mark_inner(struct bpf_map *outer)
 {
 	u32 size = round_up(outer->key_size, 8), left;
 	void *keys, *key = NULL, *next, *inner;
@@ -639,7 +642,7 @@ static int sch_bpf_mark_inner(struct bpf_map *outer, u64 mark)
 		}
 		inner = outer->ops->map_lookup_elem(outer, next);
 		if (inner)
-			bpf_rbtree_mark(inner, mark);
+			bpf_rbtree_mark(inner, sch_bpf_mark);
 		rcu_read_unlock();
 		key = next;
 		next = key == keys ? keys + size : keys;
@@ -649,36 +652,64 @@ static int sch_bpf_mark_inner(struct bpf_map *outer, u64 mark)
 	return 0;
 }
 
-/* Mark the maps that a program reaches, but those in ordered maps of maps: these
- * its qdisc moves about.
+/**
+ * sch_bpf_reach_begin() - mark the maps that the programs of a configuration reach
+ * @cfg: the configuration
+ *
+ * They stay in reach until sch_bpf_reach_end(), which is due after a failure too.
+ *
+ * Context: process, under RTNL.
+ * Return: 0; -ENOMEM: not all are marked.
  */
-static int sch_bpf_mark_reach(const struct bpf_prog_aux *aux, u64 mark)
+int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
 {
+	struct bpf_prog_aux *aux;
 	struct bpf_map *map;
 	int err = 0;
 	u32 i;
 
+	if (!cfg->dequeue)
+		return 0;
+
+	aux = cfg->dequeue->aux;
+	/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. */
+	mutex_lock(&aux->used_maps_mutex);
+	sch_bpf_mark++;
 	for (i = 0; i < aux->used_map_cnt && !err; i++) {
 		map = aux->used_maps[i];
-		bpf_rbtree_mark(map, mark);
+		bpf_rbtree_mark(map, sch_bpf_mark);
 		if (map->map_type == BPF_MAP_TYPE_ARRAY_OF_MAPS ||
 		    map->map_type == BPF_MAP_TYPE_HASH_OF_MAPS)
-			err = sch_bpf_mark_inner(map, mark);
+			err = sch_bpf_mark_inner(map);
 	}
 	return err;
 }
 
-/* The rest, under the tree lock. Do all packets stay within reach? */
+/**
+ * sch_bpf_reach_end() - let the maps go that are marked
+ * @cfg: the configuration
+ *
+ * Context: process, under RTNL.
+ */
+void sch_bpf_reach_end(const struct sch_bpf_config *cfg)
+{
+	if (cfg->dequeue)
+		mutex_unlock(&cfg->dequeue->aux->used_maps_mutex);
+}
+
+/* Do all packets stay within reach? The maps in ordered maps of maps are marked only
+ * here, under the tree lock: these their qdisc moves about.
+ */
 static int sch_bpf_check_reach(struct sch_bpf_data *q, const struct bpf_prog_aux *aux,
-			       u64 mark, struct netlink_ext_ack *extack)
+			       struct netlink_ext_ack *extack)
 {
 	struct bpf_map *lost;
 	u32 i;
 
 	for (i = 0; i < aux->used_map_cnt; i++)
-		bpf_rbtree_mark_inner(aux->used_maps[i], mark);
+		bpf_rbtree_mark_inner(aux->used_maps[i], sch_bpf_mark);
 
-	lost = bpf_rbtree_owner_unmarked(&q->owner, mark);
+	lost = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark);
 	if (!lost)
 		return 0;
 	NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
@@ -704,46 +735,44 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
 /**
  * sch_bpf_config_change() - change a qdisc in place
  * @sch: a qdisc of the kind bpf
- * @cfg: the configuration; it gets the programs that were in force before
- * @dry_run: only find out whether it could be changed
+ * @cfg: the configuration
+ * @how: SCH_BPF_TRY: only find out whether it could be changed; SCH_BPF_FORCE: packets
+ *       that the new programs do not reach leave before all others
  * @extack: for the reason of a failure
  *
- * Context: process, under RTNL.
+ * Context: process, under RTNL, between sch_bpf_reach_begin() and sch_bpf_reach_end().
  * Return: 0; -EBUSY if a map holds packets and the new dequeue program does not
- * use it, -ENOMEM: nothing has changed then.
+ * use it: nothing has changed then.
  */
-int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg, bool dry_run,
-			  struct netlink_ext_ack *extack)
+int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
+			  enum sch_bpf_how how, struct netlink_ext_ack *extack)
 {
-	static u64 mark;	/* of the last check */
-	struct bpf_prog_aux *aux = NULL;
 	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_config swapped = *cfg;
 	struct sk_buff_head list;
 	int err = 0;
 
 	__skb_queue_head_init(&list);
-	if (cfg->dequeue && !(cfg->flags & SCH_BPF_FLUSH)) {
-		aux = cfg->dequeue->aux;
-		/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. */
-		mutex_lock(&aux->used_maps_mutex);
-		err = sch_bpf_mark_reach(aux, ++mark);
-	}
+	sch_bpf_config_get(&swapped);
 	sch_tree_lock(sch);
-	if (aux && !err)
-		err = sch_bpf_check_reach(q, aux, mark, extack);
-	if (!err && !dry_run) {
+	if (cfg->dequeue && !(cfg->flags & SCH_BPF_FLUSH))
+		err = sch_bpf_check_reach(q, cfg->dequeue->aux, extack);
+	if (err && how == SCH_BPF_FORCE) {
+		sch_bpf_rescue(q);
+		err = 0;
+	}
+	if (!err && how != SCH_BPF_TRY) {
 		if (cfg->flags & SCH_BPF_FLUSH)
 			sch_bpf_flush(sch, &list);
-		sch_bpf_config_swap(sch, cfg);
+		sch_bpf_config_swap(sch, &swapped);
 		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);
 	}
 	sch_tree_unlock(sch);
-	if (aux)
-		mutex_unlock(&aux->used_maps_mutex);
+	sch_bpf_config_put(&swapped);
 
 	sch_bpf_free_list(&list);
 	/* The new program may want to send what the old one held back. */
-	if (!err && !dry_run && qdisc_qlen_lockless(sch))
+	if (!err && how != SCH_BPF_TRY && qdisc_qlen_lockless(sch))
 		qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns());
 	return err;
 }
@@ -757,7 +786,10 @@ static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 	err = sch_bpf_config_parse(&cfg, opt, false, extack);
 	if (err)
 		return err;
-	err = sch_bpf_config_change(sch, &cfg, false, extack);
+	err = sch_bpf_reach_begin(&cfg);
+	if (!err)
+		err = sch_bpf_config_change(sch, &cfg, SCH_BPF_CHANGE, extack);
+	sch_bpf_reach_end(&cfg);
 	sch_bpf_config_put(&cfg);
 	return err;
 }
@@ -769,6 +801,7 @@ static void sch_bpf_destroy(struct Qdisc *sch)
 	if (q->watchdog.qdisc != sch)
 		return;
 	sch_bpf_reset(sch);
+	cancel_delayed_work_sync(&q->report);
 	bpf_rbtree_disown(&q->owner);
 	sch_bpf_class_destroy(sch);
 	if (q->enqueue)

@@ -46,7 +46,7 @@ struct sch_bpf_data {
 	u64 horizon;			/* ns: a longer throttle is none */
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
-	struct work_struct report;	/* holds a reference while pending */
+	struct delayed_work report;
 
 	struct tcf_proto __rcu *filter_list;
 	struct tcf_block *block;
@@ -67,13 +67,17 @@ struct sch_bpf_config {
 	char object[SCH_BPF_OBJECT_LEN];
 };
 
+enum sch_bpf_how { SCH_BPF_TRY, SCH_BPF_CHANGE, SCH_BPF_FORCE };
+
 int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
 			 struct netlink_ext_ack *extack);
 void sch_bpf_config_get(const struct sch_bpf_config *cfg);
 void sch_bpf_config_put(const struct sch_bpf_config *cfg);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
-int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg, bool dry_run,
-			  struct netlink_ext_ack *extack);
+int sch_bpf_reach_begin(const struct sch_bpf_config *cfg);
+void sch_bpf_reach_end(const struct sch_bpf_config *cfg);
+int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
+			  enum sch_bpf_how how, struct netlink_ext_ack *extack);
 int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb);
 
 extern struct Qdisc_ops sch_bpf_queue_ops;

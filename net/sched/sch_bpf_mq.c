@@ -3,8 +3,9 @@
  *
  * All instances run the same two programs; each has its own lock and, as a map of
  * packets belongs to one qdisc, its own maps: the programs find them in an array of
- * maps by ctx->queue. Other maps are shared, for what one policy decides for all
- * queues. The instances are made, changed and removed together.
+ * maps by ctx->queue, and programs that name one are refused. Other maps are shared,
+ * for what one policy decides for all queues. The instances are made, changed and
+ * removed together.
  */
 #include <linux/bpf.h>
 #include <linux/module.h>
@@ -22,6 +23,43 @@ static struct Qdisc *sch_bpf_mq_child(struct Qdisc *sch, unsigned int queue)
 	return rtnl_dereference(netdev_get_tx_queue(qdisc_dev(sch), queue)->qdisc_sleeping);
 }
 
+/* The only map of packets for all instances would take those of one and refuse those
+ * of all others.
+ */
+static int sch_bpf_mq_check_maps(struct bpf_prog_aux *aux, struct netlink_ext_ack *extack)
+{
+	int err = 0;
+	u32 i;
+
+	mutex_lock(&aux->used_maps_mutex);
+	for (i = 0; i < aux->used_map_cnt && !err; i++) {
+		if (!bpf_rbtree_holds_packets(aux->used_maps[i]))
+			continue;
+		NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets: each tx queue needs its own",
+				   aux->used_maps[i]->name);
+		err = -EINVAL;
+	}
+	mutex_unlock(&aux->used_maps_mutex);
+	return err;
+}
+
+static int sch_bpf_mq_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
+			    struct netlink_ext_ack *extack)
+{
+	int err;
+
+	err = sch_bpf_config_parse(cfg, opt, create, extack);
+	if (err || !cfg->enqueue)
+		return err;
+	err = sch_bpf_mq_check_maps(cfg->enqueue->aux, extack) ?:
+	      sch_bpf_mq_check_maps(cfg->dequeue->aux, extack);
+	if (err) {
+		sch_bpf_config_put(cfg);
+		memset(cfg, 0, sizeof(*cfg));	/* destroy() puts it too */
+	}
+	return err;
+}
+
 static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
 			   struct netlink_ext_ack *extack)
 {
@@ -33,7 +71,7 @@ static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
 		NL_SET_ERR_MSG(extack, "bpf_mq is the root of a device with several tx queues");
 		return -EOPNOTSUPP;
 	}
-	err = sch_bpf_config_parse(&priv->cfg, opt, true, extack);
+	err = sch_bpf_mq_parse(&priv->cfg, opt, true, extack);
 	if (err)
 		return err;
 	priv->cfg.flags = 0;	/* for this time only, and there is nothing to flush */
@@ -58,51 +96,38 @@ static void sch_bpf_mq_destroy(struct Qdisc *sch)
 	sch_bpf_config_put(&priv->cfg);
 }
 
-static int sch_bpf_mq_change_one(struct Qdisc *child, const struct sch_bpf_config *cfg,
-				 u32 flags, struct netlink_ext_ack *extack)
-{
-	struct sch_bpf_config one = *cfg;
-	int err;
-
-	one.flags |= flags;
-	sch_bpf_config_get(&one);
-	err = sch_bpf_config_change(child, &one, false, extack);
-	sch_bpf_config_put(&one);
-	return err;
-}
-
 static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 			     struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_mq *priv = qdisc_priv(sch);
-	unsigned int i, n = qdisc_dev(sch)->num_tx_queues;
+	unsigned int i, changed, n = qdisc_dev(sch)->num_tx_queues;
 	struct sch_bpf_config cfg;
 	int err;
 
 	if (!opt)
 		return 0;
-	err = sch_bpf_config_parse(&cfg, opt, false, extack);
+	err = sch_bpf_mq_parse(&cfg, opt, false, extack);
 	if (err)
 		return err;
 
+	err = sch_bpf_reach_begin(&cfg);
 	for (i = 0; i < n && !err; i++)
-		err = sch_bpf_config_change(sch_bpf_mq_child(sch, i), &cfg, true, extack);
-	if (err)
-		goto out;
-
+		err = sch_bpf_config_change(sch_bpf_mq_child(sch, i), &cfg, SCH_BPF_TRY, extack);
 	/* Packets that come meanwhile can make it fail after all. */
-	for (i = 0; i < n && !err; i++)
-		err = sch_bpf_mq_change_one(sch_bpf_mq_child(sch, i), &cfg, 0, extack);
+	for (changed = 0; changed < n && !err; changed += !err)
+		err = sch_bpf_config_change(sch_bpf_mq_child(sch, changed), &cfg,
+					    SCH_BPF_CHANGE, extack);
+	sch_bpf_reach_end(&cfg);
 	if (err) {
-		/* What the new programs have stored by now the old ones may not
-		 * reach. Those few packets are dropped, rather than a part of
-		 * the queues left with other programs.
+		/* What the new programs have stored by now the old ones may not reach,
+		 * and without memory nobody can tell.
 		 */
-		for (i--; i--; ) {
-			struct Qdisc *child = sch_bpf_mq_child(sch, i);
-
-			if (sch_bpf_mq_change_one(child, &priv->cfg, 0, NULL))
-				sch_bpf_mq_change_one(child, &priv->cfg, SCH_BPF_FLUSH, NULL);
+		if (changed) {
+			sch_bpf_reach_begin(&priv->cfg);
+			for (i = 0; i < changed; i++)
+				sch_bpf_config_change(sch_bpf_mq_child(sch, i), &priv->cfg,
+						      SCH_BPF_FORCE, NULL);
+			sch_bpf_reach_end(&priv->cfg);
 		}
 		goto out;
 	}

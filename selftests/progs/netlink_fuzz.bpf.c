@@ -8,34 +8,51 @@
 #define TYPES	12			/* also in ../netlink_fuzz.c: RTM_NEWQDISC and on */
 #define ERRORS	256
 
-struct {
+struct queue {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct pkt);
 	__uint(max_entries, 100);
-} fuzz_pkts SEC(".maps");
+};
 
-/* All pairs have the map: whichever is in force, a packet leaves. The filters are run,
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__uint(max_entries, 4);		/* tx queues */
+	__array(values, struct queue);
+} fuzz_queues SEC(".maps");
+
+/* All pairs have the maps: whichever is in force, a packet leaves. The filters are run,
  * and what they say is not followed.
  */
 #define PAIR(name)								\
 SEC("qdisc/enqueue")								\
 int name##_enqueue(struct sch_bpf_ctx *ctx)					\
 {										\
+	void *pkts = bpf_map_lookup_elem(&fuzz_queues, &(__u32){ ctx->queue });	\
 	__u64 key = 0;								\
 										\
 	bpf_skb_tc_classify(ctx, ctx->skb, 0, 0);				\
-	return bpf_qdisc_push(ctx, &fuzz_pkts, &key, ctx->skb);			\
+	return pkts ? bpf_qdisc_push(ctx, pkts, &key, ctx->skb) : SCH_BPF_DROP;	\
 }										\
 										\
 SEC("qdisc/dequeue")								\
 int name##_dequeue(struct sch_bpf_ctx *ctx)					\
 {										\
-	return bpf_qdisc_pop(ctx, &fuzz_pkts);					\
+	void *pkts = bpf_map_lookup_elem(&fuzz_queues, &(__u32){ ctx->queue });	\
+										\
+	return pkts ? bpf_qdisc_pop(ctx, pkts) : SCH_BPF_EMPTY;			\
 }
 
 PAIR(one)
 PAIR(two)
+
+/* clang describes struct pkt, which only the inner map uses, if a function has it */
+SEC("syscall")
+int fuzz_unused(struct pkt *pkt)
+{
+	return sizeof(*pkt);
+}
 
 SEC("tc")
 int classifier(struct __sk_buff *skb)

@@ -27,13 +27,19 @@ struct {				/* one for each tx queue */
 	__array(values, struct queue);
 } queues SEC(".maps");
 
-struct {
+struct large_queue {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct large_pkt);
 	__uint(max_entries, 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-} large SEC(".maps");
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__array(values, struct large_queue);
+} large_queues SEC(".maps");
 
 __u32 number SEC(".data.param") = 1;	/* to be set */
 
@@ -49,12 +55,11 @@ static int store(struct sch_bpf_ctx *ctx)
 	__u32 queue = ctx->queue;
 	void *pkts;
 
-	pkts = bpf_map_lookup_elem(&queues, &queue);
+	pkts = how == LARGE ? bpf_map_lookup_elem(&large_queues, &queue) :
+			      bpf_map_lookup_elem(&queues, &queue);
 	if (!pkts)
 		return SCH_BPF_DROP;
 	switch (how) {
-	case LARGE:
-		return bpf_qdisc_push(ctx, &large, &key, skb);
 	case CLONE:
 		clone = bpf_qdisc_clone(ctx, skb);
 		if (clone)
@@ -84,7 +89,8 @@ static int serve(struct sch_bpf_ctx *ctx)
 	pkts = bpf_map_lookup_elem(&queues, &queue);
 	if (pkts && bpf_qdisc_pop(ctx, pkts) == SCH_BPF_DEQUEUED)
 		return SCH_BPF_DEQUEUED;
-	if (bpf_qdisc_pop(ctx, &large) == SCH_BPF_DEQUEUED)
+	pkts = bpf_map_lookup_elem(&large_queues, &queue);
+	if (pkts && bpf_qdisc_pop(ctx, pkts) == SCH_BPF_DEQUEUED)
 		return SCH_BPF_DEQUEUED;
 	return bpf_qdisc_pop_class(ctx, CLASS);
 }
@@ -113,11 +119,16 @@ int new_dequeue(struct sch_bpf_ctx *ctx)
 	return serve(ctx);
 }
 
-/* clang describes struct pkt, which only the inner map uses, if a function has it */
+/* clang describes structs that only the inner maps use, if a function has them */
+struct unused {
+	struct pkt pkt;
+	struct large_pkt large;
+};
+
 SEC("syscall")
-int victim_unused(struct pkt *pkt)
+int victim_unused(struct unused *unused)
 {
-	return sizeof(*pkt);
+	return sizeof(*unused);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+/* For ../races.c: two pairs of programs, each with maps of its own, and programs that stop
+ * the kernel between two steps.
+ */
+#include "../../policies/policy.h"
+#include <bpf/bpf_tracing.h>
+
+struct queue {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, 100);
+};
+
+#define QUEUES(name)								\
+struct {									\
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);				\
+	__type(key, __u32);							\
+	__array(values, struct queue);						\
+} name SEC(".maps")
+
+QUEUES(old_queues);
+QUEUES(new_queues);
+
+bool closed;			/* nothing leaves yet, */
+bool silent;			/* and no time is given */
+
+static int serve(struct sch_bpf_ctx *ctx, void *pkts)
+{
+	if (pkts && !closed)
+		return bpf_qdisc_pop(ctx, pkts);
+	if (silent)
+		return SCH_BPF_EMPTY;
+	ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
+	return SCH_BPF_THROTTLE;
+}
+
+#define PAIR(name)								\
+SEC("qdisc/enqueue")								\
+int name##_enqueue(struct sch_bpf_ctx *ctx)					\
+{										\
+	void *pkts = bpf_map_lookup_elem(&name##_queues, &(__u32){ ctx->queue }); \
+	__u64 key = 0;								\
+										\
+	return pkts ? bpf_qdisc_push(ctx, pkts, &key, ctx->skb) : SCH_BPF_DROP;	\
+}										\
+										\
+SEC("qdisc/dequeue")								\
+int name##_dequeue(struct sch_bpf_ctx *ctx)					\
+{										\
+	return serve(ctx, bpf_map_lookup_elem(&name##_queues, &(__u32){ ctx->queue })); \
+}
+
+PAIR(old)
+PAIR(new)
+
+/* clang describes struct pkt, which only the inner maps use, if a function has it */
+SEC("syscall")
+int unused(struct pkt *pkt)
+{
+	return sizeof(*pkt);
+}
+
+/* ---- between two steps ---- */
+
+#define TRIES	(1 << 23)		/* seconds */
+
+__u32 stop_at;			/* the qdisc whose change is stopped, by its parent; 0: none */
+__u32 stop_report;		/* stop before it is told that a policy is stuck */
+volatile __u32 stopped, go_on;	/* said to user space, and by it */
+
+static long wait(__u64 n, void *unused)
+{
+	return !!go_on;
+}
+
+static void stop(void)
+{
+	stopped = true;
+	bpf_loop(TRIES, wait, NULL, 0);
+}
+
+SEC("tp_btf/sch_bpf_change")
+int BPF_PROG(on_change, const struct Qdisc *sch)
+{
+	if (!stop_at || sch->parent != stop_at)
+		return 0;
+	stop_at = 0;
+	stop();
+	return 0;
+}
+
+SEC("fentry/sch_bpf_report")
+int BPF_PROG(on_report)
+{
+	if (!stop_report)
+		return 0;
+	stop_report = 0;
+	stop();
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
