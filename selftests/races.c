@@ -28,6 +28,7 @@
 #define PEER	"races1"
 #define QUEUES	4
 #define HANDLE	0x10000
+#define BAND	0x20002		/* of prio, for packets without a priority */
 #define LENGTH	100		/* bytes of a packet */
 
 static struct races *skel;
@@ -156,22 +157,24 @@ static bool new_programs_when_nothing_is_in_the_way(void)
 	return true;
 }
 
-static int attach(const char *kind)
+static int attach(const char *kind, __u32 parent)
 {
-	LIBBPF_OPTS(bpf_qdisc_opts, opts, .kind = kind, .handle = HANDLE);
+	LIBBPF_OPTS(bpf_qdisc_opts, opts, .kind = kind, .parent = parent, .handle = HANDLE);
 
 	return bpf_qdisc_attach(ifindex, bpf_program__fd(skel->progs.old_enqueue),
 				bpf_program__fd(skel->progs.old_dequeue), &opts);
 }
 
-/* Stopped is what would tell; it goes on, after seconds, when it is not told to. */
+/* Stopped is what would tell; it goes on, after seconds, when it is not told to. Below another
+ * qdisc, as the root is only deleted when no program runs.
+ */
 static bool deleted_before_it_is_told(void)
 {
-	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
+	LIBBPF_OPTS(bpf_qdisc_opts, child, .parent = BAND);
 
-	expect_equal(bpf_qdisc_detach(ifindex, &mq), 0);
-	expect_equal(attach("bpf"), 0);
-	expect(!system("tc qdisc change dev " DEV " root bpf patience 10ms"));
+	expect(!system("tc qdisc replace dev " DEV " root handle 2: prio"));
+	expect_equal(attach(NULL, BAND), 0);
+	expect(!system("tc qdisc change dev " DEV " parent 2:2 handle 1: bpf patience 10ms"));
 	go_on(0);
 	skel->bss->stopped = 0;
 	skel->bss->closed = true;
@@ -179,10 +182,9 @@ static bool deleted_before_it_is_told(void)
 	skel->bss->stop_report = 1;
 	expect(send_packet(0));
 	wait_until_stopped();
-	expect_equal(bpf_qdisc_detach(ifindex, NULL), 0);
-	expect_equal(attach("bpf"), 0);
+	expect_equal(bpf_qdisc_detach(ifindex, &child), 0);
+	expect_equal(attach(NULL, BAND), 0);
 	go_on(1);
-	expect_equal(bpf_qdisc_detach(ifindex, NULL), 0);
 	return true;
 }
 
@@ -210,7 +212,7 @@ static void set_up(void)
 		err(1, "receiver");
 	skel = races__open();
 	if (!skel || bpf_object__set_tx_queues(skel->obj, ifindex) < 0 || races__load(skel) ||
-	    races__attach(skel) || attach("bpf_mq"))
+	    races__attach(skel) || attach("bpf_mq", 0))
 		err(1, "programs");
 }
 
