@@ -31,6 +31,8 @@ SYS_BPF, BPF_MAP_UPDATE_ELEM, BPF_MAP_GET_FD_BY_ID = 321, 2, 14
 MONOTONIC, TAI = 1, 2                           # BPF_SKB_CLOCK_*
 SLOT = 20_000                                   # ns: time enough for a packet, to come or to leave
 SPREAD = 1_000_000                              # ns over which departures spread
+EARLY = 2_000_000                               # ns
+TICK = 1_000_000                                # ns, of the kernel's timer
 FIRST_SOURCE = (198 << 24) + (18 << 16)         # 198.18.0.0/15 is for benchmarks
 
 
@@ -257,26 +259,32 @@ def count_running(pktgen, counter, measure, each):
     return periods
 
 
-def stand(measure, pktgen, counter, attached):
-    """Let packets stand, then count what it costs to add some, and, when the time has come,
-    to take as many out."""
+def stand(measure, pktgen, counter, attached, number):
+    """Let packets stand in an empty queue, then count what it costs to add some, and, when the
+    time has come, to take as many out: each time at another phase of the timer's tick."""
     standing, count = measure["standing"], measure["count"]
+    before = number * (standing + count + 2)    # sent; 2: pktgen's last packets of each batch
     first = attached.now() + (standing + count) * SLOT + 500_000_000
-    times = (count * 2 ** 32 // (standing + count), first, first + 4_000_000_000)
+    first += -first % TICK + number * TICK // measure["rounds"]
+    second = first + 4_000_000_000
+    times = (count * 2 ** 32 // (standing + count), first, second)
     attached.set_stamp(standing + 1, *times)
     pktgen.send(standing + 1, measure["flows"])
     attached.set_stamp(count + 1, *times)
     added = [counter.over(lambda: pktgen.send(count + 1, measure["flows"])), count + 1]
     if attached.now() > first:
         raise RuntimeError("adding the packets took too long")
-    time.sleep(max(0, first - attached.now()) / 1e9)
+    # Before the first packet is due: who then runs first, they or this, is not certain. A
+    # whole number of timer ticks, so that their share is always the same.
+    time.sleep(max(0, first - EARLY - attached.now()) / 1e9)
     counter.start()
-    time.sleep((count * SLOT + 4 * SPREAD) / 1e9)
+    time.sleep((-(-(EARLY + count * SLOT + 4 * SPREAD) // TICK) * TICK) / 1e9)
     period = counter.stop()
     after = attached.stats()
-    left = after["packets"] - 2         # pktgen's last packets of each batch
-    return [added, [period, left]], {"drops": after["drops"], "stood": after["qlen"], "left": left,
-                                     "used": memory()}
+    left = after["packets"] - before - 2
+    about = {"drops": after["drops"], "stood": after["qlen"], "left": left, "used": memory()}
+    time.sleep(max(0, second + 4 * SPREAD - attached.now()) / 1e9)
+    return [added, [period, left]], about
 
 
 def standing(measure, pktgen, counter):
@@ -286,7 +294,11 @@ def standing(measure, pktgen, counter):
         before = memory()
         with Attached(measure) as attached:
             attached.set_stamp()
-            found, about = stand(measure, pktgen, counter, attached)
+            found = []
+            rounds = measure["rounds"]
+            for number in range(rounds):
+                parts, about = stand(measure, pktgen, counter, attached, number)
+                found += [[period, packets * rounds] for period, packets in parts]
         periods.append(found)
         about["memory"] = about.pop("used") - before
     return {"periods": periods, **about}
