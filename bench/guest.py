@@ -29,7 +29,7 @@ MSS = 1448                                      # with 1500 bytes of MTU and tim
 CLONE_NEWNET = 0x40000000
 SYS_BPF, BPF_MAP_UPDATE_ELEM, BPF_MAP_GET_FD_BY_ID = 321, 2, 14
 MONOTONIC, TAI = 1, 2                           # BPF_SKB_CLOCK_*
-SLOT = 20_000                                   # ns: time enough for a packet, to come or to leave
+COMES, LEAVES = 20_000, 6_000                   # ns: time enough for a packet
 SPREAD = 1_000_000                              # ns over which departures spread
 EARLY = 2_000_000                               # ns
 TICK = 1_000_000                                # ns, of the kernel's timer
@@ -264,7 +264,7 @@ def stand(measure, pktgen, counter, attached, number):
     time has come, to take as many out: each time at another phase of the timer's tick."""
     standing, count = measure["standing"], measure["count"]
     before = number * (standing + count + 2)    # sent; 2: pktgen's last packets of each batch
-    first = attached.now() + (standing + count) * SLOT + 500_000_000
+    first = attached.now() + (standing + count) * COMES + 500_000_000
     first += -first % TICK + number * TICK // measure["rounds"]
     second = first + 4_000_000_000
     times = (count * 2 ** 32 // (standing + count), first, second)
@@ -278,7 +278,7 @@ def stand(measure, pktgen, counter, attached, number):
     # whole number of timer ticks, so that their share is always the same.
     time.sleep(max(0, first - EARLY - attached.now()) / 1e9)
     counter.start()
-    time.sleep((-(-(EARLY + count * SLOT + 4 * SPREAD) // TICK) * TICK) / 1e9)
+    time.sleep((-(-(EARLY + count * LEAVES + 2 * SPREAD) // TICK) * TICK) / 1e9)
     period = counter.stop()
     after = attached.stats()
     left = after["packets"] - before - 2
