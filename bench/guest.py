@@ -122,6 +122,11 @@ class Pktgen:
         write(f"{PKTGEN}/pgctrl", "start\n")
 
     @staticmethod
+    def left():
+        """Packets that have left the device."""
+        return int(read(f"/sys/class/net/{DEV}/statistics/tx_packets"))
+
+    @staticmethod
     def sent():
         """Packets that it has offered: those taken and those refused."""
         text = read(f"{PKTGEN}/{DEV}")
@@ -263,7 +268,6 @@ def stand(measure, pktgen, counter, attached, number):
     """Let packets stand in an empty queue, then count what it costs to add some, and, when the
     time has come, to take as many out: each time at another phase of the timer's tick."""
     standing, count = measure["standing"], measure["count"]
-    before = number * (standing + count + 2)    # sent; 2: pktgen's last packets of each batch
     first = attached.now() + (standing + count) * COMES + 500_000_000
     first += -first % TICK + number * TICK // measure["rounds"]
     second = first + 4_000_000_000
@@ -272,18 +276,22 @@ def stand(measure, pktgen, counter, attached, number):
     pktgen.send(standing + 1, measure["flows"])
     attached.set_stamp(count + 1, *times)
     added = [counter.over(lambda: pktgen.send(count + 1, measure["flows"])), count + 1]
-    if attached.now() > first:
+    if attached.now() > first - EARLY:
         raise RuntimeError("adding the packets took too long")
     # Before the first packet is due: who then runs first, they or this, is not certain. A
     # whole number of timer ticks, so that their share is always the same.
     time.sleep(max(0, first - EARLY - attached.now()) / 1e9)
+    before = pktgen.left()
     counter.start()
     time.sleep((-(-(EARLY + count * LEAVES + 2 * SPREAD) // TICK) * TICK) / 1e9)
     period = counter.stop()
+    left = pktgen.left() - before
     after = attached.stats()
-    left = after["packets"] - before - 2
     about = {"drops": after["drops"], "stood": after["qlen"], "left": left, "used": memory()}
-    time.sleep(max(0, second + 4 * SPREAD - attached.now()) / 1e9)
+    if left + after["qlen"] != standing + count:
+        raise RuntimeError(f"of {standing + count} packets {left} left and {after['qlen']} stand")
+    if number + 1 < measure["rounds"]:
+        time.sleep(max(0, second + 4 * SPREAD - attached.now()) / 1e9)
     return [added, [period, left]], about
 
 

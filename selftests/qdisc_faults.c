@@ -45,7 +45,7 @@
 #define CLASS		0x10001
 #define CHILD		0x20000		/* handle of a qdisc below the class */
 #define ENOTSUPP	524		/* the kernel's own */
-#define LARGE_ELEM	2048		/* bytes in which an element of `large` fits */
+#define LARGE_ELEM	2048		/* bytes in which an element of `large_queues` fits */
 
 enum { PLAIN, LARGE, CLONE, CLASSIFY, PASS };	/* as victim.bpf.c has them */
 

@@ -6,14 +6,16 @@
  * that the new programs do not reach. All queues have the old programs then, and every packet
  * leaves: also one that only the new programs reach.
  *
- * A qdisc is deleted before user space was told that its policy is stuck. It is gone then:
- * another one can have its handle.
+ * A policy gets stuck while somebody holds RTNL: user space is told when that is free. And the
+ * qdisc is deleted before: it is gone then, and another one can have its handle.
  */
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <err.h>
 #include <linux/if_packet.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -29,6 +31,7 @@
 #define QUEUES	4
 #define HANDLE	0x10000
 #define BAND	0x20002		/* of prio, for packets without a priority */
+#define LIMIT	50
 #define LENGTH	100		/* bytes of a packet */
 
 static struct races *skel;
@@ -56,17 +59,19 @@ static struct bpf_qdisc_info instance(__u32 number)
 /* A filter sends it to the queue that its mark says. */
 static bool send_packet(unsigned int queue)
 {
-	char frame[LENGTH] = { [12] = 0x88, [13] = 0xb5, [14] = queue };
+	char frame[LENGTH] = { [12] = 0x88, [13] = 0xb5, [14] = queue, [15] = skel->bss->to_both };
 	unsigned int mark = queue + 1;
 
 	return !setsockopt(sender, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) &&
 	       send(sender, frame, sizeof(frame), 0) == sizeof(frame);
 }
 
-static void wait_until_stopped(void)
+/* Until a variable of the program has reached that; half a minute */
+static bool wait_for(volatile __u32 *variable, __u32 value)
 {
-	while (!__atomic_load_n(&skel->bss->stopped, __ATOMIC_SEQ_CST))
-		;
+	for (int i = 0; i < 30000 && *variable < value; i++)
+		usleep(1000);
+	return *variable >= value;
 }
 
 static void go_on(__u32 value)
@@ -77,68 +82,89 @@ static void go_on(__u32 value)
 /* Two queues are changed: packets for the first, which is, and for the last, which is not yet */
 static void *send_meanwhile(void *sent)
 {
-	wait_until_stopped();
-	*(bool *)sent = send_packet(0) && send_packet(QUEUES - 1);
+	*(bool *)sent = wait_for(&skel->bss->stopped, 1) && send_packet(0) && send_packet(QUEUES - 1);
 	go_on(1);
 	return NULL;
 }
 
 static bool change_fails(void)
 {
-	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
+	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq", .limit = 77);
 	bool sent = false;
 	pthread_t thread;
 	int error;
 
 	skel->bss->closed = true;
+	skel->bss->to_both = true;
+	expect(send_packet(0));
+	skel->bss->to_both = false;
 	skel->bss->stop_at = HANDLE | 2;
 	if (pthread_create(&thread, NULL, send_meanwhile, &sent))
 		err(1, "thread");
 	error = bpf_qdisc_change(ifindex, bpf_program__fd(skel->progs.new_enqueue),
 				 bpf_program__fd(skel->progs.new_dequeue), &mq);
-	__atomic_store_n(&skel->bss->stopped, 1, __ATOMIC_SEQ_CST);	/* in any case */
 	pthread_join(thread, NULL);
 	expect(sent);
 	expect_equal(error, -EBUSY);
 	return true;
 }
 
+static bool is_as_before(const struct bpf_qdisc_info *info)
+{
+	expect_equal(info->enqueue_prog_id, prog_id(skel->progs.old_enqueue));
+	expect_equal(info->dequeue_prog_id, prog_id(skel->progs.old_dequeue));
+	expect_equal(info->limit, LIMIT);
+	return true;
+}
+
 static bool old_programs_everywhere(void)
 {
+	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
+	LIBBPF_OPTS(bpf_qdisc_info, root);
+
+	expect(!bpf_qdisc_query(ifindex, &mq, &root));
+	expect(is_as_before(&root));
 	for (__u32 number = 1; number <= QUEUES; number++) {
-		expect_equal(instance(number).enqueue_prog_id, prog_id(skel->progs.old_enqueue));
-		expect_equal(instance(number).dequeue_prog_id, prog_id(skel->progs.old_dequeue));
+		struct bpf_qdisc_info info = instance(number);
+
+		expect(is_as_before(&info));
 	}
 	return true;
 }
 
-static bool arrives(unsigned int queue)
+/* A packet of that queue, of the map that is said */
+static bool arrives(unsigned int queue, bool of_both)
 {
 	char frame[2 * LENGTH];
 
 	expect_equal(recv(receiver, frame, sizeof(frame), 0), LENGTH);
 	expect_equal(frame[14], queue);
+	expect_equal(frame[15], of_both);
 	return true;
 }
 
-/* The old programs do not reach the first packet: it leaves at once. The last waits for them. */
+/* One packet of the first queue the old programs do not reach: it leaves at once. The other one,
+ * and that of the last queue, wait for them.
+ */
 static bool every_packet_leaves(void)
 {
 	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
 
-	expect(arrives(0));
+	expect(arrives(0, false));
+	expect_equal(instance(1).qlen, 1);
 	expect_equal(instance(QUEUES).qlen, 1);
 	skel->bss->closed = false;
-	/* Asked again, at once */
+	/* Asked again, one after the other */
 	expect(!bpf_qdisc_change(ifindex, -1, -1, &mq));
-	expect(arrives(QUEUES - 1));
+	expect(arrives(0, true));
+	expect(arrives(QUEUES - 1, false));
 	for (__u32 number = 1; number <= QUEUES; number++) {
 		struct bpf_qdisc_info info = instance(number);
 
 		expect_equal(info.qlen, 0);
 		expect_equal(info.backlog, 0);
 		expect_equal(info.drops, 0);
-		expect_equal(info.packets, number == 1 || number == QUEUES);
+		expect_equal(info.packets, number == 1 ? 2 : number == QUEUES);
 	}
 	return true;
 }
@@ -152,36 +178,94 @@ static bool new_programs_when_nothing_is_in_the_way(void)
 	for (__u32 number = 1; number <= QUEUES; number++) {
 		expect_equal(instance(number).enqueue_prog_id, prog_id(skel->progs.new_enqueue));
 		expect(send_packet(number - 1));
-		expect(arrives(number - 1));
+		expect(arrives(number - 1, false));
 	}
 	return true;
 }
 
 static int attach(const char *kind, __u32 parent)
 {
-	LIBBPF_OPTS(bpf_qdisc_opts, opts, .kind = kind, .parent = parent, .handle = HANDLE);
+	LIBBPF_OPTS(bpf_qdisc_opts, opts, .kind = kind, .parent = parent, .handle = HANDLE,
+		    .limit = LIMIT);
 
 	return bpf_qdisc_attach(ifindex, bpf_program__fd(skel->progs.old_enqueue),
 				bpf_program__fd(skel->progs.old_dequeue), &opts);
 }
 
-/* Stopped is what would tell; it goes on, after seconds, when it is not told to. Below another
- * qdisc, as the root is only deleted when no program runs.
+/* A policy that will be found stuck, below another qdisc: the root is only deleted when no
+ * program runs.
  */
+static bool silent_child(void)
+{
+	go_on(0);
+	skel->bss->stopped = 0;
+	skel->bss->reports = 0;
+	expect(!system("tc qdisc replace dev " DEV " root handle 2: prio"));
+	expect_equal(attach(NULL, BAND), 0);
+	expect(!system("tc qdisc change dev " DEV " parent 2:2 handle 1: bpf patience 10ms"));
+	skel->bss->silent = true;
+	return true;
+}
+
+/* A change of the peer's qdisc is stopped, which holds RTNL */
+static void *hold_rtnl(void *error)
+{
+	skel->bss->stop_at = TC_H_ROOT;
+	*(int *)error = bpf_qdisc_change(if_nametoindex(PEER), -1, -1, NULL);
+	return NULL;
+}
+
+static bool is_told(int netlink)
+{
+	struct {
+		struct nlmsghdr n;
+		struct tcmsg t;
+		char rest[4096];
+	} message;
+
+	do {
+		expect(recv(netlink, &message, sizeof(message), 0) > 0);
+	} while (message.n.nlmsg_type != RTM_NEWQDISC || message.t.tcm_ifindex != ifindex ||
+		 message.t.tcm_handle != HANDLE);
+	return true;
+}
+
+static bool told_when_rtnl_is_free(void)
+{
+	struct sockaddr_nl group = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_TC };
+	struct timeval patience = { .tv_sec = 20 };
+	pthread_t thread;
+	int netlink, error = -1;
+	bool told;
+
+	expect(silent_child());
+	expect_equal(bpf_qdisc_attach(if_nametoindex(PEER), bpf_program__fd(skel->progs.old_enqueue),
+				      bpf_program__fd(skel->progs.old_dequeue), NULL), 0);
+	netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	expect(!setsockopt(netlink, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)));
+	expect(!bind(netlink, (void *)&group, sizeof(group)));
+	expect(!pthread_create(&thread, NULL, hold_rtnl, &error));
+	told = wait_for(&skel->bss->stopped, 1) && send_packet(0) && wait_for(&skel->bss->reports, 2);
+	go_on(1);
+	pthread_join(thread, NULL);
+	expect_equal(error, 0);
+	expect(told && is_told(netlink));
+	close(netlink);
+	expect_equal(bpf_qdisc_detach(if_nametoindex(PEER), NULL), 0);
+	return true;
+}
+
+/* Stopped is what would tell; it goes on, after a second, when it is not told to. */
 static bool deleted_before_it_is_told(void)
 {
 	LIBBPF_OPTS(bpf_qdisc_opts, child, .parent = BAND);
 
-	expect(!system("tc qdisc replace dev " DEV " root handle 2: prio"));
-	expect_equal(attach(NULL, BAND), 0);
-	expect(!system("tc qdisc change dev " DEV " parent 2:2 handle 1: bpf patience 10ms"));
-	go_on(0);
-	skel->bss->stopped = 0;
-	skel->bss->closed = true;
-	skel->bss->silent = true;
+	expect_equal(bpf_qdisc_detach(ifindex, &child), 0);
+	expect(silent_child());
+	skel->bss->patience = 1000000000;
 	skel->bss->stop_report = 1;
 	expect(send_packet(0));
-	wait_until_stopped();
+	expect(wait_for(&skel->bss->stopped, 1));
 	expect_equal(bpf_qdisc_detach(ifindex, &child), 0);
 	expect_equal(attach(NULL, BAND), 0);
 	go_on(1);
@@ -214,6 +298,7 @@ static void set_up(void)
 	if (!skel || bpf_object__set_tx_queues(skel->obj, ifindex) < 0 || races__load(skel) ||
 	    races__attach(skel) || attach("bpf_mq", 0))
 		err(1, "programs");
+	skel->bss->patience = 30000000000;
 }
 
 static const struct {
@@ -224,6 +309,7 @@ static const struct {
 	{ "the old programs are in force", old_programs_everywhere },
 	{ "every packet leaves", every_packet_leaves },
 	{ "the next change does not fail", new_programs_when_nothing_is_in_the_way },
+	{ "user space is told of a policy that is stuck when RTNL is free", told_when_rtnl_is_free },
 	{ "a qdisc is deleted before user space is told that it is stuck", deleted_before_it_is_told },
 };
 

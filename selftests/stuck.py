@@ -251,7 +251,7 @@ def programs(device):
 
 
 def a_qdisc_removed_as_it_gets_stuck():
-    """The notification finds it gone, or lets it go afterwards."""
+    """The notification is made before, or never."""
     for number in range(6):
         with lib.wire(STUCK, "patience", "10ms") as (device, sender, _):
             sender.set(SO_MARK, SAY_EMPTY)

@@ -262,7 +262,9 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 
 static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch);
 
-/* Packets of a policy that got stuck leave before those of its successor. */
+/* Packets of a policy that got stuck, or that a roll-back found out of reach, leave
+ * before all others.
+ */
 static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
@@ -580,6 +582,7 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 	swap(q->enqueue, cfg->enqueue);
 	swap(q->dequeue, cfg->dequeue);
 	memcpy(q->object, cfg->object, sizeof(q->object));
+	q->was_stuck = q->stuck;
 	q->stuck = false;
 	q->idle = 0;
 	q->trouble = 0;
@@ -652,14 +655,22 @@ static int sch_bpf_mark_inner(struct bpf_map *outer)
 	return 0;
 }
 
+/* Does a change want to know what its programs reach? */
+static bool sch_bpf_wants_reach(const struct sch_bpf_config *cfg)
+{
+	return cfg->dequeue && !(cfg->flags & SCH_BPF_FLUSH);
+}
+
 /**
  * sch_bpf_reach_begin() - mark the maps that the programs of a configuration reach
  * @cfg: the configuration
  *
- * They stay in reach until sch_bpf_reach_end(), which is due after a failure too.
+ * Until sch_bpf_reach_end() the dequeue program keeps the maps that it uses. What user
+ * space puts into an array or hash of maps meanwhile, or takes out, is not noticed.
  *
  * Context: process, under RTNL.
- * Return: 0; -ENOMEM: not all are marked.
+ * Return: 0; -ENOMEM; -EINTR if the task is killed while somebody else looks at the
+ * program's maps.
  */
 int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
 {
@@ -668,12 +679,15 @@ int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
 	int err = 0;
 	u32 i;
 
-	if (!cfg->dequeue)
+	if (!sch_bpf_wants_reach(cfg))
 		return 0;
 
 	aux = cfg->dequeue->aux;
-	/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. */
-	mutex_lock(&aux->used_maps_mutex);
+	/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. Who asks for
+	 * them holds the mutex while user memory is written.
+	 */
+	if (mutex_lock_killable(&aux->used_maps_mutex))
+		return -EINTR;
 	sch_bpf_mark++;
 	for (i = 0; i < aux->used_map_cnt && !err; i++) {
 		map = aux->used_maps[i];
@@ -682,6 +696,8 @@ int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
 		    map->map_type == BPF_MAP_TYPE_HASH_OF_MAPS)
 			err = sch_bpf_mark_inner(map);
 	}
+	if (err)
+		mutex_unlock(&aux->used_maps_mutex);
 	return err;
 }
 
@@ -693,28 +709,50 @@ int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
  */
 void sch_bpf_reach_end(const struct sch_bpf_config *cfg)
 {
-	if (cfg->dequeue)
+	if (sch_bpf_wants_reach(cfg))
 		mutex_unlock(&cfg->dequeue->aux->used_maps_mutex);
 }
 
-/* Do all packets stay within reach? The maps in ordered maps of maps are marked only
- * here, under the tree lock: these their qdisc moves about.
+/* Does a packet stay where it is not reached, and in which map? The maps in ordered maps
+ * of maps are marked only here, under the tree lock: these their qdisc moves about.
  */
-static int sch_bpf_check_reach(struct sch_bpf_data *q, const struct bpf_prog_aux *aux,
-			       struct netlink_ext_ack *extack)
+static struct bpf_map *sch_bpf_out_of_reach(struct sch_bpf_data *q,
+					    const struct sch_bpf_config *cfg)
 {
-	struct bpf_map *lost;
+	const struct bpf_prog_aux *aux;
 	u32 i;
 
+	if (!sch_bpf_wants_reach(cfg))
+		return NULL;
+	aux = cfg->dequeue->aux;
 	for (i = 0; i < aux->used_map_cnt; i++)
 		bpf_rbtree_mark_inner(aux->used_maps[i], sch_bpf_mark);
+	return bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark);
+}
 
-	lost = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark);
-	if (!lost)
-		return 0;
-	NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
-			   lost->name);
-	return -EBUSY;
+/* Back to programs that were in force: what they do not reach leaves first. Were they
+ * stuck?
+ */
+static bool sch_bpf_prepare_force(struct sch_bpf_data *q, const struct sch_bpf_config *cfg,
+				  enum sch_bpf_how how)
+{
+	struct bpf_map *map;
+	struct sk_buff *skb;
+
+	if (how == SCH_BPF_FORCE_ALL || q->was_stuck) {
+		sch_bpf_rescue(q);
+		return q->was_stuck;
+	}
+	for (map = sch_bpf_out_of_reach(q, cfg); map;
+	     map = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark)) {
+		skb = bpf_rbtree_pop(map, &q->owner);
+		if (!skb)	/* its lock could not be had */
+			break;
+		__skb_queue_tail(&q->fifo, skb);
+		q->stored--;
+		q->rescued = true;
+	}
+	return false;
 }
 
 static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
@@ -736,11 +774,12 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
  * sch_bpf_config_change() - change a qdisc in place
  * @sch: a qdisc of the kind bpf
  * @cfg: the configuration
- * @how: SCH_BPF_TRY: only find out whether it could be changed; SCH_BPF_FORCE: packets
- *       that the new programs do not reach leave before all others
+ * @how: what about packets that the new programs do not reach; to force takes the
+ *       programs that were in force before, and a policy that was stuck is again
  * @extack: for the reason of a failure
  *
- * Context: process, under RTNL, between sch_bpf_reach_begin() and sch_bpf_reach_end().
+ * Context: process, under RTNL; between sch_bpf_reach_begin() and sch_bpf_reach_end(),
+ * but for SCH_BPF_FORCE_ALL.
  * Return: 0; -EBUSY if a map holds packets and the new dequeue program does not
  * use it: nothing has changed then.
  */
@@ -749,22 +788,27 @@ int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sch_bpf_config swapped = *cfg;
+	struct bpf_map *lost = NULL;
 	struct sk_buff_head list;
+	bool was_stuck = false;
 	int err = 0;
 
 	__skb_queue_head_init(&list);
 	sch_bpf_config_get(&swapped);
 	sch_tree_lock(sch);
-	if (cfg->dequeue && !(cfg->flags & SCH_BPF_FLUSH))
-		err = sch_bpf_check_reach(q, cfg->dequeue->aux, extack);
-	if (err && how == SCH_BPF_FORCE) {
-		sch_bpf_rescue(q);
-		err = 0;
-	}
-	if (!err && how != SCH_BPF_TRY) {
+	if (how >= SCH_BPF_FORCE)
+		was_stuck = sch_bpf_prepare_force(q, cfg, how);
+	else
+		lost = sch_bpf_out_of_reach(q, cfg);
+	if (lost) {
+		NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
+				   lost->name);
+		err = -EBUSY;
+	} else if (how != SCH_BPF_TRY) {
 		if (cfg->flags & SCH_BPF_FLUSH)
 			sch_bpf_flush(sch, &list);
 		sch_bpf_config_swap(sch, &swapped);
+		q->stuck |= was_stuck;
 		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);
 	}
 	sch_tree_unlock(sch);
@@ -787,9 +831,10 @@ static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 	if (err)
 		return err;
 	err = sch_bpf_reach_begin(&cfg);
-	if (!err)
+	if (!err) {
 		err = sch_bpf_config_change(sch, &cfg, SCH_BPF_CHANGE, extack);
-	sch_bpf_reach_end(&cfg);
+		sch_bpf_reach_end(&cfg);
+	}
 	sch_bpf_config_put(&cfg);
 	return err;
 }

@@ -40,6 +40,7 @@ struct sch_bpf_data {
 	u32 idle;			/* dequeues in a row that gave nothing */
 	bool stuck;			/* the kernel serves fifo instead of the policy */
 	bool rescued;			/* stuck, or fifo may hold packets still */
+	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
 	u64 trouble_last;
@@ -67,7 +68,13 @@ struct sch_bpf_config {
 	char object[SCH_BPF_OBJECT_LEN];
 };
 
-enum sch_bpf_how { SCH_BPF_TRY, SCH_BPF_CHANGE, SCH_BPF_FORCE };
+/* What sch_bpf_config_change() does about packets that the new programs do not reach */
+enum sch_bpf_how {
+	SCH_BPF_TRY,		/* change nothing, only find out whether there are any */
+	SCH_BPF_CHANGE,		/* refuse */
+	SCH_BPF_FORCE,		/* let them leave before all others */
+	SCH_BPF_FORCE_ALL,	/* the same with all packets: what is reached is not known */
+};
 
 int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
 			 struct netlink_ext_ack *extack);

@@ -31,7 +31,8 @@ static int sch_bpf_mq_check_maps(struct bpf_prog_aux *aux, struct netlink_ext_ac
 	int err = 0;
 	u32 i;
 
-	mutex_lock(&aux->used_maps_mutex);
+	if (mutex_lock_killable(&aux->used_maps_mutex))
+		return -EINTR;
 	for (i = 0; i < aux->used_map_cnt && !err; i++) {
 		if (!bpf_rbtree_holds_packets(aux->used_maps[i]))
 			continue;
@@ -96,11 +97,28 @@ static void sch_bpf_mq_destroy(struct Qdisc *sch)
 	sch_bpf_config_put(&priv->cfg);
 }
 
+/* The first queues have been changed, and are to be as they were. What the new programs
+ * have stored by now the old ones may not reach.
+ */
+static void sch_bpf_mq_roll_back(struct Qdisc *sch, unsigned int changed)
+{
+	struct sch_bpf_mq *priv = qdisc_priv(sch);
+	enum sch_bpf_how how = SCH_BPF_FORCE;
+	unsigned int i;
+
+	if (sch_bpf_reach_begin(&priv->cfg))
+		how = SCH_BPF_FORCE_ALL;
+	for (i = 0; i < changed; i++)
+		sch_bpf_config_change(sch_bpf_mq_child(sch, i), &priv->cfg, how, NULL);
+	if (how == SCH_BPF_FORCE)
+		sch_bpf_reach_end(&priv->cfg);
+}
+
 static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 			     struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_mq *priv = qdisc_priv(sch);
-	unsigned int i, changed, n = qdisc_dev(sch)->num_tx_queues;
+	unsigned int i, changed = 0, n = qdisc_dev(sch)->num_tx_queues;
 	struct sch_bpf_config cfg;
 	int err;
 
@@ -111,24 +129,17 @@ static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 		return err;
 
 	err = sch_bpf_reach_begin(&cfg);
+	if (err)
+		goto out;
 	for (i = 0; i < n && !err; i++)
 		err = sch_bpf_config_change(sch_bpf_mq_child(sch, i), &cfg, SCH_BPF_TRY, extack);
 	/* Packets that come meanwhile can make it fail after all. */
-	for (changed = 0; changed < n && !err; changed += !err)
+	for (; changed < n && !err; changed += !err)
 		err = sch_bpf_config_change(sch_bpf_mq_child(sch, changed), &cfg,
 					    SCH_BPF_CHANGE, extack);
 	sch_bpf_reach_end(&cfg);
 	if (err) {
-		/* What the new programs have stored by now the old ones may not reach,
-		 * and without memory nobody can tell.
-		 */
-		if (changed) {
-			sch_bpf_reach_begin(&priv->cfg);
-			for (i = 0; i < changed; i++)
-				sch_bpf_config_change(sch_bpf_mq_child(sch, i), &priv->cfg,
-						      SCH_BPF_FORCE, NULL);
-			sch_bpf_reach_end(&priv->cfg);
-		}
+		sch_bpf_mq_roll_back(sch, changed);
 		goto out;
 	}
 

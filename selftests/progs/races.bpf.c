@@ -21,16 +21,28 @@ struct {									\
 
 QUEUES(old_queues);
 QUEUES(new_queues);
+QUEUES(both_queues);
 
+bool to_both;			/* packets go into the map of both pairs, */
 bool closed;			/* nothing leaves yet, */
 bool silent;			/* and no time is given */
 
-static int serve(struct sch_bpf_ctx *ctx, void *pkts)
+static int store(struct sch_bpf_ctx *ctx, void *pkts, void *both)
 {
-	if (pkts && !closed)
-		return bpf_qdisc_pop(ctx, pkts);
-	if (silent)
+	__u64 key = 0;
+
+	if (!pkts || !both)
+		return SCH_BPF_DROP;
+	return bpf_qdisc_push(ctx, to_both ? both : pkts, &key, ctx->skb);
+}
+
+static int serve(struct sch_bpf_ctx *ctx, void *pkts, void *both)
+{
+	if (!pkts || !both || silent)
 		return SCH_BPF_EMPTY;
+	if (!closed)
+		return bpf_qdisc_pop(ctx, pkts) == SCH_BPF_DEQUEUED ? SCH_BPF_DEQUEUED :
+								      bpf_qdisc_pop(ctx, both);
 	ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
 	return SCH_BPF_THROTTLE;
 }
@@ -39,16 +51,15 @@ static int serve(struct sch_bpf_ctx *ctx, void *pkts)
 SEC("qdisc/enqueue")								\
 int name##_enqueue(struct sch_bpf_ctx *ctx)					\
 {										\
-	void *pkts = bpf_map_lookup_elem(&name##_queues, &(__u32){ ctx->queue }); \
-	__u64 key = 0;								\
-										\
-	return pkts ? bpf_qdisc_push(ctx, pkts, &key, ctx->skb) : SCH_BPF_DROP;	\
+	return store(ctx, bpf_map_lookup_elem(&name##_queues, &(__u32){ ctx->queue }), \
+		     bpf_map_lookup_elem(&both_queues, &(__u32){ ctx->queue }));	\
 }										\
 										\
 SEC("qdisc/dequeue")								\
 int name##_dequeue(struct sch_bpf_ctx *ctx)					\
 {										\
-	return serve(ctx, bpf_map_lookup_elem(&name##_queues, &(__u32){ ctx->queue })); \
+	return serve(ctx, bpf_map_lookup_elem(&name##_queues, &(__u32){ ctx->queue }), \
+		     bpf_map_lookup_elem(&both_queues, &(__u32){ ctx->queue }));	\
 }
 
 PAIR(old)
@@ -63,19 +74,23 @@ int unused(struct pkt *pkt)
 
 /* ---- between two steps ---- */
 
-#define TRIES	(1 << 23)		/* seconds */
+#define TRIES	(1 << 23)
 
+__u64 patience;			/* ns that it waits at most */
+static __u64 until;
 __u32 stop_at;			/* the qdisc whose change is stopped, by its parent; 0: none */
 __u32 stop_report;		/* stop before it is told that a policy is stuck */
+volatile __u32 reports;		/* how often that was tried */
 volatile __u32 stopped, go_on;	/* said to user space, and by it */
 
 static long wait(__u64 n, void *unused)
 {
-	return !!go_on;
+	return go_on || bpf_ktime_get_ns() > until;
 }
 
 static void stop(void)
 {
+	until = bpf_ktime_get_ns() + patience;
 	stopped = true;
 	bpf_loop(TRIES, wait, NULL, 0);
 }
@@ -93,6 +108,7 @@ int BPF_PROG(on_change, const struct Qdisc *sch)
 SEC("fentry/sch_bpf_report")
 int BPF_PROG(on_report)
 {
+	reports++;
 	if (!stop_report)
 		return 0;
 	stop_report = 0;
