@@ -282,17 +282,17 @@ def stand(measure, pktgen, counter, attached, number):
     # whole number of timer ticks, so that their share is always the same.
     time.sleep(max(0, first - EARLY - attached.now()) / 1e9)
     before = pktgen.left()
-    counter.start()
-    time.sleep((-(-(EARLY + count * LEAVES + 2 * SPREAD) // TICK) * TICK) / 1e9)
-    period = counter.stop()
+    window = -(-(EARLY + count * LEAVES + 2 * SPREAD) // TICK) * TICK / 1e9
+    taken = counter.over(lambda: time.sleep(window))
     left = pktgen.left() - before
+    waited = counter.over(lambda: time.sleep(window))       # what the time alone costs is taken off
     after = attached.stats()
     about = {"drops": after["drops"], "stood": after["qlen"], "left": left, "used": memory()}
     if left + after["qlen"] != standing + count:
         raise RuntimeError(f"of {standing + count} packets {left} left and {after['qlen']} stand")
     if number + 1 < measure["rounds"]:
         time.sleep(max(0, second + 4 * SPREAD - attached.now()) / 1e9)
-    return [added, [period, left]], about
+    return [added, [taken, left], [waited, -left]], about
 
 
 def standing(measure, pktgen, counter):

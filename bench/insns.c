@@ -7,8 +7,8 @@
  * The guest says what to count: between the two marks below, which are
  * instructions without an effect, and which only bench/guest.py executes. Each
  * such period, numbered from 1, becomes a file FOLDER/NUMBER with a line
- * "ADDRESS INSTRUCTIONS" for each block of code that ran; the address is the
- * block's first, in hexadecimal.
+ * "ADDRESS INSTRUCTIONS" for each block of the kernel's code that ran; the address is
+ * the block's first, in hexadecimal.
  *
  * For one CPU at a time (-icount). QEMU's packages come without the header of
  * this interface, so what is used of it is declared here.
@@ -108,8 +108,12 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 	size_t n = qemu_plugin_tb_n_insns(tb);
 
 	(void)id;
-	qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64,
-						 &find(qemu_plugin_tb_vaddr(tb))->executed, n);
+	/* Not user space: each process that starts has it somewhere else, and blocks would
+	 * become more and more.
+	 */
+	if (qemu_plugin_tb_vaddr(tb) >> 63)
+		qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64,
+							 &find(qemu_plugin_tb_vaddr(tb))->executed, n);
 	for (size_t i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 

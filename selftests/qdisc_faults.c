@@ -485,13 +485,14 @@ static int set(void)
 
 	faults_begin();
 	param = mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (param != MAP_FAILED) {
+	if (param != MAP_FAILED)
 		(*param)++;
-		munmap(param, sysconf(_SC_PAGESIZE));
-	} else {
+	else
 		error = -errno;
-	}
 	faults_end();
+	/* Without memory it may fail, and the map would stay. */
+	if (!error)
+		must(munmap(param, sysconf(_SC_PAGESIZE)) ? -errno : 0, "munmap");
 	if (!error && victim->data_param->number != number + 1)
 		return -EILSEQ;
 	return error;
