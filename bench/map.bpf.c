@@ -108,7 +108,8 @@ ORDERED(u64_same, __u64, make_same, 0)
 ORDERED(u64_rising, __u64, make_rising, 0)
 ORDERED(u64_no_prealloc, __u64, make_number, BPF_F_NO_PREALLOC)
 
-MAP(hash, BPF_MAP_TYPE_HASH, __u64, 0);
+/* Its seed would be another each time. */
+MAP(hash, BPF_MAP_TYPE_HASH, __u64, BPF_F_ZERO_SEED);
 PROGRAM(push_hash, __u64, make_number, failed += !!bpf_map_update_elem(&hash, &key, &value, BPF_ANY))
 PROGRAM(find_hash, __u64, make_number, failed += !bpf_map_lookup_elem(&hash, &key))
 PROGRAM(pop_hash, __u64, make_number, failed += !!bpf_map_delete_elem(&hash, &key))
