@@ -106,14 +106,14 @@ static struct block *find(uint64_t address)
 static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 {
 	size_t n = qemu_plugin_tb_n_insns(tb);
+	uint64_t address = qemu_plugin_tb_vaddr(tb);
 
 	(void)id;
 	/* Not user space: each process that starts has it somewhere else, and blocks would
 	 * become more and more.
 	 */
-	if (qemu_plugin_tb_vaddr(tb) >> 63)
-		qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64,
-							 &find(qemu_plugin_tb_vaddr(tb))->executed, n);
+	if (address >> 63)
+		qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64, &find(address)->executed, n);
 	for (size_t i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 
