@@ -2319,19 +2319,6 @@ static const struct btf_kfunc_id_set rbtree_kfunc_set = {
 
 static int __init rbtree_kfunc_init(void)
 {
-	static const enum bpf_prog_type types[] = {
-		BPF_PROG_TYPE_TRACING,
-		BPF_PROG_TYPE_STRUCT_OPS,
-		BPF_PROG_TYPE_SYSCALL,
-		BPF_PROG_TYPE_SCHED_CLS,
-		BPF_PROG_TYPE_XDP,
-		BPF_PROG_TYPE_CGROUP_SKB,
-		BPF_PROG_TYPE_QDISC,
-	};
-	int i, err = 0;
-
-	for (i = 0; i < ARRAY_SIZE(types) && !err; i++)
-		err = register_btf_kfunc_id_set(types[i], &rbtree_kfunc_set);
-	return err;
+	return register_btf_kfunc_id_set(BPF_PROG_TYPE_UNSPEC, &rbtree_kfunc_set);
 }
 late_initcall(rbtree_kfunc_init);
