@@ -34,6 +34,8 @@ SPREAD = 1_000_000                              # ns over which departures sprea
 EARLY = 2_000_000                               # ns
 TICK = 1_000_000                                # ns, of the kernel's timer
 FIRST_SOURCE = (198 << 24) + (18 << 16)         # 198.18.0.0/15 is for benchmarks
+APART = 64                                      # flows whose hashes are kept apart (bench/sources.bpf.c),
+SOURCES = 4096                                  # found among so many
 
 
 def run(*command):
@@ -98,6 +100,17 @@ def address(number):
     return ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
 
 
+@contextlib.contextmanager
+def clsact(dev, obj):
+    """The program of the object sees each packet on its way to the qdisc."""
+    run("tc", "qdisc", "add", "dev", dev, "clsact")
+    run("tc", "filter", "add", "dev", dev, "egress", "bpf", "da", "obj", obj, "sec", "tc")
+    try:
+        yield
+    finally:
+        run("tc", "qdisc", "del", "dev", dev, "clsact")
+
+
 class Pktgen:
     """Packets of 64 bytes (with the FCS) through the qdisc of a dummy device."""
 
@@ -107,15 +120,29 @@ class Pktgen:
         write(f"{PKTGEN}/kpktgend_0", f"add_device {DEV}\n")
         for words in PKTGEN_SETTINGS:
             self.set(words)
+        self.apart = self.sources_apart()
 
     @staticmethod
     def set(words):
         write(f"{PKTGEN}/{DEV}", words + "\n")
 
+    def sources_apart(self):
+        """The first of APART addresses with hashes apart."""
+        self.apart = FIRST_SOURCE
+        with clsact(DEV, f"{HERE}/sources.bpf.o"):
+            self.send(SOURCES, SOURCES)
+            dump = json.loads(run("bpftool", "-j", "map", "dump", "name", "sources.bss"))
+        (section,) = dump[0]["formatted"]["value"].values()
+        found = {name: value for variable in section for name, value in variable.items()}
+        if found["last"] - found["first"] != APART - 1:
+            raise RuntimeError(f"among {SOURCES} no {APART} source addresses in a row with hashes apart")
+        return found["first"]
+
     def prepare(self, count, flows):
+        first = self.apart if flows <= APART else FIRST_SOURCE
         self.set(f"count {count}")
-        self.set(f"src_min {address(FIRST_SOURCE)}")
-        self.set(f"src_max {address(FIRST_SOURCE + flows - 1)}")
+        self.set(f"src_min {address(first)}")
+        self.set(f"src_max {address(first + flows - 1)}")
 
     @staticmethod
     def start():
@@ -169,6 +196,7 @@ class Attached:
         self.parent = measure.get("tbf")
         self.stamp = measure.get("stamp")
         self.stamp_map = None
+        self.stack = contextlib.ExitStack()
 
     def __enter__(self):
         where = ("root", "handle", "1:")
@@ -178,18 +206,13 @@ class Attached:
         if self.words:
             run("tc", "qdisc", "add", "dev", self.dev, *where, *self.words)
         if self.stamp:
-            run("tc", "qdisc", "add", "dev", self.dev, "clsact")
-            run("tc", "filter", "add", "dev", self.dev, "egress", "bpf", "da", "obj",
-                f"{HERE}/stamp.bpf.o", "sec", "tc")
+            self.stack.enter_context(clsact(self.dev, f"{HERE}/stamp.bpf.o"))
         return self
 
     def __exit__(self, *_):
         if self.words:
             run("tc", "qdisc", "del", "dev", self.dev, "root")
-        if self.stamp:
-            run("tc", "qdisc", "del", "dev", self.dev, "clsact")
-        if self.stamp_map is not None:
-            os.close(self.stamp_map)
+        self.stack.close()
 
     def set_stamp(self, batch=0, part=0, first=0, second=0):
         """What bench/stamp.bpf.c does from now on. By system call, because a command would
@@ -199,6 +222,7 @@ class Attached:
         if self.stamp_map is None:
             found = json.loads(run("bpftool", "-j", "map", "show", "name", "stamp"))
             self.stamp_map = bpf(BPF_MAP_GET_FD_BY_ID, struct.pack("<I", found["id"]))
+            self.stack.callback(os.close, self.stamp_map)
         key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(value)
         bpf(BPF_MAP_UPDATE_ELEM, struct.pack("<IxxxxQQQ", self.stamp_map, ctypes.addressof(key),
                                              ctypes.addressof(value), 0))
@@ -385,7 +409,8 @@ def gso(measure, _, counter):
 
 
 def commands(measure, *_):
-    """How long tc takes to add the qdisc, and to change it in place if it can be; ns."""
+    """How long tc takes to add the qdisc, and to change it in place if it can be; ns. The
+    shortest times: who reads a file may have to wait for the host."""
     found = {"add_ns": [], "change_ns": []}
     for _ in range(measure["periods"]):
         for key, verb in (("add_ns", "add"), ("change_ns", "change")):
@@ -395,7 +420,7 @@ def commands(measure, *_):
             if not done.returncode:
                 found[key].append(time.monotonic_ns() - begin)
         run("tc", "qdisc", "del", "dev", DEV, "root")
-    return {key: sorted(values)[len(values) // 2] for key, values in found.items() if values}
+    return {key: min(values) for key, values in found.items() if values}
 
 
 class Queues:
@@ -464,6 +489,13 @@ class Program:
         return struct.unpack_from("<I", after, 4)[0]
 
 
+def wait_for_tick():
+    """Until the timer has just ticked: so as many ticks are in every period of some ms."""
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_COARSE)
+    while time.clock_gettime_ns(time.CLOCK_MONOTONIC_COARSE) == before:
+        pass
+
+
 def maps(measure, _, counter):
     """One program of bench/map.bpf.c; push, find and pop come in this order."""
     if not os.path.exists(PINS):
@@ -473,6 +505,7 @@ def maps(measure, _, counter):
 
     def do(operation):
         program = Program(f"{PINS}/{operation}_{measure['map']}")
+        wait_for_tick()
         periods.append([[counter.over(lambda: failed.append(program.run())), measure["count"]]])
         if failed[-1] and operation != "find":      # some keys have nothing above them
             raise RuntimeError(f"{failed[-1]} times no {operation}")

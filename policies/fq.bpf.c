@@ -66,7 +66,8 @@ char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
 struct fq {
 	__u64 round;		/* the latest from which a packet has left */
 	__u64 next_due;		/* nothing in fq_later is due before */
-	__u32 ready;		/* packets in fq_now, at most */
+	__u64 past;		/* what the clock said when it was read last */
+	__u32 ready;		/* packets in fq_now, at most; known since the first epoch */
 	__u32 epoch;		/* changes when the queue is found empty */
 };
 
@@ -321,6 +322,15 @@ static __u64 slot(struct flow *flow, __u64 rate, __u32 len, __u64 now)
 	return when;
 }
 
+/* Is that yet to come? The clock is read when it must be. */
+static bool is_later(struct fq *q, __u64 when)
+{
+	if (when <= q->past)
+		return false;
+	q->past = bpf_ktime_get_ns();
+	return when > q->past;
+}
+
 /* Somebody is waiting, or this packet has to. */
 static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb,
 			struct note *note, __u64 rate, bool wait)
@@ -357,7 +367,7 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	struct note *note = bpf_qdisc_cb(skb);
 	__u32 qlen = ctx->qdisc->q.qlen;
-	__u64 now, rate = 0;
+	__u64 rate = 0;
 	bool wait = false;
 
 	if (!q)
@@ -368,10 +378,9 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	if (!q->round)			/* later than all of an earlier instance */
 		q->round = bpf_ktime_get_ns();
 	if (skb->tstamp || ce_threshold) {
-		now = bpf_ktime_get_ns();
 		note->when = bpf_qdisc_departure(ctx, skb);
-		wait = note->when > now;
-		if (wait && note->when > now + horizon) {
+		wait = is_later(q, note->when);
+		if (wait && note->when > q->past + horizon) {
 			count(horizon);
 			return SCH_BPF_DROP;
 		}
@@ -389,9 +398,16 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 
 /* ---- dequeue ---- */
 
-/* Give all packets that are due their rounds. */
-static void release(struct sch_bpf_ctx *ctx, struct fq *q, __u64 now)
+/* Is one due that waits for its time? */
+static bool due(struct fq *q)
 {
+	return q->next_due != NEVER && !is_later(q, q->next_due);
+}
+
+/* Give all packets that are due their rounds. */
+static void release(struct sch_bpf_ctx *ctx, struct fq *q)
+{
+	__u64 now = q->past;
 	struct sk_buff *skb;
 	struct flow *flow;
 	struct note *note;
@@ -413,8 +429,9 @@ static void release(struct sch_bpf_ctx *ctx, struct fq *q, __u64 now)
 }
 
 /* Nobody but packets that were waiting for their time: they leave in that order. */
-static int pop_due(struct sch_bpf_ctx *ctx, struct fq *q, __u64 now)
+static int pop_due(struct sch_bpf_ctx *ctx, struct fq *q)
 {
+	__u64 now = q->past;
 	int verdict = bpf_qdisc_pop_until(ctx, &fq_later, &now);
 
 	if (verdict == SCH_BPF_THROTTLE)
@@ -426,18 +443,14 @@ static int pop_due(struct sch_bpf_ctx *ctx, struct fq *q, __u64 now)
 
 static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
 {
-	__u64 now;
-
-	if (q->next_due != NEVER) {
-		now = bpf_ktime_get_ns();
-		if (now >= q->next_due) {
-			if (q->ready)
-				release(ctx, q, now);
-			else if (pop_due(ctx, q, now) == SCH_BPF_DEQUEUED)
-				return SCH_BPF_DEQUEUED;
-		}
+	if (due(q)) {
+		if (q->ready)
+			release(ctx, q);
+		else if (pop_due(ctx, q) == SCH_BPF_DEQUEUED ||
+			 (due(q) && pop_due(ctx, q) == SCH_BPF_DEQUEUED))
+			return SCH_BPF_DEQUEUED;
 	}
-	return bpf_qdisc_pop(ctx, &fq_now);
+	return q->ready || !q->epoch ? bpf_qdisc_pop(ctx, &fq_now) : SCH_BPF_EMPTY;
 }
 
 /* Keep the books when a packet leaves. */

@@ -26,6 +26,15 @@ int push(struct args *args)
 	return bpf_rbtree_map_push(&numbers, &a.key, &a.value);
 }
 
+/* Of a type that is named nowhere: the functions are for all */
+SEC("socket")
+int push_in_a_socket_filter(struct __sk_buff *skb)
+{
+	__u64 key = skb->len, value = 7;
+
+	return bpf_rbtree_map_push(&numbers, &key, &value);
+}
+
 SEC("syscall")
 int push_allocated(struct args *args)
 {

@@ -485,10 +485,25 @@ static bool memory_usage(void)
 	return true;
 }
 
+static bool in_a_program_of_any_type(void)
+{
+	char packet[100] = {};
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet));
+	int fd = bpf_program__fd(bpf_object__find_program_by_name(obj, "push_in_a_socket_filter"));
+	uint64_t value;
+
+	empty(map("numbers"));
+	expect_equal(bpf_prog_test_run_opts(fd, &opts), 0);
+	expect_equal(opts.retval, 0);
+	expect_equal(bpf_map_lookup_elem(map("numbers"), &(uint64_t){ sizeof(packet) - 14 }, &value), 0);
+	expect_equal(value, 7);
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	load(argc, argv);
-	printf("1..21\n");
+	printf("1..22\n");
 	result(pop_in_order(), "push and pop: by key, then by age");
 	result(pop_until_a_bound(), "pop up to a bound");
 	result(pop_one_key(), "pop the oldest of a key");
@@ -509,6 +524,7 @@ int main(int argc, char **argv)
 	result(freeze(), "freeze");
 	result(numa_node(), "numa node");
 	result(memory_usage(), "memory usage");
+	result(in_a_program_of_any_type(), "the functions of programs in a socket filter");
 	result(full("numbers", "push"), "and after all that, a full map again");
 	return failed ? 1 : 0;
 }

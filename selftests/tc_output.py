@@ -179,8 +179,8 @@ def the_examples_of_the_man_page_work():
     folder = "/tmp/test_man"
     os.mkdir(folder)
     for name, source in (("edt", f"{POLICIES}/edt"), ("fq", f"{POLICIES}/fq"), ("edt2", f"{POLICIES}/edt"),
-                         ("mine", FIFO[:-6]), ("rate", f"{PROGS}/params"), ("several", f"{PROGS}/several"),
-                         ("classes", f"{PROGS}/classes"), ("queues", f"{PROGS}/queues")):
+                         ("mine", FIFO[:-6]), ("rate", f"{POLICIES}/rate"), ("several", f"{PROGS}/several"),
+                         ("classes", f"{PROGS}/classes")):
         shutil.copy(f"{source}.bpf.o", f"{folder}/{name}.bpf.o")
     script = "\n".join([f"cd {folder}", "set -ex", *lines, "tc qdisc del dev lo root", "tc qdisc del dev eth0 root"])
     try:

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * rate: all tx queues of a device share one rate, but no lock.
+ *
+ *   # tc qdisc add dev eth0 root bpf_mq obj rate.bpf.o set rate=2gbit
+ *   # tc qdisc change dev eth0 root bpf_mq set rate=3gbit
+ *
+ * Each tx queue has an instance with a lock and a map of its own. What they share
+ * is a number: when a link as slow as `rate` would be free. Each packet that comes
+ * adds to it the time that the link would be busy with it, in one atomic step, and
+ * leaves at the time that it found there. So packets leave at the rate, in the
+ * order in which they came, whatever the queue. After a pause, what would have left
+ * in the last `burst` of it leaves at once.
+ *
+ * As `bpf` at the root it does the same for one queue, under one lock.
+ *
+ * Where it does badly: it is a FIFO, fair to nobody. The rate is one of Ethernet frames
+ * without preamble and FCS; a GSO packet leaves whole. A new rate holds for packets
+ * to come, not for those that wait. What is freed with a queue that is taken away
+ * (ethtool -L) has used its time.
+ *
+ * Statistics: the kernel's own. What has waited for its time are the overlimits.
+ */
+#include "policy.h"
+
+#define MAX_PACKETS	10000
+
+/* Parameters */
+__u64 rate SEC(".data.param");				/* bytes a second; 0: as fast as it goes */
+__u64 burst SEC(".data.param") = 5 * NSEC_PER_MSEC;	/* ns */
+
+struct queue {				/* departure time, ns -> packet */
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, MAX_PACKETS);
+};
+
+struct {				/* one for each tx queue: no max_entries */
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__array(values, struct queue);
+} rate_queues SEC(".maps");
+
+static __u64 link_free;			/* when, ns; of all queues together */
+
+/* Take the link for @cost ns, and return from when. Of several CPUs that find it idle
+ * one sets it to @floor; all add.
+ */
+static __u64 reserve(__u64 floor, __u64 cost)
+{
+	__u64 seen = link_free;
+
+	if (seen < floor)
+		__sync_val_compare_and_swap(&link_free, seen, floor);
+	return __sync_fetch_and_add(&link_free, cost);
+}
+
+static void *packets_of(struct sch_bpf_ctx *ctx)
+{
+	__u32 queue = ctx->queue;
+
+	return bpf_map_lookup_elem(&rate_queues, &queue);
+}
+
+SEC("qdisc/enqueue")
+int rate_enqueue(struct sch_bpf_ctx *ctx)
+{
+	void *packets = packets_of(ctx);
+	__u32 qlen = ctx->qdisc->q.qlen;
+	__u64 cost, when;
+
+	/* before it takes time that others could use */
+	if (!packets || qlen >= ctx->qdisc->limit || qlen >= MAX_PACKETS)
+		return SCH_BPF_DROP;
+	cost = rate ? bpf_qdisc_pkt_len(ctx->skb) * NSEC_PER_SEC / rate : 0;
+	when = reserve(bpf_ktime_get_ns() - burst, cost);
+	return bpf_qdisc_push(ctx, packets, &when, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+int rate_dequeue(struct sch_bpf_ctx *ctx)
+{
+	void *packets = packets_of(ctx);
+	__u64 now = bpf_ktime_get_ns();
+
+	return packets ? bpf_qdisc_pop_until(ctx, packets, &now) : SCH_BPF_EMPTY;
+}
+
+/* clang describes struct pkt, which only the inner map uses, if a function has it */
+SEC("syscall")
+int rate_unused(struct pkt *pkt)
+{
+	return sizeof(*pkt);
+}
+
+char LICENSE[] SEC("license") = "GPL";
