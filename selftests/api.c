@@ -291,7 +291,7 @@ static bool one_map_for_each_tx_queue(void)
 static const struct {
 	const char *name;
 	bool (*run)(void);
-} tests[] = {
+} all[] = {
 	{ "names and probes", names_and_probes },
 	{ "attach, query, detach", attach_query_detach },
 	{ "wrong arguments", wrong_arguments },
@@ -311,22 +311,17 @@ static int print_nothing(enum libbpf_print_level level, const char *fmt, va_list
 
 int main(void)
 {
-	const int count = sizeof(tests) / sizeof(tests[0]);
-	int i, failed = 0;
-	bool ok;
+	const int count = sizeof(all) / sizeof(all[0]);
 
 	libbpf_set_print(print_nothing);
 	printf("1..%d\n", count);
-	for (i = 0; i < count; i++) {
+	for (int i = 0; i < count; i++) {
 		if (system("ip link add " DEV " numtxqueues 4 type veth peer name api1 && "
 			   "sysctl -qw net.ipv6.conf." DEV ".disable_ipv6=1 && "
 			   "ip link set " DEV " up && ip link set api1 up"))
 			printf("# no devices\n");
 		ifindex = if_nametoindex(DEV);
-		ok = tests[i].run();
-		printf("%sok %d %s\n", ok ? "" : "not ", i + 1, tests[i].name);
-		fflush(stdout);
-		failed += !ok;
+		result(all[i].run(), all[i].name);
 		if (system("ip link del " DEV))
 			printf("# cannot delete the devices\n");
 	}

@@ -1,11 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What a test written in C expects. */
+/* What a test written in C expects, and TAP. */
 #ifndef SELFTESTS_EXPECT_H
 #define SELFTESTS_EXPECT_H
 
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+
+static int tests, failed;
+
+static inline void result(bool ok, const char *name)
+{
+	printf("%sok %d %s\n", ok ? "" : "not ", ++tests, name);
+	fflush(stdout);
+	failed += !ok;
+}
 
 /* Say why, once, and fail the test that is running. */
 #define expect(condition)								\

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the map_*.c tests share: TAP, and programs that are run by hand. */
+/* What the map_*.c tests share: programs that are run by hand. */
 #ifndef SELFTESTS_MAP_H
 #define SELFTESTS_MAP_H
 
@@ -15,14 +15,6 @@
 #include "expect.h"
 
 static struct bpf_object *obj;
-static int tests, failed;
-
-static inline void result(bool ok, const char *name)
-{
-	printf("%sok %d %s\n", ok ? "" : "not ", ++tests, name);
-	fflush(stdout);
-	failed += !ok;
-}
 
 /* What the environment says, or the usual */
 static inline unsigned int setting(const char *name, unsigned int usual)

@@ -52,7 +52,7 @@ enum { PLAIN, LARGE, CLONE, CLASSIFY, PASS };	/* as victim.bpf.c has them */
 static struct victim *victim;
 static struct bpf_object *opened;	/* and not loaded */
 static int ifindex, netlink, sender, receiver;
-static int tests, failed, all_points, all_errors;
+static int all_points, all_errors;
 
 static void must(int error, const char *what)
 {
@@ -789,9 +789,7 @@ static void report(bool ok, const char *name)
 	/* What a test that failed has sent is not for the next one. */
 	while (!ok && recv(receiver, frame, sizeof(frame), MSG_DONTWAIT) > 0)
 		;
-	printf("%sok %d %s\n", ok ? "" : "not ", ++tests, name);
-	fflush(stdout);
-	failed += !ok;
+	result(ok, name);
 }
 
 static int print_nothing(enum libbpf_print_level level, const char *fmt, va_list args)

@@ -304,7 +304,7 @@ static void set_up(void)
 static const struct {
 	const char *name;
 	bool (*run)(void);
-} tests[] = {
+} all[] = {
 	{ "a change fails in its middle", change_fails },
 	{ "the old programs are in force", old_programs_everywhere },
 	{ "every packet leaves", every_packet_leaves },
@@ -315,18 +315,12 @@ static const struct {
 
 int main(void)
 {
-	const int count = sizeof(tests) / sizeof(tests[0]);
-	int failed = 0;
-	bool ok;
+	const int count = sizeof(all) / sizeof(all[0]);
 
 	set_up();
 	printf("1..%d\n", count);
-	for (int i = 0; i < count; i++) {
-		ok = tests[i].run();
-		printf("%sok %d %s\n", ok ? "" : "not ", i + 1, tests[i].name);
-		fflush(stdout);
-		failed += !ok;
-	}
+	for (int i = 0; i < count; i++)
+		result(all[i].run(), all[i].name);
 	races__destroy(skel);
 	if (system("ip link del " DEV))
 		errx(1, "cannot delete the devices");

@@ -839,7 +839,7 @@ static bool tokens(void)
 static const struct {
 	const char *name;
 	bool (*run)(void);
-} tests[] = {
+} all[] = {
 	{ "attach types that are not a qdisc's", attach_types_at_load },
 	{ "ways to load that are not for it", ways_to_load },
 	{ "other hooks", other_hooks },
@@ -857,14 +857,12 @@ static const struct {
 
 int main(void)
 {
-	const int count = sizeof(tests) / sizeof(tests[0]);
-	int i, failed = 0;
-	bool ok;
+	const int count = sizeof(all) / sizeof(all[0]);
 
 	libbpf_set_print(keep_warning);
 	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	printf("1..%d\n", count);
-	for (i = 0; i < count; i++) {
+	for (int i = 0; i < count; i++) {
 		if (system("ip link add " DEV " type veth peer name guard1 && "
 			   "sysctl -qw net.ipv6.conf." DEV ".disable_ipv6=1 && "
 			   "ip link set " DEV " up && ip link set guard1 up"))
@@ -873,10 +871,7 @@ int main(void)
 		hold = hold__open_and_load();
 		enqueue = hold ? bpf_program__fd(hold->progs.hold_enqueue) : -1;
 		dequeue = hold ? bpf_program__fd(hold->progs.hold_dequeue) : -1;
-		ok = hold && tests[i].run();
-		printf("%sok %d %s\n", ok ? "" : "not ", i + 1, tests[i].name);
-		fflush(stdout);
-		failed += !ok;
+		result(hold && all[i].run(), all[i].name);
 		if (system("ip link del " DEV))
 			printf("# cannot delete the devices\n");
 		hold__destroy(hold);
