@@ -33,6 +33,7 @@ COMES, LEAVES = 20_000, 6_000                   # ns: time enough for a packet
 SPREAD = 1_000_000                              # ns over which departures spread
 EARLY = 2_000_000                               # ns
 TICK = 1_000_000                                # ns, of the kernel's timer
+CLOCK_MONOTONIC_COARSE = 6                      # as it was at the last tick
 FIRST_SOURCE = (198 << 24) + (18 << 16)         # 198.18.0.0/15 is for benchmarks
 APART = 64                                      # flows whose hashes are kept apart (bench/sources.bpf.c),
 SOURCES = 4096                                  # found among so many
@@ -104,8 +105,8 @@ def address(number):
 def clsact(dev, obj):
     """The program of the object sees each packet on its way to the qdisc."""
     run("tc", "qdisc", "add", "dev", dev, "clsact")
-    run("tc", "filter", "add", "dev", dev, "egress", "bpf", "da", "obj", obj, "sec", "tc")
     try:
+        run("tc", "filter", "add", "dev", dev, "egress", "bpf", "da", "obj", obj, "sec", "tc")
         yield
     finally:
         run("tc", "qdisc", "del", "dev", dev, "clsact")
@@ -333,6 +334,7 @@ def standing(measure, pktgen, counter):
                 found += [[period, packets * rounds] for period, packets in parts]
         periods.append(found)
         about["memory"] = about.pop("used") - before
+        about["programs"] = bpf_symbols()
     return {"periods": periods, **about}
 
 
@@ -448,8 +450,10 @@ class Queues:
 
 def queues(measure, *_):
     """The rate of two queues against that of one, in turns."""
-    run("tc", "qdisc", "replace", "dev", QUEUES, "root", "handle", "1:", "mq")
-    for queue in range(2):
+    root = measure["root"]
+    run("tc", "qdisc", "replace", "dev", QUEUES, "root", "handle", "1:",
+        *([root, *measure["qdisc"][1:]] if root else ["mq"]))
+    for queue in range(0 if root else 2):
         run("tc", "qdisc", "add", "dev", QUEUES, "parent", f"1:{queue + 1}", *measure["qdisc"])
     Queues.rate(measure["count"], 2)
     ratios = []
@@ -457,7 +461,7 @@ def queues(measure, *_):
         one = Queues.rate(measure["count"], 1)
         ratios.append(Queues.rate(measure["count"], 2) / one)
     leaves = [qdisc["packets"] for qdisc in json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", QUEUES))
-              if qdisc["kind"] != "mq"]
+              if qdisc["kind"] not in ("mq", root)]
     run("tc", "qdisc", "del", "dev", QUEUES, "root")
     # the warm-up and each period's second half for both; the first one has the rest
     if sorted(leaves) != [count * measure["count"] for count in (1 + measure["periods"], 1 + 2 * measure["periods"])]:
@@ -490,9 +494,9 @@ class Program:
 
 
 def wait_for_tick():
-    """Until the timer has just ticked: so as many ticks are in every period of some ms."""
-    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_COARSE)
-    while time.clock_gettime_ns(time.CLOCK_MONOTONIC_COARSE) == before:
+    """Until the timer has just ticked: so as many ticks are in each short period."""
+    before = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
+    while time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) == before:
         pass
 
 
@@ -506,16 +510,17 @@ def maps(measure, _, counter):
     def do(operation):
         program = Program(f"{PINS}/{operation}_{measure['map']}")
         wait_for_tick()
-        periods.append([[counter.over(lambda: failed.append(program.run())), measure["count"]]])
+        period = counter.over(lambda: failed.append(program.run()))
         if failed[-1] and operation != "find":      # some keys have nothing above them
             raise RuntimeError(f"{failed[-1]} times no {operation}")
+        return period
 
-    for number in range(measure["periods"]):
-        if number and measure["operation"] in UNDO:
+    do(measure["operation"])
+    for _ in range(measure["periods"]):
+        if measure["operation"] in UNDO:
             do(UNDO[measure["operation"]])
-            periods.pop()
-        do(measure["operation"])
-    return {"periods": periods}
+        periods.append([do(measure["operation"]), measure["count"] * measure["periods"]])
+    return {"periods": [periods]}
 
 
 WORKLOADS = {"map": maps, "empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,

@@ -67,7 +67,7 @@ struct fq {
 	__u64 round;		/* the latest from which a packet has left */
 	__u64 next_due;		/* nothing in fq_later is due before */
 	__u64 past;		/* what the clock said when it was read last */
-	__u32 ready;		/* packets in fq_now, at most; known since the first epoch */
+	__u32 ready;		/* packets in fq_now, at most */
 	__u32 epoch;		/* changes when the queue is found empty */
 };
 
@@ -450,7 +450,7 @@ static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
 			 (due(q) && pop_due(ctx, q) == SCH_BPF_DEQUEUED))
 			return SCH_BPF_DEQUEUED;
 	}
-	return q->ready || !q->epoch ? bpf_qdisc_pop(ctx, &fq_now) : SCH_BPF_EMPTY;
+	return bpf_qdisc_pop(ctx, &fq_now);
 }
 
 /* Keep the books when a packet leaves. */

@@ -10,14 +10,17 @@
  * adds to it the time that the link would be busy with it, in one atomic step, and
  * leaves at the time that it found there. So packets leave at the rate, in the
  * order in which they came, whatever the queue. After a pause, what would have left
- * in the last `burst` of it leaves at once.
+ * in the last `burst` of it leaves at once. A packet that would have to wait for
+ * longer than `horizon` is dropped, unless its queue is empty: of each queue something
+ * leaves in that time, however long those of the others are.
  *
- * As `bpf` at the root it does the same for one queue, under one lock.
+ * As `bpf` at the root it does the same under one lock.
  *
  * Where it does badly: it is a FIFO, fair to nobody. The rate is one of Ethernet frames
  * without preamble and FCS; a GSO packet leaves whole. A new rate holds for packets
- * to come, not for those that wait. What is freed with a queue that is taken away
- * (ethtool -L) has used its time.
+ * to come, not for those that wait. Packets that are freed where they wait (the link
+ * goes down, ethtool -L takes the queue away) have used their time. The limit is
+ * one for each queue.
  *
  * Statistics: the kernel's own. What has waited for its time are the overlimits.
  */
@@ -25,11 +28,12 @@
 
 #define MAX_PACKETS	10000
 
-/* Parameters */
+/* Parameters; times in ns */
 __u64 rate SEC(".data.param");				/* bytes a second; 0: as fast as it goes */
-__u64 burst SEC(".data.param") = 5 * NSEC_PER_MSEC;	/* ns */
+__u64 burst SEC(".data.param") = 5 * NSEC_PER_MSEC;
+__u64 horizon SEC(".data.param") = 2 * NSEC_PER_SEC;	/* below the qdisc's own, 10 s */
 
-struct queue {				/* departure time, ns -> packet */
+struct queue {				/* departure time -> packet */
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct pkt);
@@ -42,19 +46,12 @@ struct {				/* one for each tx queue: no max_entries */
 	__array(values, struct queue);
 } rate_queues SEC(".maps");
 
-static __u64 link_free;			/* when, ns; of all queues together */
-
-/* Take the link for @cost ns, and return from when. Of several CPUs that find it idle
- * one sets it to @floor; all add.
- */
-static __u64 reserve(__u64 floor, __u64 cost)
-{
-	__u64 seen = link_free;
-
-	if (seen < floor)
-		__sync_val_compare_and_swap(&link_free, seen, floor);
-	return __sync_fetch_and_add(&link_free, cost);
-}
+struct {				/* when the link will be free, for all queues */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 1);
+} rate_link SEC(".maps");
 
 static void *packets_of(struct sch_bpf_ctx *ctx)
 {
@@ -63,19 +60,51 @@ static void *packets_of(struct sch_bpf_ctx *ctx)
 	return bpf_map_lookup_elem(&rate_queues, &queue);
 }
 
+/* How long the link is busy with a packet: rather too long than too short, but with a
+ * rate that is a mistake not so long that another one comes too late.
+ */
+static __u64 time_of(struct sk_buff *skb)
+{
+	__u64 cost = rate ? (bpf_qdisc_pkt_len(skb) * NSEC_PER_SEC + rate - 1) / rate : 0;
+
+	return cost < horizon ? cost : horizon;
+}
+
+/* Take the link for @cost ns, and return from when. Of several CPUs that find it idle
+ * one sets it to @floor; all add.
+ */
+static __u64 reserve(__u64 *link, __u64 floor, __u64 cost)
+{
+	__u64 seen = *link;
+
+	if (seen < floor)
+		__sync_val_compare_and_swap(link, seen, floor);
+	return __sync_fetch_and_add(link, cost);
+}
+
 SEC("qdisc/enqueue")
 int rate_enqueue(struct sch_bpf_ctx *ctx)
 {
-	void *packets = packets_of(ctx);
+	__u64 *link = bpf_map_lookup_elem(&rate_link, &(__u32){ 0 });
+	__u64 now = bpf_ktime_get_ns(), cost, when;
 	__u32 qlen = ctx->qdisc->q.qlen;
-	__u64 cost, when;
+	void *packets = packets_of(ctx);
+	int verdict;
 
-	/* before it takes time that others could use */
-	if (!packets || qlen >= ctx->qdisc->limit || qlen >= MAX_PACKETS)
+	/* Before it takes time that others could use */
+	if (!link || !packets || qlen >= ctx->qdisc->limit || qlen >= MAX_PACKETS)
 		return SCH_BPF_DROP;
-	cost = rate ? bpf_qdisc_pkt_len(ctx->skb) * NSEC_PER_SEC / rate : 0;
-	when = reserve(bpf_ktime_get_ns() - burst, cost);
-	return bpf_qdisc_push(ctx, packets, &when, ctx->skb);
+	if (*link > now + horizon) {
+		when = now + horizon;
+		return qlen ? SCH_BPF_DROP : bpf_qdisc_push(ctx, packets, &when, ctx->skb);
+	}
+
+	cost = time_of(ctx->skb);
+	when = reserve(link, now > burst ? now - burst : 0, cost);
+	verdict = bpf_qdisc_push(ctx, packets, &when, ctx->skb);
+	if (verdict != SCH_BPF_QUEUED)
+		__sync_fetch_and_add(link, -cost);
+	return verdict;
 }
 
 SEC("qdisc/dequeue")

@@ -2047,7 +2047,7 @@ const struct bpf_map_ops rbtree_map_ops = {
 	.iter_seq_info = &rbtree_seq_info,
 };
 
-/* ---- what programs of many types may call ---- */
+/* ---- what programs of all types may call ---- */
 
 __bpf_kfunc_start_defs();
 
