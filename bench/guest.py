@@ -30,6 +30,7 @@ CLONE_NEWNET = 0x40000000
 SYS_BPF, BPF_MAP_UPDATE_ELEM, BPF_MAP_GET_FD_BY_ID = 321, 2, 14
 MONOTONIC, TAI = 1, 2                           # BPF_SKB_CLOCK_*
 COMES, LEAVES = 20_000, 6_000                   # ns: time enough for a packet
+GRACE = 0.05                                    # s, after which memory that was freed can be had again
 SPREAD = 1_000_000                              # ns over which departures spread
 EARLY = 2_000_000                               # ns
 TICK = 1_000_000                                # ns, of the kernel's timer
@@ -509,6 +510,7 @@ def maps(measure, _, counter):
 
     def do(operation):
         program = Program(f"{PINS}/{operation}_{measure['map']}")
+        time.sleep(GRACE)
         wait_for_tick()
         period = counter.over(lambda: failed.append(program.run()))
         if failed[-1] and operation != "find":      # some keys have nothing above them
@@ -519,8 +521,8 @@ def maps(measure, _, counter):
     for _ in range(measure["periods"]):
         if measure["operation"] in UNDO:
             do(UNDO[measure["operation"]])
-        periods.append([do(measure["operation"]), measure["count"] * measure["periods"]])
-    return {"periods": [periods]}
+        periods.append([[do(measure["operation"]), measure["count"]]])
+    return {"periods": periods}
 
 
 WORKLOADS = {"map": maps, "empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,
