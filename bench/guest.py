@@ -301,6 +301,7 @@ def stand(measure, pktgen, counter, attached, number):
     attached.set_stamp(standing + 1, *times)
     pktgen.send(standing + 1, measure["flows"])
     attached.set_stamp(count + 1, *times)
+    wait_for_tick()
     added = [counter.over(lambda: pktgen.send(count + 1, measure["flows"])), count + 1]
     if attached.now() > first - EARLY:
         raise RuntimeError("adding the packets took too long")
