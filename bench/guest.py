@@ -130,7 +130,6 @@ class Pktgen:
 
     def sources_apart(self):
         """The first of APART addresses with hashes apart."""
-        self.apart = FIRST_SOURCE
         with clsact(DEV, f"{HERE}/sources.bpf.o"):
             self.send(SOURCES, SOURCES)
             dump = json.loads(run("bpftool", "-j", "map", "dump", "name", "sources.bss"))

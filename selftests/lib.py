@@ -194,6 +194,13 @@ class Link:
         run("ip", "link", "del", self.a)
 
 
+def instances(dev):
+    """What `tc -s qdisc show` says of each, in the order of their queues."""
+    listed = json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", dev))
+    return sorted((each for each in listed if each["kind"] == "bpf"),
+                  key=lambda each: int(each.get("parent", ":0").split(":")[1], 16))
+
+
 @contextlib.contextmanager
 def link(*options):
     """A Link that is gone afterwards, whatever happens."""

@@ -3,7 +3,6 @@
 """The policy rate: all tx queues together keep to one rate, in the order of arrival."""
 
 import contextlib
-import json
 import time
 
 import lib
@@ -37,8 +36,7 @@ def send(sender, numbers):
 
 def totals(device):
     """Of the instances: sent, dropped, still there."""
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
-    each = [entry for entry in listed if entry["kind"] == "bpf"]
+    each = lib.instances(device.a)
     lib.equal(len(each), TX, "instances")
     lib.equal([entry["stuck"] for entry in each], [0] * TX, "times that one was stuck")
     lib.true(min(entry["packets"] + entry["drops"] for entry in each) > 0, "a queue was not used")

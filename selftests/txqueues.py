@@ -4,7 +4,6 @@
 of queues changes while packets leave; the driver is busy, or starts anew."""
 
 import contextlib
-import json
 import re
 import threading
 
@@ -24,15 +23,8 @@ def tx_packets(dev):
     return [int(count) for count in re.findall(r"ucast pkts tx: (\d+)", shown)]
 
 
-def instances(dev):
-    """What `tc -s qdisc show` says of each, in the order of their queues."""
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", dev))
-    return sorted((each for each in listed if each["kind"] == "bpf"),
-                  key=lambda each: int(each.get("parent", ":0").split(":")[1], 16))
-
-
 def entry(dev):
-    (found,) = instances(dev)
+    (found,) = lib.instances(dev)
     return found
 
 
@@ -82,7 +74,7 @@ def each_counts_what_its_queue_sends(sender, receiver, priorities):
         sender.send(number, 60 + number, port=1000 + number % 51)
     receiver.collect(200)
     sent = [after - count for after, count in zip(tx_packets("eth0"), before)]
-    ours = instances("eth0")
+    ours = lib.instances("eth0")
     lib.equal([each["packets"] for each in ours], sent, "sent by each instance, against the driver")
     lib.equal(sum(each["bytes"] for each in ours), receiver.bytes, "bytes")
     lib.true(min(sent) > 0, f"a queue was not used: {sent}")
@@ -164,7 +156,7 @@ def the_number_of_queues_changes():
                 lib.true(sender.packets > 100, f"{kind}: no traffic")
                 sender.wait_freed()
                 receiver.drain()
-                ours = instances(device.a)
+                ours = lib.instances(device.a)
                 lib.equal(len(ours), 1 if kind == "bpf" else TX, f"{kind}: instances")
                 lib.equal([each["qlen"] for each in ours], [0] * len(ours), f"{kind}: queued")
                 lib.equal(sum(each["packets"] for each in ours), receiver.packets, f"{kind}: sent")
