@@ -31,7 +31,7 @@ SYS_BPF, BPF_MAP_UPDATE_ELEM, BPF_MAP_GET_FD_BY_ID = 321, 2, 14
 MONOTONIC, TAI = 1, 2                           # BPF_SKB_CLOCK_*
 COMES, LEAVES = 20_000, 6_000                   # ns: time enough for a packet
 GRACE = 0.05                                    # s, after which memory that was freed can be had again
-SPREAD = 1_000_000                              # ns over which departures spread
+SPREAD, STEP = 1_000_000, 16_000                # ns over which departures spread, and between two
 EARLY = 2_000_000                               # ns
 TICK = 1_000_000                                # ns, of the kernel's timer
 CLOCK_MONOTONIC_COARSE = 6                      # as it was at the last tick
@@ -218,7 +218,7 @@ class Attached:
     def set_stamp(self, batch=0, part=0, first=0, second=0):
         """What bench/stamp.bpf.c does from now on. By system call, because a command would
         take its time."""
-        value = struct.pack("<8Q", batch, part, first, second, SPREAD, self.stamp["ahead"],
+        value = struct.pack("<9Q", batch, part, first, second, SPREAD, STEP, self.stamp["ahead"],
                             self.stamp["clock"], 88172645463325252)
         if self.stamp_map is None:
             found = json.loads(run("bpftool", "-j", "map", "show", "name", "stamp"))
@@ -289,52 +289,68 @@ def count_running(pktgen, counter, measure, each):
     return periods
 
 
+def over_time(counter, window):
+    """The period of so many ns, begun at a tick and ended between two, so that their number is
+    always the same; and in user space, because idle CPUs do what they can to have none."""
+    wait_for_tick()
+    end = time.monotonic_ns() + -(-window // TICK) * TICK + TICK // 2
+    def spin():
+        while time.monotonic_ns() < end:
+            pass
+    # what is to be done in the kernel goes before
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    try:
+        return counter.over(spin)
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def stand(measure, pktgen, counter, attached, number):
     """Let packets stand in an empty queue, then count what it costs to add some, and, when the
     time has come, to take as many out: each time at another phase of the timer's tick."""
     standing, count = measure["standing"], measure["count"]
-    first = attached.now() + (standing + count) * COMES + 500_000_000
-    first += -first % TICK + number * TICK // measure["rounds"]
+    wait_for_tick()
+    first = (attached.now() + 500_000_000 + -(-(standing + count) * COMES // TICK) * TICK +
+             number * TICK // measure["rounds"])
     second = first + 4_000_000_000
     times = (count * 2 ** 32 // (standing + count), first, second)
     attached.set_stamp(standing + 1, *times)
     pktgen.send(standing + 1, measure["flows"])
     attached.set_stamp(count + 1, *times)
-    wait_for_tick()
     added = [counter.over(lambda: pktgen.send(count + 1, measure["flows"])), count + 1]
     if attached.now() > first - EARLY:
         raise RuntimeError("adding the packets took too long")
-    # Before the first packet is due: who then runs first, they or this, is not certain. A
-    # whole number of timer ticks, so that their share is always the same.
+    # Before the first packet is due: who then runs first, they or this, is not certain.
     time.sleep(max(0, first - EARLY - attached.now()) / 1e9)
     before = pktgen.left()
-    window = -(-(EARLY + count * LEAVES + 2 * SPREAD) // TICK) * TICK / 1e9
-    taken = counter.over(lambda: time.sleep(window))
+    window = EARLY + count * LEAVES + 2 * SPREAD
+    taken = over_time(counter, window)
     left = pktgen.left() - before
-    waited = counter.over(lambda: time.sleep(window))       # what the time alone costs is taken off
-    after = attached.stats()
-    about = {"drops": after["drops"], "stood": after["qlen"], "left": left, "used": memory()}
-    if left + after["qlen"] != standing + count:
-        raise RuntimeError(f"of {standing + count} packets {left} left and {after['qlen']} stand")
+    waited = over_time(counter, window)         # what the time alone costs is taken off
+    used = memory()
     if number + 1 < measure["rounds"]:
-        time.sleep(max(0, second + 4 * SPREAD - attached.now()) / 1e9)
-    return [added, [taken, left], [waited, -left]], about
+        time.sleep(max(0, second + 4 * SPREAD + attached.stamp["ahead"] - attached.now()) / 1e9)
+    return [added, [taken, left], [waited, -left]], {"left": left, "stood": standing + count - left, "used": used}
 
 
 def standing(measure, pktgen, counter):
     """Packets with departure times in the future stand in the queue, in random order."""
     periods = []
+    rounds = measure["rounds"]
     for _ in range(measure["periods"]):
         before = memory()
         with Attached(measure) as attached:
             attached.set_stamp()
-            found = []
-            rounds = measure["rounds"]
             for number in range(rounds):
                 parts, about = stand(measure, pktgen, counter, attached, number)
-                found += [[period, packets * rounds] for period, packets in parts]
-        periods.append(found)
+                periods.append(parts)
+            # Not after each round: a command may wait for the host's disk, for seconds of the guest.
+            after = attached.stats()
+        sent = rounds * (measure["standing"] + measure["count"] + 2)
+        if after["packets"] + after["qlen"] != sent:
+            raise RuntimeError(f"of {sent} packets {after['packets']} left and {after['qlen']} stand")
         about["memory"] = about.pop("used") - before
+        about["drops"] = after["drops"]
         about["programs"] = bpf_symbols()
     return {"periods": periods, **about}
 

@@ -2,18 +2,22 @@
 /*
  * A plug-in for QEMU that counts the instructions a guest executes, by address.
  *
- *	-plugin file=insns.so,folder=FOLDER
+ *	-plugin file=insns.so,folder=FOLDER,first=ADDRESS,last=ADDRESS
  *
  * The guest says what to count: between the two marks below, which are
  * instructions without an effect, and which only bench/guest.py executes. Each
  * such period, numbered from 1, becomes a file FOLDER/NUMBER with a line
  * "ADDRESS INSTRUCTIONS" for each block of the kernel's code that ran; the address is
- * the block's first, in hexadecimal.
+ * the block's first, in hexadecimal. A period begins anew when the instruction at
+ * `first` is executed for the first time in it, and ends with the one at `last`:
+ * who sends packets waits for some time before and after, and what else happens then
+ * is not theirs.
  *
  * For one CPU at a time (-icount). QEMU's packages come without the header of
  * this interface, so what is used of it is declared here.
  */
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +41,7 @@ size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t i);
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *insn);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
 
 EXPORT int qemu_plugin_version = 1;
@@ -55,16 +60,34 @@ struct block {
 
 static struct block *blocks[1 << 16];
 static const char *folder;
+static uint64_t first, last;
 static unsigned int period;
+static bool open, begun;
+
+static void clear(void)
+{
+	for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++)
+		for (struct block *b = blocks[i]; b; b = b->next)
+			b->executed = 0;
+}
 
 static void start(unsigned int cpu, void *data)
 {
 	(void)cpu;
 	(void)data;
 	period++;
-	for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++)
-		for (struct block *b = blocks[i]; b; b = b->next)
-			b->executed = 0;
+	open = true;
+	begun = false;
+	clear();
+}
+
+static void begin(unsigned int cpu, void *data)
+{
+	(void)cpu;
+	(void)data;
+	if (!begun)
+		clear();
+	begun = true;
 }
 
 static void stop(unsigned int cpu, void *data)
@@ -74,6 +97,9 @@ static void stop(unsigned int cpu, void *data)
 
 	(void)cpu;
 	(void)data;
+	if (!open)
+		return;
+	open = false;
 	snprintf(path, sizeof(path), "%s/%u", folder, period);
 	file = fopen(path, "w");
 	for (size_t i = 0; file && i < sizeof(blocks) / sizeof(blocks[0]); i++)
@@ -117,6 +143,10 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 	for (size_t i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 
+		if (qemu_plugin_insn_vaddr(insn) == first)
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, begin, CB_NO_REGS, NULL);
+		if (qemu_plugin_insn_vaddr(insn) == last)
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, stop, CB_NO_REGS, NULL);
 		if (qemu_plugin_insn_size(insn) != sizeof(marks[0]))
 			continue;
 		for (int mark = 0; mark < 2; mark++)
@@ -129,7 +159,9 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 EXPORT int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv)
 {
 	(void)info;
-	if (argc != 1 || strncmp(argv[0], "folder=", 7))
+	if (argc != 3 || strncmp(argv[0], "folder=", 7) ||
+	    sscanf(argv[1], "first=%" SCNx64, &first) != 1 ||
+	    sscanf(argv[2], "last=%" SCNx64, &last) != 1)
 		return -1;
 	folder = strdup(argv[0] + 7);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);

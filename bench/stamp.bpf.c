@@ -6,8 +6,9 @@
  * Packets fall at random into those that leave at one time and those that leave
  * at a later one, both within a spread. So a bench can count what it costs to
  * add packets to a long queue, and, when the first time has come, to take out
- * exactly the first part, while the others stand. The last packet of a batch is
- * due at once: pktgen waits for it.
+ * exactly the first part, while the others stand. Times are a step apart, or the
+ * same: long enough for one packet, so that chance does not say for how many packets
+ * there is a timer. The last packet of a batch is due at once: pktgen waits for it.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -20,6 +21,7 @@ struct stamp {			/* bench/guest.py writes it; times in ns */
 	__u64 first;		/* when they leave, */
 	__u64 second;		/* and when the others do */
 	__u64 spread;
+	__u64 step;
 	__u64 ahead;		/* how much earlier than its time the qdisc lets one go */
 	__u64 clock;		/* BPF_SKB_CLOCK_MONOTONIC, or BPF_SKB_CLOCK_TAI for etf */
 	__u64 random;		/* state of the generator: every run draws the same */
@@ -53,7 +55,8 @@ int stamp_packet(struct __sk_buff *skb)
 		/* half of it, so that etf does not find the packet late */
 		when = (s->clock == BPF_SKB_CLOCK_TAI ? bpf_ktime_get_tai_ns() : bpf_ktime_get_ns()) + s->ahead / 2;
 	else
-		when = (draw(s) < s->part ? s->first : s->second) + s->ahead + (draw(s) * s->spread >> 32);
+		when = (draw(s) < s->part ? s->first : s->second) + s->ahead +
+		       (draw(s) * s->spread >> 32) / s->step * s->step;
 	bpf_skb_set_tstamp(skb, when, s->clock);
 	return TC_ACT_UNSPEC;
 }
