@@ -70,8 +70,8 @@ def bpf(command, attributes):
 # --- instructions ------------------------------------------------------------
 
 class Counter:
-    """Instructions that bench/insns.c counts: between start() and stop() is a period,
-    and the periods are numbered from 1."""
+    """Instructions that bench/insns.c counts: between start() and stop() is a period, which
+    it cuts if pktgen runs in it, and the periods are numbered from 1."""
 
     def __init__(self):
         self.page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -248,7 +248,7 @@ def bpf_symbols():
 # --- workloads -----------------------------------------------------------------
 #
 # Each returns what was counted, some times over: lists of a period and its packets, to be
-# added up. Of these sums the host takes the median.
+# added up. Of these sums the host takes the middle.
 
 def memory():
     """Bytes that the kernel has in use, caches of files excepted."""
@@ -293,16 +293,15 @@ def over_time(counter, window):
     """The period of so many ns, begun at a tick and ended between two, so that their number is
     always the same; and in user space, because idle CPUs do what they can to have none."""
     wait_for_tick()
-    end = time.monotonic_ns() + -(-window // TICK) * TICK + TICK // 2
-    def spin():
-        while time.monotonic_ns() < end:
-            pass
     # what is to be done in the kernel goes before
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    try:
-        return counter.over(spin)
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    end = time.monotonic_ns() + -(-window // TICK) * TICK + TICK // 2
+    counter.start()
+    while time.monotonic_ns() < end:
+        pass
+    period = counter.stop()
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return period
 
 
 def stand(measure, pktgen, counter, attached, number):
@@ -317,25 +316,31 @@ def stand(measure, pktgen, counter, attached, number):
     attached.set_stamp(standing + 1, *times)
     pktgen.send(standing + 1, measure["flows"])
     attached.set_stamp(count + 1, *times)
-    added = [counter.over(lambda: pktgen.send(count + 1, measure["flows"])), count + 1]
+    # No need to wait for a tick: pktgen's thread is woken by the timer.
+    added = counter.over(lambda: pktgen.send(count + 1, measure["flows"]))
     if attached.now() > first - EARLY:
         raise RuntimeError("adding the packets took too long")
     # Before the first packet is due: who then runs first, they or this, is not certain.
     time.sleep(max(0, first - EARLY - attached.now()) / 1e9)
     before = pktgen.left()
+    if attached.now() > first - EARLY + TICK // 2:
+        raise RuntimeError("no time is left before the packets are due")
     window = EARLY + count * LEAVES + 2 * SPREAD
     taken = over_time(counter, window)
     left = pktgen.left() - before
     waited = over_time(counter, window)         # what the time alone costs is taken off
-    used = memory()
+    if not left or pktgen.left() != before + left or attached.now() > second:
+        raise RuntimeError(f"{left} packets left in their time, {pktgen.left() - before} until later")
+    about = {"left": left, "stood": standing + count - left, "used": memory()}
     if number + 1 < measure["rounds"]:
+        # etf takes nothing that is due before what has left
         time.sleep(max(0, second + 4 * SPREAD + attached.stamp["ahead"] - attached.now()) / 1e9)
-    return [added, [taken, left], [waited, -left]], {"left": left, "stood": standing + count - left, "used": used}
+    return [[added, count + 1], [taken, left], [waited, -left]], about
 
 
 def standing(measure, pktgen, counter):
     """Packets with departure times in the future stand in the queue, in random order."""
-    periods = []
+    periods, programs = [], []
     rounds = measure["rounds"]
     for _ in range(measure["periods"]):
         before = memory()
@@ -346,13 +351,13 @@ def standing(measure, pktgen, counter):
                 periods.append(parts)
             # Not after each round: a command may wait for the host's disk, for seconds of the guest.
             after = attached.stats()
+            programs += bpf_symbols()
         sent = rounds * (measure["standing"] + measure["count"] + 2)
         if after["packets"] + after["qlen"] != sent:
             raise RuntimeError(f"of {sent} packets {after['packets']} left and {after['qlen']} stand")
         about["memory"] = about.pop("used") - before
         about["drops"] = after["drops"]
-        about["programs"] = bpf_symbols()
-    return {"periods": periods, **about}
+    return {"periods": periods, "programs": programs, **about}
 
 
 def overload(measure, pktgen, counter):

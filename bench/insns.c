@@ -34,6 +34,8 @@ void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id, void (*cb)(uint64_t id,
 								    struct qemu_plugin_tb *tb));
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *tb, int op, void *counter,
 					      uint64_t add);
+void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *insn, int op, void *counter,
+						uint64_t add);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
 					    void (*cb)(unsigned int cpu, void *data), int flags,
 					    void *data);
@@ -85,7 +87,7 @@ static void begin(unsigned int cpu, void *data)
 {
 	(void)cpu;
 	(void)data;
-	if (!begun)
+	if (open && !begun)
 		clear();
 	begun = true;
 }
@@ -132,14 +134,21 @@ static struct block *find(uint64_t address)
 static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 {
 	size_t n = qemu_plugin_tb_n_insns(tb);
-	uint64_t address = qemu_plugin_tb_vaddr(tb);
+	struct qemu_plugin_insn *end = qemu_plugin_tb_get_insn(tb, n - 1);
+	uint64_t address = qemu_plugin_tb_vaddr(tb), *executed;
 
 	(void)id;
 	/* Not user space: each process that starts has it somewhere else, and blocks would
 	 * become more and more.
 	 */
-	if (address >> 63)
-		qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64, &find(address)->executed, n);
+	if (address >> 63) {
+		executed = &find(address)->executed;
+		qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64, executed, n - 1);
+		/* The last one by itself: if it reaches into another page, QEMU lists it here,
+		 * but leaves it to the next block.
+		 */
+		qemu_plugin_register_vcpu_insn_exec_inline(end, INLINE_ADD_U64, executed, 1);
+	}
 	for (size_t i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 
