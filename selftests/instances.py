@@ -133,7 +133,7 @@ def inner_maps_swapped_by_user_space():
             else:
                 device.detach()
             sender.wait_freed()
-        lib.equal(lib.maps_named("queues"), set(), "maps left")
+        lib.no_maps("queues")
 
 
 lib.main(two_of_one_object_share_nothing,

@@ -125,6 +125,11 @@ def maps_named(name):
     return {entry["id"] for entry in bpftool("map", "list") if entry.get("name") == name}
 
 
+def no_maps(name):
+    """The kernel lets go of a program's maps after a while."""
+    wait_until(lambda: not maps_named(name), f"the maps {name} are gone")
+
+
 def sum_cpus(entry):
     """The values of a per-CPU map's element, added up."""
     total = collections.Counter()

@@ -40,7 +40,7 @@ def all_freed():
         lib.true(min(more()) >= COUNT - SLACK, f"{more()} objects more while {COUNT} packets are queued")
     yield are_queued
     lib.wait_until(lambda: max(more()) < SLACK, f"the slab is where it was: {more()}")
-    lib.equal(lib.maps_named("children_pkts"), set(), "maps left")
+    lib.no_maps("children_pkts")
 
 
 def ends_clean(end):
@@ -124,15 +124,15 @@ def namespace_removed_with_packets_queued():
 
 
 def a_qdisc_works_after_down_and_up():
-    with lib.wire(EDT) as (device, sender, _):
-        queue(device, sender, 20, time.monotonic_ns() + NSEC)
+    with lib.wire(EDT, "set", "horizon=20s") as (device, sender, _):
+        queue(device, sender, 20, time.monotonic_ns() + 9 * NSEC)
         lib.run("ip", "link", "set", device.a, "down")
         sender.wait_freed()
         lib.run("ip", "link", "set", device.a, "up")
         lib.wait_until(device.is_up, "the device is up")
         # The sockets so far have learned that the network is down
         with lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
-            when = time.monotonic_ns() + NSEC // 5
+            when = time.monotonic_ns() + NSEC
             sender.send(0, when=when)
             sender.send(1)
             arrivals = receiver.collect(2)

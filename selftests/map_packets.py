@@ -124,7 +124,7 @@ def packets_are_freed_with_the_qdisc():
         device.detach()
         sender.wait_freed()
         lib.equal(receiver.drain(), [], "packets that left")
-    lib.wait_until(lambda: not lib.maps_named("map_pkts"), "the map is gone")
+    lib.no_maps("map_pkts")
 
 
 lib.main(packets_leave_in_order_of_their_times,

@@ -108,7 +108,7 @@ def packets_queued_in_the_children_are_mqs_queue():
     root = nic.root()
     lib.equal((root["qlen"], root["backlog"]), (queued, queued * (SIZE + 42)), "queued, by mq")
     lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
-    lib.equal(lib.maps_named("hold_pkts"), set(), "maps left")
+    lib.no_maps("hold_pkts")
 
 
 

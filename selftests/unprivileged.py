@@ -23,7 +23,7 @@ def root_can():
 def a_user_cannot_attach():
     with lib.link() as device:
         lib.contains(lib.refused(*NOBODY, *attach(device.a)), "no permission")
-        lib.equal(lib.maps_named("fifo_pkts"), set(), "maps left")
+        lib.no_maps("fifo_pkts")
         lib.run(*attach(device.a))
 
 
