@@ -183,8 +183,7 @@ class Link:
 
     def qdisc(self):
         """Configuration and statistics of the bpf qdisc."""
-        listed = json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", self.a))
-        found = [entry for entry in listed if entry["kind"] == "bpf"]
+        found = instances(self.a)
         equal(len(found), 1, "bpf qdiscs on the device")
         return found[0]
 
