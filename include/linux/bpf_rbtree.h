@@ -66,6 +66,8 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			 const void *key);
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner);
+void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+			  const void *key);
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
 void bpf_rbtree_mark(struct bpf_map *map, u64 mark);
 void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark);

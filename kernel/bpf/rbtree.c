@@ -128,9 +128,8 @@ struct bpf_rbtree {
 	struct list_head owner_node;
 
 	/* constant after creation */
-	bool key_is_u64;
+	bool key_is_u64;		/* all of it: eight bytes */
 	bool rank_is_key;		/* no two keys have the same rank */
-	bool plain;			/* packets alone, by u64, preallocated */
 	bool no_prealloc;
 	bool has_packets;
 	bool has_objects;		/* that must not be released in an NMI */
@@ -287,8 +286,10 @@ static void rbtree_set_rank(struct bpf_rbtree *rb)
 		rb->nr_ranked++;
 	}
 	rb->rank_is_key = rb->nr_ranked == rb->nr_fields;
-	rb->key_is_u64 = rb->nr_fields == 1 && rb->fields[0].size == sizeof(u64) &&
-			 !rb->fields[0].is_signed && !rb->fields[0].is_bytes;
+	/* A key may be longer than its only integer. */
+	rb->key_is_u64 = rb->map.key_size == sizeof(u64) && rb->nr_fields == 1 &&
+			 rb->fields[0].size == sizeof(u64) && !rb->fields[0].is_signed &&
+			 !rb->fields[0].is_bytes;
 }
 
 static const char *rbtree_key_add(struct bpf_rbtree *rb, u32 off, u32 size, bool is_signed,
@@ -461,11 +462,16 @@ static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_e
 	}
 }
 
-static void rbtree_set_key(const struct bpf_rbtree *rb, struct rbtree_elem *elem,
-			   const void *key)
+static __always_inline void rbtree_set_key(const struct bpf_rbtree *rb, struct rbtree_elem *elem,
+					   const void *key)
 {
-	memcpy(elem->key, key, rb->map.key_size);
-	elem->rank = rbtree_rank(rb, key);
+	if (likely(rb->key_is_u64)) {
+		elem->rank = get_unaligned((const u64 *)key);
+		*(u64 *)elem->key = elem->rank;
+	} else {
+		elem->rank = rbtree_rank_slow(rb, key);
+		memcpy(elem->key, key, rb->map.key_size);
+	}
 }
 
 static struct rbtree_elem *rbtree_slot_get(struct bpf_rbtree *rb)
@@ -505,7 +511,7 @@ rbtree_elem_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
 {
 	struct rbtree_elem *elem = *spare;
 
-	if (likely(!rb->no_prealloc))
+	if (likely(!elem))
 		return rbtree_slot_get(rb);
 	if (rbtree_count(rb) >= rb->map.max_entries)
 		return NULL;
@@ -513,10 +519,10 @@ rbtree_elem_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
 	return elem;
 }
 
-/* Without the lock: what was allocated and is not used any more, or NULL. */
+/* Without the lock: an element that was allocated and is not used any more, or NULL. */
 static __always_inline void rbtree_spare_put(struct bpf_rbtree *rb, struct rbtree_elem *spare)
 {
-	if (unlikely(rb->no_prealloc) && spare)
+	if (unlikely(spare))
 		bpf_mem_cache_free(&rb->ma, spare);
 }
 
@@ -615,57 +621,6 @@ static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner 
 	return 0;
 }
 
-/* @plain is constant, and the map's. */
-static __always_inline int rbtree_push_obj(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					   const void *key, void *obj, bool plain)
-{
-	struct rbtree_elem *elem, *spare = NULL;
-	int err;
-
-	if (!plain) {
-		err = rbtree_spare_get(rb, &spare);
-		if (err)
-			return err;
-	}
-	err = raw_res_spin_lock(&rb->lock);
-	if (unlikely(err))
-		goto out;
-
-	if (unlikely(rb->owner != owner)) {
-		err = rbtree_claim(rb, owner);
-		if (err)
-			goto unlock;
-	}
-
-	elem = plain ? rbtree_slot_get(rb) : rbtree_elem_get(rb, &spare);
-	if (unlikely(!elem)) {
-		err = -E2BIG;
-		goto unlock;
-	}
-	if (plain) {
-		elem->rank = get_unaligned((const u64 *)key);
-		*(u64 *)elem->key = elem->rank;
-		*(void **)(elem->key + sizeof(u64)) = obj;
-	} else {
-		rbtree_set_key(rb, elem, key);
-		memset(elem_value(rb, elem), 0, rb->map.value_size);
-		*elem_obj(rb, elem) = obj;
-	}
-	rbtree_link(rb, elem);
-unlock:
-	raw_res_spin_unlock(&rb->lock);
-out:
-	if (!plain)
-		rbtree_spare_put(rb, spare);
-	return err;
-}
-
-static noinline int rbtree_push_obj_any(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					const void *key, void *obj)
-{
-	return rbtree_push_obj(rb, owner, key, obj, false);
-}
-
 /**
  * bpf_rbtree_push() - store an object behind all others with an equal key
  * @map: an ordered map of packets
@@ -683,10 +638,37 @@ int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem, *spare;
+	int err;
 
-	if (unlikely(!rb->plain))
-		return rbtree_push_obj_any(rb, owner, key, obj);
-	return rbtree_push_obj(rb, owner, key, obj, true);
+	err = rbtree_spare_get(rb, &spare);
+	if (unlikely(err))
+		return err;
+	err = raw_res_spin_lock(&rb->lock);
+	if (unlikely(err))
+		goto out;
+
+	if (unlikely(rb->owner != owner)) {
+		err = rbtree_claim(rb, owner);
+		if (err)
+			goto unlock;
+	}
+
+	elem = rbtree_elem_get(rb, &spare);
+	if (unlikely(!elem)) {
+		err = -E2BIG;
+		goto unlock;
+	}
+	rbtree_set_key(rb, elem, key);
+	if (unlikely(rb->map.value_size > sizeof(u64)))
+		memset(elem_value(rb, elem), 0, rb->map.value_size);
+	*elem_obj(rb, elem) = obj;
+	rbtree_link(rb, elem);
+unlock:
+	raw_res_spin_unlock(&rb->lock);
+out:
+	rbtree_spare_put(rb, spare);
+	return err;
 }
 
 enum rbtree_which {
@@ -698,63 +680,74 @@ enum rbtree_which {
 	RBTREE_ABOVE,		/* the oldest of the first key above @key */
 };
 
-/* Take an element and its object out. Its memory is the caller's afterwards if the
- * map allocates each.
- */
-static __always_inline void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem,
-					 bool plain)
+static __always_inline struct rbtree_elem *
+rbtree_which(struct bpf_rbtree *rb, enum rbtree_which which, const void *key)
 {
-	void **slot = plain ? (void **)(elem->key + sizeof(u64)) : elem_obj(rb, elem);
-	void *obj = *slot;
+	switch (which) {
+	case RBTREE_KEY:
+		return rbtree_find(rb, key);
+	case RBTREE_LAST:
+		return rb->last;
+	case RBTREE_FROM:
+	case RBTREE_ABOVE:
+		return rbtree_above(rb, key, which == RBTREE_FROM);
+	default:
+		return rb->first;
+	}
+}
 
+/* Is the key of the first element, @elem, higher than @key? */
+static __always_inline bool rbtree_beyond(const struct bpf_rbtree *rb,
+					  const struct rbtree_elem *elem, const void *key)
+{
+	return rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0;
+}
+
+/* Take an element out, whose object becomes the caller's. Returns it for
+ * rbtree_spare_put() if the map allocates each.
+ */
+static __always_inline struct rbtree_elem *
+rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem, void **obj)
+{
+	void **slot = elem_obj(rb, elem);
+
+	*obj = *slot;
 	*slot = NULL;
 	rbtree_unlink(rb, elem);
-	if (plain || !rb->no_prealloc)
-		rbtree_slot_put(rb, elem);
-	return obj;
-}
-
-static __always_inline void *rbtree_pop_obj(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					    const void *key, u64 *first, enum rbtree_which which,
-					    bool plain)
-{
-	struct rbtree_elem *elem = NULL;
-	void *obj = NULL;
-
-	if (unlikely(raw_res_spin_lock(&rb->lock)))
-		return NULL;
-	if (likely(rb->owner == owner))
-		elem = which == RBTREE_KEY ? rbtree_find(rb, key) :
-		       which == RBTREE_LAST ? rb->last : rb->first;
-	if (elem && which == RBTREE_UNTIL &&
-	    rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0) {
-		*first = rb->key_is_u64 ? elem->rank : 0;
-		obj = ERR_PTR(-EAGAIN);
-		elem = NULL;
-	}
-	if (likely(elem))
-		obj = rbtree_take(rb, elem, plain);
-	raw_res_spin_unlock(&rb->lock);
-
-	if (!plain)
-		rbtree_spare_put(rb, elem);
-	return obj;
-}
-
-static noinline void *rbtree_pop_obj_any(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					 const void *key, u64 *first, enum rbtree_which which)
-{
-	return rbtree_pop_obj(rb, owner, key, first, which, false);
+	if (unlikely(rb->no_prealloc))
+		return elem;
+	rbtree_slot_put(rb, elem);
+	return NULL;
 }
 
 static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 					const void *key, u64 *first, enum rbtree_which which)
 {
+	struct rbtree_elem *elem, *spare = NULL;
 	struct bpf_rbtree *rb = to_rbtree(map);
+	void *obj = NULL;
 
-	if (unlikely(!rb->plain))
-		return rbtree_pop_obj_any(rb, owner, key, first, which);
-	return rbtree_pop_obj(rb, owner, key, first, which, true);
+	if (unlikely(raw_res_spin_lock(&rb->lock)))
+		return ERR_PTR(-EBUSY);
+	if (unlikely(rb->owner != owner)) {
+		if (rbtree_count(rb))
+			obj = ERR_PTR(-EBUSY);
+		goto unlock;
+	}
+	elem = rbtree_which(rb, which, key);
+	if (unlikely(!elem))
+		goto unlock;
+	if (which == RBTREE_UNTIL && rbtree_beyond(rb, elem, key)) {
+		*first = rb->key_is_u64 ? elem->rank : 0;
+		obj = ERR_PTR(-EAGAIN);
+		goto unlock;
+	}
+	spare = rbtree_take(rb, elem, &obj);
+unlock:
+	raw_res_spin_unlock(&rb->lock);
+
+	rbtree_spare_put(rb, spare);
+	return obj;
 }
 
 /**
@@ -764,7 +757,8 @@ static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_o
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
  * Return: the oldest object of the lowest key, with its reference; NULL if
- * @owner keeps none in @map, or if the map's lock could not be had.
+ * @map is empty; ERR_PTR(-EBUSY) if another owner keeps objects in it, or if its
+ * lock could not be had.
  */
 void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
@@ -779,8 +773,7 @@ void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
  * @first: set to the first key if that is above @bound; 0 if the key is no u64
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: the object, with its reference; ERR_PTR(-EAGAIN) if the first key is
- * above @bound; NULL as bpf_rbtree_pop().
+ * Return: as bpf_rbtree_pop(); ERR_PTR(-EAGAIN) if the first key is above @bound.
  */
 void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first)
@@ -795,8 +788,7 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
  * @key: key, map->key_size bytes
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: the object, with its reference; NULL if @owner keeps none under @key,
- * or if the map's lock could not be had.
+ * Return: as bpf_rbtree_pop(); NULL if there is none of @key.
  */
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
 {
@@ -809,12 +801,26 @@ void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, co
  * @owner: who takes it
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: the oldest object of the highest key, with its reference; NULL as
- * bpf_rbtree_pop().
+ * Return: as bpf_rbtree_pop(), but of the highest key.
  */
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
 	return rbtree_pop(map, owner, NULL, NULL, RBTREE_LAST);
+}
+
+/**
+ * bpf_rbtree_pop_from() - take the first object from a key on out
+ * @map: an ordered map of packets
+ * @owner: who takes it
+ * @key: the lowest key wanted, map->key_size bytes
+ *
+ * Context: bottom halves off, not in hard interrupt or NMI.
+ * Return: as bpf_rbtree_pop(), but of the lowest key that is not below @key; NULL
+ * if there is none.
+ */
+void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
+{
+	return rbtree_pop(map, owner, key, NULL, RBTREE_FROM);
 }
 
 /* Under both locks: the claim ends, the caller drops the reference. */
@@ -850,8 +856,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 		return NULL;
 	if (rb->owner == owner) {
 		if (rb->first) {
-			spare = rb->first;
-			obj = rbtree_take(rb, spare, false);
+			spare = rbtree_take(rb, rb->first, &obj);
 		} else {
 			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
@@ -1036,13 +1041,12 @@ static int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const v
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return -EBUSY;
-	elem = which == RBTREE_KEY ? rbtree_find(rb, key) : rb->first;
+	elem = rbtree_which(rb, which, key);
 	if (!elem) {
 		err = -ENOENT;
 	} else if (rb->has_packets) {
 		err = -EBUSY;
-	} else if (which == RBTREE_UNTIL &&
-		   rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0) {
+	} else if (which == RBTREE_UNTIL && rbtree_beyond(rb, elem, key)) {
 		rbtree_copy_out(rb, elem, key_out, NULL);
 		err = -EAGAIN;
 	} else {
@@ -1454,12 +1458,7 @@ rbtree_look_elem(struct bpf_rbtree *rb, enum rbtree_which which, const void *key
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return ERR_PTR(-EBUSY);
-	if (which == RBTREE_FIRST)
-		elem = rb->first;
-	else if (which == RBTREE_KEY)
-		elem = rbtree_find(rb, key);
-	else
-		elem = rbtree_above(rb, key, which == RBTREE_FROM);
+	elem = rbtree_which(rb, which, key);
 	if (elem && key_out)
 		memcpy(key_out, elem->key, rb->map.key_size);
 	if (elem && result)
@@ -1960,8 +1959,6 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 	rb->has_packets = bpf_rbtree_holds_packets(map);
 	if (rb->has_packets || bpf_rbtree_holds_tasks(map))
 		rb->obj_off = rb->value_off + map->record->fields[0].offset;
-	rb->plain = rb->has_packets && rb->key_is_u64 && !rb->no_prealloc &&
-		    map->value_size == sizeof(void *);
 	return 0;
 }
 

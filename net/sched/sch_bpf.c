@@ -746,7 +746,7 @@ static bool sch_bpf_prepare_force(struct sch_bpf_data *q, const struct sch_bpf_c
 	for (map = sch_bpf_out_of_reach(q, cfg); map;
 	     map = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark)) {
 		skb = bpf_rbtree_pop(map, &q->owner);
-		if (!skb)	/* its lock could not be had */
+		if (IS_ERR_OR_NULL(skb))	/* its lock could not be had */
 			break;
 		__skb_queue_tail(&q->fifo, skb);
 		q->stored--;

@@ -105,10 +105,10 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map__p
 	struct sk_buff *skb;
 
 	skb = bpf_rbtree_pop(map__packet_map, &q->owner);
-	if (skb) {
-		sch_bpf_count_taken(q, skb);
-		sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
-	}
+	if (IS_ERR_OR_NULL(skb))
+		return NULL;
+	sch_bpf_count_taken(q, skb);
+	sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
 	return skb;
 }
 
@@ -155,10 +155,10 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *m
 	struct sk_buff *skb;
 
 	skb = bpf_rbtree_pop_last(map__packet_map, &q->owner);
-	if (skb) {
-		sch_bpf_count_taken(q, skb);
-		sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
-	}
+	if (IS_ERR_OR_NULL(skb))
+		return NULL;
+	sch_bpf_count_taken(q, skb);
+	sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
 	return skb;
 }
 
@@ -198,14 +198,17 @@ __bpf_kfunc int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *c
 __bpf_kfunc int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map__packet_map)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	struct sk_buff *skb;
 
 	if (unlikely(q->run.ctx.skb))
 		return SCH_BPF_DEQUEUED;
 
-	q->run.ctx.skb = bpf_rbtree_pop(map__packet_map, &q->owner);
-	if (!q->run.ctx.skb)
+	skb = bpf_rbtree_pop(map__packet_map, &q->owner);
+	if (IS_ERR_OR_NULL(skb))
 		return SCH_BPF_EMPTY;
-	sch_bpf_count_taken(q, q->run.ctx.skb);
+
+	sch_bpf_count_taken(q, skb);
+	q->run.ctx.skb = skb;
 	return SCH_BPF_DEQUEUED;
 }
 
@@ -231,10 +234,8 @@ __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_m
 		return SCH_BPF_DEQUEUED;
 
 	skb = bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey, &ctx->expire);
-	if (IS_ERR(skb))
-		return SCH_BPF_THROTTLE;
-	if (!skb)
-		return SCH_BPF_EMPTY;
+	if (IS_ERR_OR_NULL(skb))
+		return skb == ERR_PTR(-EAGAIN) ? SCH_BPF_THROTTLE : SCH_BPF_EMPTY;
 
 	sch_bpf_count_taken(q, skb);
 	q->run.ctx.skb = skb;
@@ -255,14 +256,17 @@ __bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map
 				  const void *key__mapkey)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	struct sk_buff *skb;
 
 	if (unlikely(q->run.ctx.skb))
 		return SCH_BPF_DEQUEUED;
 
-	q->run.ctx.skb = bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey);
-	if (!q->run.ctx.skb)
+	skb = bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey);
+	if (IS_ERR_OR_NULL(skb))
 		return SCH_BPF_EMPTY;
-	sch_bpf_count_taken(q, q->run.ctx.skb);
+
+	sch_bpf_count_taken(q, skb);
+	q->run.ctx.skb = skb;
 	return SCH_BPF_DEQUEUED;
 }
 
