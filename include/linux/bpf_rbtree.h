@@ -53,6 +53,7 @@ bool bpf_map_is_rbtree(const struct bpf_map *map);
 bool bpf_rbtree_holds_values(const struct bpf_map *map);
 bool bpf_rbtree_holds_maps(const struct bpf_map *map);
 bool bpf_rbtree_holds_packets(const struct bpf_map *map);
+bool bpf_rbtree_holds_no_packets(const struct bpf_map *map);
 bool bpf_rbtree_holds_tasks(const struct bpf_map *map);
 int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 			 const struct btf_type *key_type, const struct btf_type *value_type,

@@ -44,10 +44,11 @@
  * empty, nobody else can change it. A claim on an empty map gives way to
  * whoever comes next.
  *
- * Maps: created with an inner map, this one holds maps. User space sees their
- * ids, programs the maps. One that a program has popped stays alive until that
- * program is done with it, and can be pushed again without further ado: the
- * element waits on map->leaving, with its reference, for a grace period.
+ * Maps: created with an inner map, this one holds maps, each with a reference.
+ * User space sees their ids, programs the maps. The reference is dropped when a
+ * program pops a map, but the map's memory stays for a grace period, for that
+ * program to use. If there was no other reference the map cannot be pushed again
+ * then: bpf_rbtree_map_move() gives it another key without dropping any.
  *
  * Locking: one lock a map. No destructor runs and nothing is allocated under
  * it. The owner's path is the hot one: it runs with bottom halves off and takes
@@ -64,7 +65,6 @@
 #include <linux/bpf_rbtree.h>
 #include <linux/btf.h>
 #include <linux/btf_ids.h>
-#include <linux/irq_work.h>
 #include <linux/llist.h>
 #include <linux/bpf_mem_alloc.h>
 #include <linux/bpf_verifier.h>
@@ -85,9 +85,6 @@
 
 /* Steps of a walk with the lock held. */
 #define RBTREE_STEPS		64
-
-/* Popped maps to look through for one that is pushed again; the last is first. */
-#define RBTREE_POPPED		8
 
 struct rbtree_elem {
 	union {				/* first: a returned slot is its llist_node */
@@ -122,8 +119,6 @@ struct bpf_rbtree {
 	struct rbtree_elem *last;	/* oldest element of the highest key */
 	struct rbtree_elem *free;
 	struct llist_head returned;	/* free too; put there without the lock */
-	struct rbtree_elem *leaving;	/* popped inner maps, each with its reference */
-	bool reaping;
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
 	struct list_head owner_node;
 
@@ -143,8 +138,6 @@ struct bpf_rbtree {
 
 	struct bpf_mem_alloc ma;	/* of a map without preallocation */
 	u64 mark;			/* the last */
-	struct irq_work reap_later;	/* of a map of maps */
-	struct delayed_work reap;
 };
 
 static DEFINE_RAW_SPINLOCK(rbtree_owner_lock);
@@ -563,6 +556,18 @@ bool bpf_rbtree_holds_values(const struct bpf_map *map)
 {
 	return bpf_map_is_rbtree(map) && !bpf_rbtree_holds_maps(map) &&
 	       !bpf_rbtree_holds_packets(map);
+}
+
+/**
+ * bpf_rbtree_holds_no_packets() - may programs of all types move elements about?
+ * @map: any map, also the template of an inner map
+ *
+ * Context: any.
+ * Return: true for a BPF_MAP_TYPE_RBTREE that does not hold packets.
+ */
+bool bpf_rbtree_holds_no_packets(const struct bpf_map *map)
+{
+	return bpf_map_is_rbtree(map) && !bpf_rbtree_holds_packets(map);
 }
 
 static bool rbtree_holds(const struct bpf_map *map, u32 btf_id)
@@ -1483,78 +1488,6 @@ static void rbtree_set_inner(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 	*elem_obj(rb, elem) = inner;
 }
 
-/* Under the lock: a popped element that still has the reference on @inner. */
-static struct rbtree_elem *rbtree_leaving_find(struct bpf_rbtree *rb, struct bpf_map *inner)
-{
-	struct rbtree_elem **link = &rb->leaving, *elem;
-	int i;
-
-	for (i = 0; i < RBTREE_POPPED && *link; i++, link = &elem->next) {
-		elem = *link;
-		if (*elem_obj(rb, elem) == inner) {
-			*link = elem->next;
-			return elem;
-		}
-	}
-	return NULL;
-}
-
-/* Under the lock: a new element with a reference on @inner. */
-static struct rbtree_elem *rbtree_inner_get(struct bpf_rbtree *rb, struct bpf_map *inner)
-{
-	struct rbtree_elem *elem;
-
-	if (rbtree_count(rb) >= rb->map.max_entries)
-		return ERR_PTR(-E2BIG);
-	elem = rbtree_leaving_find(rb, inner);
-	if (elem)
-		return elem;
-
-	elem = rbtree_slot_get(rb);
-	if (!elem)
-		return ERR_PTR(-E2BIG);
-	if (IS_ERR(__bpf_map_inc_not_zero(inner, false))) {
-		rbtree_slot_put(rb, elem);
-		return ERR_PTR(-ENOENT);
-	}
-	rbtree_set_inner(rb, elem, inner);
-	return elem;
-}
-
-static void rbtree_reap_later(struct irq_work *work)
-{
-	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, reap_later);
-
-	/* In a while: one that is pushed again soon needs no reaping. */
-	schedule_delayed_work(&rb->reap, HZ / 10);
-}
-
-/* Drop the references of maps that were popped and not pushed again. */
-static void rbtree_reap(struct work_struct *work)
-{
-	struct bpf_rbtree *rb = container_of(to_delayed_work(work), struct bpf_rbtree, reap);
-	struct rbtree_elem *list, *elem;
-	unsigned long flags;
-
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags)) {
-		schedule_delayed_work(&rb->reap, HZ / 10);
-		return;
-	}
-	list = rb->leaving;
-	rb->leaving = NULL;
-	rb->reaping = false;
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	if (!list)
-		return;
-
-	/* Programs that popped them may be using them; this waits for RCU, too. */
-	synchronize_rcu_tasks_trace();
-	while ((elem = list)) {
-		list = elem->next;
-		rbtree_elem_free(rb, elem);
-	}
-}
-
 static int rbtree_alloc_outer(struct bpf_rbtree *rb, int inner_map_fd)
 {
 	struct bpf_map *meta = bpf_map_meta_alloc(inner_map_fd);
@@ -1563,24 +1496,15 @@ static int rbtree_alloc_outer(struct bpf_rbtree *rb, int inner_map_fd)
 		return PTR_ERR(meta);
 	rb->map.inner_map_meta = meta;
 	rb->obj_off = rb->value_off + sizeof(u64);
-	init_irq_work(&rb->reap_later, rbtree_reap_later);
-	INIT_DELAYED_WORK(&rb->reap, rbtree_reap);
 	return 0;
 }
 
 static void rbtree_free_outer(struct bpf_rbtree *rb)
 {
-	struct rbtree_elem *elem, *next;
-
-	irq_work_sync(&rb->reap_later);
-	cancel_delayed_work_sync(&rb->reap);
+	struct rbtree_elem *elem;
 
 	while ((elem = rb->first)) {
 		rbtree_unlink(rb, elem);
-		bpf_map_put(*elem_obj(rb, elem));
-	}
-	for (elem = rb->leaving; elem; elem = next) {
-		next = elem->next;
 		bpf_map_put(*elem_obj(rb, elem));
 	}
 	bpf_map_meta_free(rb->map.inner_map_meta);
@@ -1610,9 +1534,6 @@ static int rbtree_map_alloc_check(union bpf_attr *attr)
 	return 0;
 }
 
-/* Memory for elements. Of maps of maps twice as many as may be stored, because
- * popped ones wait for a while.
- */
 static int rbtree_alloc_elems(struct bpf_rbtree *rb, int node)
 {
 	u32 i, n = rb->map.max_entries;
@@ -1620,8 +1541,6 @@ static int rbtree_alloc_elems(struct bpf_rbtree *rb, int node)
 	if (rb->no_prealloc)
 		return bpf_mem_alloc_init(&rb->ma, rb->elem_size, false);
 
-	if (rb->map.inner_map_meta && check_mul_overflow(n, 2, &n))
-		return -E2BIG;
 	rb->elems = bpf_map_area_alloc((u64)rb->elem_size * n, node);
 	if (!rb->elems)
 		return -ENOMEM;
@@ -1761,9 +1680,7 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 	} else if (flags == BPF_EXIST) {
 		err = -ENOENT;
 	} else {
-		/* A map of maps has more slots than it may use. */
-		if (!inner || rbtree_count(rb) < map->max_entries)
-			elem = rbtree_elem_get(rb, &spare);
+		elem = rbtree_elem_get(rb, &spare);
 		if (elem) {
 			rbtree_set_key(rb, elem, key);
 			rbtree_link(rb, elem);
@@ -1820,8 +1737,6 @@ static u64 rbtree_map_mem_usage(const struct bpf_map *map)
 
 	if (rb->no_prealloc)
 		n = rbtree_count(rb);
-	else if (map->inner_map_meta)
-		n *= 2;
 	return sizeof(*rb) + n * rb->elem_size;
 }
 
@@ -2226,16 +2141,17 @@ __bpf_kfunc struct task_struct *bpf_rbtree_map_pop_task(void *map__task_map, voi
  * @key__mapkey: the key, as long as the outer map's keys
  * @inner__inner_map: a map like the one that the outer map was created with
  *
- * Context: any but NMI.
- * Return: as bpf_rbtree_map_push(); -ENOENT if the inner map is about to go away.
+ * Context: any.
+ * Return: as bpf_rbtree_map_push(); -ENOENT if nobody has the inner map any more.
  */
 __bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__mapkey,
 					void *inner__inner_map)
 {
+	struct bpf_map *inner = inner__inner_map;
 	struct bpf_rbtree *rb = to_rbtree(map__map_map);
 	struct rbtree_elem *elem;
 	unsigned long flags;
-	int err = 0;
+	int err;
 
 	if (rb->map.map_flags & BPF_F_RDONLY_PROG)
 		return -EPERM;
@@ -2243,11 +2159,15 @@ __bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__map
 	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
 	if (err)
 		return err;
-	elem = rbtree_inner_get(rb, inner__inner_map);
-	if (IS_ERR(elem)) {
-		err = PTR_ERR(elem);
+	elem = rbtree_slot_get(rb);
+	if (!elem) {
+		err = -E2BIG;
+	} else if (IS_ERR(__bpf_map_inc_not_zero(inner, false))) {
+		rbtree_slot_put(rb, elem);
+		err = -ENOENT;
 	} else {
 		rbtree_set_key(rb, elem, key__mapkey);
+		rbtree_set_inner(rb, elem, inner);
 		rbtree_link(rb, elem);
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
@@ -2259,7 +2179,9 @@ __bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__map
  * @map__map_map: an ordered map of maps
  * @key__mapkey: where to store its key
  *
- * The program can use the map, and push it again, until it returns.
+ * The program can use the map until it returns. It can push the map again if
+ * somebody else has it, too: an inner map that nobody but this outer map had is
+ * about to go away. bpf_rbtree_map_move() keeps it.
  *
  * Context: any.
  * Return: the map; NULL if there is none, the outer map was created with
@@ -2269,9 +2191,8 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 {
 	struct bpf_rbtree *rb = to_rbtree(map__map_map);
 	struct rbtree_elem *elem;
+	struct bpf_map *inner = NULL;
 	unsigned long flags;
-	bool kick = false;
-	void *inner = NULL;
 
 	if (rb->map.map_flags & BPF_F_RDONLY_PROG ||
 	    raw_res_spin_lock_irqsave(&rb->lock, flags))
@@ -2281,17 +2202,52 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 		memcpy(key__mapkey, elem->key, rb->map.key_size);
 		inner = *elem_obj(rb, elem);
 		rbtree_unlink(rb, elem);
-		elem->next = rb->leaving;
-		rb->leaving = elem;
-		kick = !rb->reaping;
-		rb->reaping = true;
+		rbtree_slot_put(rb, elem);
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	/* Work cannot be queued from everywhere. */
-	if (kick)
-		irq_work_queue(&rb->reap_later);
+	if (inner)
+		bpf_map_fd_put_ptr_any_context(&rb->map, inner);
 	return inner;
+}
+
+/**
+ * bpf_rbtree_map_move() - give the oldest element of a key another key
+ * @map__no_packet_map: an ordered map that holds no packets
+ * @from__mapkey: its key
+ * @to__mapkey: its next key, behind all others of which it comes; may be the same
+ *
+ * In one step: nobody sees the map without the element, and what it holds stays.
+ *
+ * Context: any.
+ * Return: 0; -ENOENT if there is no element of the key; -EPERM if the map was
+ * created with BPF_F_RDONLY_PROG; -EDEADLK or -ETIMEDOUT if its lock could not be
+ * had.
+ */
+__bpf_kfunc int bpf_rbtree_map_move(void *map__no_packet_map, const void *from__mapkey,
+				    const void *to__mapkey)
+{
+	struct bpf_rbtree *rb = to_rbtree(map__no_packet_map);
+	struct rbtree_elem *elem;
+	unsigned long flags;
+	int err;
+
+	if (rb->map.map_flags & BPF_F_RDONLY_PROG)
+		return -EPERM;
+
+	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
+	if (err)
+		return err;
+	elem = rbtree_find(rb, from__mapkey);
+	if (elem) {
+		rbtree_unlink(rb, elem);
+		rbtree_set_key(rb, elem, to__mapkey);
+		rbtree_link(rb, elem);
+	} else {
+		err = -ENOENT;
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return err;
 }
 
 __bpf_kfunc_end_defs();
@@ -2301,6 +2257,7 @@ BTF_ID_FLAGS(func, bpf_rbtree_map_push)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop_until)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop_key)
+BTF_ID_FLAGS(func, bpf_rbtree_map_move)
 BTF_ID_FLAGS(func, bpf_rbtree_map_first, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_lower_bound, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_push_task, KF_RELEASE)
