@@ -42,7 +42,8 @@
  * bpf_rbtree_pop() alone, on behalf of an owner, which counts them. The first
  * push claims the map for its owner; while the claim lasts and the map is not
  * empty, nobody else can change it. A claim on an empty map gives way to
- * whoever comes next.
+ * whoever comes next, and ends when its owner finds that it is all that keeps
+ * the map.
  *
  * Maps: created with an inner map, this one holds maps, each with a reference.
  * User space sees their ids, programs the maps. The reference is dropped when a
@@ -82,6 +83,9 @@
 
 /* Most fields in a key. */
 #define RBTREE_FIELDS_MAX	16
+
+/* Claims to look at when there is a new one. */
+#define RBTREE_CLAIMS		2
 
 /* Steps of a walk with the lock held. */
 #define RBTREE_STEPS		64
@@ -605,25 +609,98 @@ bool bpf_rbtree_holds_tasks(const struct bpf_map *map)
 	return rbtree_holds(map, rbtree_btf_ids[2]);
 }
 
-/* Called with the map's lock held, by somebody else than the owner. */
+/* Under both locks: the claim ends, the caller drops the reference. */
+static void rbtree_unclaim(struct bpf_rbtree *rb)
+{
+	list_del_init(&rb->owner_node);
+	rb->owner = NULL;
+}
+
+/* End the claim of @owner if the map is empty and nobody but the claim and the caller
+ * has it.
+ */
+static bool rbtree_unclaim_unused(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
+{
+	bool unclaimed = false;
+	unsigned long flags;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return false;
+	/* A program that found the map before it was taken away can store into it until
+	 * the grace period is over: what it stores keeps the claim, and the claim the map.
+	 */
+	if (rb->owner == owner && !rbtree_count(rb) && atomic64_read(&rb->map.refcnt) == 2) {
+		raw_spin_lock(&rbtree_owner_lock);
+		rbtree_unclaim(rb);
+		raw_spin_unlock(&rbtree_owner_lock);
+		unclaimed = true;
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return unclaimed;
+}
+
+/* A claim keeps its map alive, also one that has been taken out of a map of maps for
+ * good. Each new claim is followed by a look at a few of the owner's in turn, so that
+ * of those there are never many more than of others, whatever user space replaces.
+ */
+static void rbtree_claims_look(struct bpf_rbtree_owner *owner)
+{
+	struct bpf_rbtree *rb;
+	unsigned long flags;
+	bool unused;
+	int i;
+
+	for (i = 0; i < RBTREE_CLAIMS; i++) {
+		raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
+		rb = list_first_entry_or_null(&owner->maps, struct bpf_rbtree, owner_node);
+		unused = rb && atomic64_read(&rb->map.refcnt) == 1 && !rbtree_count(rb);
+		if (rb)
+			list_move_tail(&rb->owner_node, &owner->maps);
+		if (unused)
+			bpf_map_inc(&rb->map);
+		raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
+		if (!unused)
+			continue;
+		if (rbtree_unclaim_unused(rb, owner))
+			bpf_map_put(&rb->map);
+		bpf_map_put(&rb->map);
+	}
+}
+
+/* Called with the map's lock held, by somebody else than the owner. Gives the lock up
+ * meanwhile, and for good on failure.
+ */
 static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
 {
 	unsigned long flags;
+	int err;
 
+	raw_res_spin_unlock(&rb->lock);
+	rbtree_claims_look(owner);
+	err = raw_res_spin_lock(&rb->lock);
+	if (err)
+		return err;
+
+	err = -EBUSY;
 	if (rb->owner && rbtree_count(rb))
-		return -EBUSY;
+		goto unlock;
 
 	/* An inner map that is about to go away stays alive for this program, but
 	 * not for what it stores.
 	 */
+	err = -ENOENT;
 	if (!rb->owner && IS_ERR(__bpf_map_inc_not_zero(&rb->map, false)))
-		return -ENOENT;
+		goto unlock;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	list_move_tail(&rb->owner_node, &owner->maps);
 	rb->owner = owner;
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return 0;
+
+unlock:
+	raw_res_spin_unlock(&rb->lock);
+	return err;
 }
 
 /**
@@ -656,7 +733,7 @@ int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 	if (unlikely(rb->owner != owner)) {
 		err = rbtree_claim(rb, owner);
 		if (err)
-			goto unlock;
+			goto out;
 	}
 
 	elem = rbtree_elem_get(rb, &spare);
@@ -826,13 +903,6 @@ void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
 {
 	return rbtree_pop(map, owner, key, NULL, RBTREE_FROM);
-}
-
-/* Under both locks: the claim ends, the caller drops the reference. */
-static void rbtree_unclaim(struct bpf_rbtree *rb)
-{
-	list_del_init(&rb->owner_node);
-	rb->owner = NULL;
 }
 
 /* The first map of @owner, with a reference of the caller's. */
