@@ -6,7 +6,7 @@ struct queue {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct pkt);
-	__uint(max_entries, 100);
+	__uint(max_entries, 20000);
 };
 
 struct {
@@ -16,11 +16,14 @@ struct {
 	__array(values, struct queue);
 } queues SEC(".maps");
 
+__u32 closed;
+__u64 keys = 1;
+
 SEC("qdisc/enqueue")
 int claims_enqueue(struct sch_bpf_ctx *ctx)
 {
+	__u64 key = bpf_get_prandom_u32() % keys;
 	__u32 first = 0;
-	__u64 key = 0;
 	void *pkts;
 
 	pkts = bpf_map_lookup_elem(&queues, &first);
@@ -35,6 +38,10 @@ int claims_dequeue(struct sch_bpf_ctx *ctx)
 	__u32 first = 0;
 	void *pkts;
 
+	if (closed) {
+		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
+		return SCH_BPF_THROTTLE;
+	}
 	pkts = bpf_map_lookup_elem(&queues, &first);
 	if (!pkts)
 		return SCH_BPF_EMPTY;

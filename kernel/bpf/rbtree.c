@@ -43,7 +43,8 @@
  * push claims the map for its owner; while the claim lasts and the map is not
  * empty, nobody else can change it. A claim on an empty map gives way to
  * whoever comes next, and ends when its owner finds that it is all that keeps
- * the map.
+ * the map. An owner that wants to be rid of all its packets detaches whole trees,
+ * each in one step, which a worker frees (bpf_rbtree_detach()).
  *
  * Maps: created with an inner map, this one holds maps, each with a reference.
  * User space sees their ids, programs the maps. The reference is dropped when a
@@ -95,7 +96,10 @@ struct rbtree_elem {
 		struct rbtree_elem *next;	/* next younger of the same key; next free slot */
 		struct llist_node returned;
 	};
-	struct rbtree_elem *last;	/* youngest; in the oldest only */
+	union {
+		struct rbtree_elem *last;	/* youngest; in the oldest only */
+		struct llist_node detached;	/* in the root of a tree that was taken out whole */
+	};
 	struct rb_node node;		/* in the oldest element of a key only */
 	u64 number;			/* of its push */
 	u64 rank;			/* of the key, see rbtree_rank() */
@@ -125,6 +129,9 @@ struct bpf_rbtree {
 	struct llist_head returned;	/* free too; put there without the lock */
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
 	struct list_head owner_node;
+	struct llist_head detached;	/* trees; put there under the lock, taken without */
+	void (*free_obj)(void *obj);	/* what is in these */
+	struct work_struct detached_work;
 
 	/* constant after creation */
 	bool key_is_u64;		/* all of it: eight bytes */
@@ -145,6 +152,8 @@ struct bpf_rbtree {
 };
 
 static DEFINE_RAW_SPINLOCK(rbtree_owner_lock);
+
+static struct workqueue_struct *rbtree_wq;
 
 BTF_ID_LIST(rbtree_btf_ids)
 BTF_ID(struct, bpf_rbtree)
@@ -905,15 +914,18 @@ void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner, c
 	return rbtree_pop(map, owner, key, NULL, RBTREE_FROM);
 }
 
-/* The first map of @owner, with a reference of the caller's. */
-static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner)
+/* The first map of @owner. Nobody can take it away while it is not empty; if it is,
+ * the caller gets a reference.
+ */
+static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner, bool *empty)
 {
 	struct bpf_rbtree *rb;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	rb = list_first_entry_or_null(&owner->maps, struct bpf_rbtree, owner_node);
-	if (rb)
+	*empty = rb && !rbtree_count(rb);
+	if (*empty)
 		bpf_map_inc(&rb->map);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return rb;
@@ -963,15 +975,124 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner)
 {
 	struct bpf_rbtree *rb;
+	bool empty;
 	void *obj;
 
-	while ((rb = rbtree_owner_first(owner))) {
+	while ((rb = rbtree_owner_first(owner, &empty))) {
 		obj = rbtree_drain_one(rb, owner);
-		bpf_map_put(&rb->map);
+		if (empty)
+			bpf_map_put(&rb->map);
 		if (obj)
 			return obj;
 	}
 	return NULL;
+}
+
+/* Free the objects of a tree that was taken out whole, and return its elements. None is
+ * looked at any more after that: nodes come after all below them.
+ */
+static void rbtree_free_tree(struct bpf_rbtree *rb, struct rbtree_elem *top)
+{
+	struct rbtree_elem *oldest, *after, *elem, *next;
+	struct rb_root root = { .rb_node = &top->node };
+	void *obj;
+
+	rbtree_postorder_for_each_entry_safe(oldest, after, &root, node) {
+		for (elem = oldest; elem; elem = next) {
+			next = elem->next;
+			obj = *elem_obj(rb, elem);
+			*elem_obj(rb, elem) = NULL;
+			READ_ONCE(rb->free_obj)(obj);
+			if (rb->no_prealloc) {
+				migrate_disable();
+				bpf_mem_cache_free(&rb->ma, elem);
+				migrate_enable();
+			} else {
+				llist_add(&elem->returned, &rb->returned);
+			}
+			cond_resched();
+		}
+	}
+}
+
+static void rbtree_free_detached(struct work_struct *work)
+{
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, detached_work);
+	struct rbtree_elem *tree, *next;
+
+	llist_for_each_entry_safe(tree, next, llist_del_all(&rb->detached), detached)
+		rbtree_free_tree(rb, tree);
+	bpf_map_put(&rb->map);
+}
+
+/* Take all objects of @owner out of @rb, and end the claim. Returns how many there were. */
+static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
+			     void (*free)(void *obj))
+{
+	bool unclaimed = false;
+	unsigned long flags;
+	u32 count = 0;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return 0;
+	if (rb->owner == owner) {
+		count = rbtree_count(rb);
+		if (count) {
+			WRITE_ONCE(rb->free_obj, free);
+			llist_add(&node_elem(rb->root.rb_node)->detached, &rb->detached);
+			rb->root = RB_ROOT;
+			rb->first = NULL;
+			rb->last = NULL;
+			rb->popped = rb->pushed;
+		}
+		raw_spin_lock(&rbtree_owner_lock);
+		rbtree_unclaim(rb);
+		raw_spin_unlock(&rbtree_owner_lock);
+		unclaimed = true;
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+
+	/* The reference is the worker's. One that waits already has its own. */
+	if (unclaimed && !(count && queue_work(rbtree_wq, &rb->detached_work)))
+		bpf_map_put(&rb->map);
+	return count;
+}
+
+/**
+ * bpf_rbtree_detach() - take all objects of an owner out of its maps, to be freed later
+ * @owner: the owner, who has no claims afterwards
+ * @free: frees an object, in process context; the same one in all calls for a map
+ *
+ * It takes as long for a million objects as for one: each map's tree comes out whole,
+ * and a worker frees what is in it. Until an object is freed its element counts
+ * against max_entries: pushes can fail with -E2BIG meanwhile. bpf_rbtree_flush() waits.
+ *
+ * Context: any but hard interrupt and NMI. The caller sees to it that @owner does not
+ * push or pop meanwhile.
+ * Return: how many objects there were.
+ */
+u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj))
+{
+	struct bpf_rbtree *rb;
+	u32 count = 0;
+	bool empty;
+
+	while ((rb = rbtree_owner_first(owner, &empty))) {
+		count += rbtree_detach_one(rb, owner, free);
+		if (empty)
+			bpf_map_put(&rb->map);
+	}
+	return count;
+}
+
+/**
+ * bpf_rbtree_flush() - wait until all that was detached has been freed
+ *
+ * Context: process, may sleep; no lock that freeing an object takes.
+ */
+void bpf_rbtree_flush(void)
+{
+	flush_workqueue(rbtree_wq);
 }
 
 /**
@@ -1633,6 +1754,8 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	raw_res_spin_lock_init(&rb->lock);
 	rb->root = RB_ROOT;
 	init_llist_head(&rb->returned);
+	init_llist_head(&rb->detached);
+	INIT_WORK(&rb->detached_work, rbtree_free_detached);
 	INIT_LIST_HEAD(&rb->owner_node);
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
@@ -2341,8 +2464,11 @@ static const struct btf_kfunc_id_set rbtree_kfunc_set = {
 	.set = &rbtree_kfunc_ids,
 };
 
-static int __init rbtree_kfunc_init(void)
+static int __init rbtree_init(void)
 {
+	rbtree_wq = alloc_workqueue("bpf_rbtree", WQ_UNBOUND, 0);
+	if (!rbtree_wq)
+		return -ENOMEM;
 	return register_btf_kfunc_id_set(BPF_PROG_TYPE_UNSPEC, &rbtree_kfunc_set);
 }
-late_initcall(rbtree_kfunc_init);
+late_initcall(rbtree_init);
