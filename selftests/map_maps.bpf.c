@@ -273,7 +273,7 @@ static void flow_in(struct schedule *schedule)
 
 static void flow_out(struct schedule *schedule)
 {
-	__u64 round = 0, key, value = 0;
+	__u64 round = 0, key = 0, value = 0;
 	void *inner;
 
 	inner = bpf_rbtree_map_pop_map(&active, &round);

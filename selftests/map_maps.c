@@ -261,7 +261,7 @@ static bool life_by_programs(void)
 
 	empty();
 	id = store_sole(0);
-	for (int turn = 0; turn < 1000; turn++) {
+	for (uint64_t turn = 0; turn < 1000; turn++) {
 		expect_equal(store(turn, 0, turn), 0);
 		args = (struct args){ .which = 1 };
 		expect_equal(run_args("move", &args, sizeof(args)), 0);
