@@ -30,7 +30,10 @@
  * width, structs member by member. Without BTF, or for other types, it is the
  * order of memcmp().
  *
- * Elements are allocated with the map, or by bpf_mem_alloc as they come
+ * Elements come in chunks, the first one with the map, each next one as large as
+ * all before it and ahead of need: when one goes into use, a worker allocates
+ * another to be spare. A push that finds no spare allocates a small one itself, as
+ * its context permits. Or elements are allocated by bpf_mem_alloc as they come
  * (BPF_F_NO_PREALLOC). Either way the memory of one that has left is used again
  * at once, but stays an element of this map as long as a program may look at it.
  *
@@ -67,6 +70,7 @@
 #include <linux/bpf_rbtree.h>
 #include <linux/btf.h>
 #include <linux/btf_ids.h>
+#include <linux/irq_work.h>
 #include <linux/llist.h>
 #include <linux/bpf_mem_alloc.h>
 #include <linux/bpf_verifier.h>
@@ -84,6 +88,13 @@
 
 /* Most fields in a key. */
 #define RBTREE_FIELDS_MAX	16
+
+/* Bytes of the first chunk of elements, and of one that a push allocates. A map of so few
+ * elements, or of such large ones that few fit, has all of them in its first chunk.
+ */
+#define RBTREE_CHUNK		4096
+#define RBTREE_CHUNK_FEW	64
+#define RBTREE_CHUNK_LARGE	(RBTREE_CHUNK / 8)
 
 /* Claims to look at when there is a new one. */
 #define RBTREE_CLAIMS		2
@@ -108,6 +119,13 @@ struct rbtree_elem {
 
 static_assert(offsetof(struct rbtree_elem, next) == 0);
 
+/* Elements that were allocated together; they are the map's as long as it lives. */
+struct rbtree_chunk {
+	struct rbtree_chunk *next;
+	u32 count;
+	char elems[] __aligned(8);
+};
+
 /* A part of a key: an integer, or up to eight bytes in the order of memcmp() */
 struct rbtree_field {
 	u8 off;
@@ -129,9 +147,6 @@ struct bpf_rbtree {
 	struct llist_head returned;	/* free too; put there without the lock */
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
 	struct list_head owner_node;
-	struct llist_head detached;	/* trees; put there under the lock, taken without */
-	void (*free_obj)(void *obj);	/* what is in these */
-	struct work_struct detached_work;
 
 	/* constant after creation */
 	bool key_is_u64;		/* all of it: eight bytes */
@@ -144,8 +159,18 @@ struct bpf_rbtree {
 	u32 value_off;			/* from the start of an element */
 	u32 elem_size;
 	u32 obj_off;			/* of packet, task or map, from the start of an element */
-	void *elems;
 	struct rbtree_field fields[RBTREE_FIELDS_MAX];
+
+	struct rbtree_chunk *spare;	/* of which no element has been used */
+	struct rbtree_chunk *chunks;	/* all, with the spare one */
+	u32 slots;			/* elements in them, at most max_entries */
+	u64 chunk_bytes;
+	struct irq_work grow_soon;
+	struct work_struct grow;
+
+	struct llist_head detached;	/* trees; put there under the lock, taken without */
+	void (*free_obj)(void *obj);	/* what is in these */
+	struct work_struct free_detached;
 
 	struct bpf_mem_alloc ma;	/* of a map without preallocation */
 	u64 mark;			/* the last */
@@ -480,16 +505,178 @@ static __always_inline void rbtree_set_key(const struct bpf_rbtree *rb, struct r
 	}
 }
 
+/* ---- memory for elements ---- */
+
+static u64 rbtree_chunk_size(const struct bpf_rbtree *rb, u32 count)
+{
+	return sizeof(struct rbtree_chunk) + (u64)count * rb->elem_size;
+}
+
+static struct rbtree_elem *rbtree_chunk_elem(const struct bpf_rbtree *rb,
+					     struct rbtree_chunk *chunk, u32 i)
+{
+	return (void *)chunk->elems + (u64)i * rb->elem_size;
+}
+
+/* Make a list of the elements of a new chunk, which is all zero. */
+static void rbtree_chunk_init(const struct bpf_rbtree *rb, struct rbtree_chunk *chunk, u32 count)
+{
+	u32 i;
+
+	chunk->count = count;
+	for (i = 1; i < count; i++)
+		rbtree_chunk_elem(rb, chunk, i - 1)->next = rbtree_chunk_elem(rb, chunk, i);
+}
+
+/* In process context. */
+static struct rbtree_chunk *rbtree_chunk_alloc(struct bpf_rbtree *rb, u32 count)
+{
+	struct rbtree_chunk *chunk;
+
+	chunk = bpf_map_area_alloc(rbtree_chunk_size(rb, count), rb->map.numa_node);
+	if (chunk)
+		rbtree_chunk_init(rb, chunk, count);
+	return chunk;
+}
+
+/* Wherever elements are pushed: packets not in hard interrupt, all else anywhere. */
+static struct rbtree_chunk *rbtree_chunk_alloc_now(struct bpf_rbtree *rb, u32 count)
+{
+	u64 size = rbtree_chunk_size(rb, count);
+	struct rbtree_chunk *chunk;
+
+	if (rb->has_packets)
+		chunk = bpf_map_kmalloc_node(&rb->map, size,
+					     GFP_ATOMIC | __GFP_NOWARN | __GFP_ZERO,
+					     rb->map.numa_node);
+	else
+		chunk = bpf_map_kmalloc_nolock(&rb->map, size, __GFP_ZERO, rb->map.numa_node);
+	if (chunk)
+		rbtree_chunk_init(rb, chunk, count);
+	return chunk;
+}
+
+/* Under the lock: the chunk becomes the map's, unless that would have too many elements:
+ * others have added some since its size was chosen.
+ */
+static bool rbtree_chunk_add(struct bpf_rbtree *rb, struct rbtree_chunk *chunk)
+{
+	if (chunk->count > rb->map.max_entries - rb->slots)
+		return false;
+	WRITE_ONCE(rb->slots, rb->slots + chunk->count);
+	WRITE_ONCE(rb->chunk_bytes, rb->chunk_bytes + rbtree_chunk_size(rb, chunk->count));
+	chunk->next = rb->chunks;
+	rb->chunks = chunk;
+	return true;
+}
+
+static void rbtree_grow_soon(struct irq_work *work)
+{
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, grow_soon);
+
+	queue_work(system_dfl_wq, &rb->grow);
+}
+
+/* Allocate a spare chunk, as large as all others together. */
+static void rbtree_grow(struct work_struct *work)
+{
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, grow);
+	struct mem_cgroup *memcg, *old_memcg;
+	struct rbtree_chunk *chunk;
+	unsigned long flags;
+	bool added = false;
+	u32 slots;
+
+	/* Only this function stores a spare chunk. */
+	while (!added && !READ_ONCE(rb->spare)) {
+		slots = READ_ONCE(rb->slots);
+		if (slots == rb->map.max_entries)
+			break;
+		bpf_map_memcg_enter(&rb->map, &old_memcg, &memcg);
+		chunk = rbtree_chunk_alloc(rb, min(slots, rb->map.max_entries - slots));
+		bpf_map_memcg_exit(old_memcg, memcg);
+		/* The next push that finds no element calls again. */
+		if (!chunk)
+			break;
+		if (!raw_res_spin_lock_irqsave(&rb->lock, flags)) {
+			added = rbtree_chunk_add(rb, chunk);
+			if (added)
+				WRITE_ONCE(rb->spare, chunk);
+			raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+		}
+		if (!added)
+			bpf_map_area_free(chunk);
+	}
+}
+
+/* Work cannot be queued from everywhere. */
+static void rbtree_want_spare(struct bpf_rbtree *rb)
+{
+	if (READ_ONCE(rb->slots) < rb->map.max_entries)
+		irq_work_queue(&rb->grow_soon);
+}
+
+/* Without the lock: a push has found that none of so many elements is free, and the worker
+ * is late. Returns 0 to try again, -E2BIG if there may be no more, -ENOMEM, or an error of
+ * the lock.
+ */
+static noinline int rbtree_grow_now(struct bpf_rbtree *rb, u32 slots)
+{
+	u32 count = (RBTREE_CHUNK - sizeof(struct rbtree_chunk)) / rb->elem_size;
+	struct rbtree_chunk *chunk;
+	unsigned long flags;
+	bool added = false;
+	int err;
+
+	if (slots == rb->map.max_entries)
+		return -E2BIG;
+	rbtree_want_spare(rb);
+	count = min(count, rb->map.max_entries - slots);
+	chunk = rbtree_chunk_alloc_now(rb, count);
+	if (!chunk)
+		return -ENOMEM;
+
+	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
+	if (!err) {
+		added = rbtree_chunk_add(rb, chunk);
+		if (added) {
+			rbtree_chunk_elem(rb, chunk, count - 1)->next = rb->free;
+			rb->free = rbtree_chunk_elem(rb, chunk, 0);
+		}
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	}
+	if (added)
+		return 0;
+	if (rb->has_packets)
+		kfree(chunk);
+	else
+		kfree_nolock(chunk);
+	return err;
+}
+
+/* The list of free elements is empty: another one, or NULL. */
+static noinline struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb)
+{
+	struct llist_node *list = llist_del_all(&rb->returned);
+	struct rbtree_chunk *chunk = rb->spare;
+
+	if (list)
+		return llist_entry(list, struct rbtree_elem, returned);
+	if (!chunk)
+		return NULL;
+	WRITE_ONCE(rb->spare, NULL);
+	rbtree_want_spare(rb);
+	return rbtree_chunk_elem(rb, chunk, 0);
+}
+
 static struct rbtree_elem *rbtree_slot_get(struct bpf_rbtree *rb)
 {
 	struct rbtree_elem *elem = rb->free;
 
 	if (unlikely(!elem)) {
-		struct llist_node *list = llist_del_all(&rb->returned);
-
-		if (!list)
+		elem = rbtree_slots_more(rb);
+		if (!elem)
 			return NULL;
-		elem = llist_entry(list, struct rbtree_elem, returned);
 	}
 	rb->free = elem->next;
 	return elem;
@@ -511,7 +698,7 @@ static __always_inline int rbtree_spare_get(struct bpf_rbtree *rb, struct rbtree
 	return *spare ? 0 : -ENOMEM;
 }
 
-/* Under the lock: a new element, or NULL if the map is full. */
+/* Under the lock: a new element, or NULL if there is none: see rbtree_grow_now(). */
 static __always_inline struct rbtree_elem *
 rbtree_elem_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
 {
@@ -720,21 +907,22 @@ unlock:
  * @obj: the object; the map takes over the reference on success
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: 0; -E2BIG if the map is full; -ENOMEM without memory, if elements are
- * not preallocated; -EBUSY if another owner keeps objects in it; -ENOENT if it is
- * an inner map that is about to go away; -EDEADLK or -ETIMEDOUT if its lock could
- * not be had.
+ * Return: 0; -E2BIG if the map is full; -ENOMEM without memory for an element;
+ * -EBUSY if another owner keeps objects in it; -ENOENT if it is an inner map that
+ * is about to go away; -EDEADLK or -ETIMEDOUT if its lock could not be had.
  */
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem, *spare;
+	u32 slots;
 	int err;
 
 	err = rbtree_spare_get(rb, &spare);
 	if (unlikely(err))
 		return err;
+again:
 	err = raw_res_spin_lock(&rb->lock);
 	if (unlikely(err))
 		goto out;
@@ -747,15 +935,18 @@ int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 
 	elem = rbtree_elem_get(rb, &spare);
 	if (unlikely(!elem)) {
-		err = -E2BIG;
-		goto unlock;
+		slots = rb->slots;
+		raw_res_spin_unlock(&rb->lock);
+		err = rbtree_grow_now(rb, slots);
+		if (!err)
+			goto again;
+		goto out;
 	}
 	rbtree_set_key(rb, elem, key);
 	if (unlikely(rb->map.value_size > sizeof(u64)))
 		memset(elem_value(rb, elem), 0, rb->map.value_size);
 	*elem_obj(rb, elem) = obj;
 	rbtree_link(rb, elem);
-unlock:
 	raw_res_spin_unlock(&rb->lock);
 out:
 	rbtree_spare_put(rb, spare);
@@ -994,6 +1185,7 @@ void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner)
 static void rbtree_free_tree(struct bpf_rbtree *rb, struct rbtree_elem *top)
 {
 	struct rbtree_elem *oldest, *after, *elem, *next;
+	void (*free_obj)(void *obj) = READ_ONCE(rb->free_obj);
 	struct rb_root root = { .rb_node = &top->node };
 	void *obj;
 
@@ -1002,7 +1194,7 @@ static void rbtree_free_tree(struct bpf_rbtree *rb, struct rbtree_elem *top)
 			next = elem->next;
 			obj = *elem_obj(rb, elem);
 			*elem_obj(rb, elem) = NULL;
-			READ_ONCE(rb->free_obj)(obj);
+			free_obj(obj);
 			if (rb->no_prealloc) {
 				migrate_disable();
 				bpf_mem_cache_free(&rb->ma, elem);
@@ -1017,7 +1209,7 @@ static void rbtree_free_tree(struct bpf_rbtree *rb, struct rbtree_elem *top)
 
 static void rbtree_free_detached(struct work_struct *work)
 {
-	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, detached_work);
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, free_detached);
 	struct rbtree_elem *tree, *next;
 
 	llist_for_each_entry_safe(tree, next, llist_del_all(&rb->detached), detached)
@@ -1053,7 +1245,7 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
 	/* The reference is the worker's. One that waits already has its own. */
-	if (unclaimed && !(count && queue_work(rbtree_wq, &rb->detached_work)))
+	if (unclaimed && !(count && queue_work(rbtree_wq, &rb->free_detached)))
 		bpf_map_put(&rb->map);
 	return count;
 }
@@ -1165,12 +1357,13 @@ static int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value
 {
 	struct rbtree_elem *elem, *spare;
 	unsigned long flags;
+	u32 slots;
 	int err;
 
 	err = rbtree_spare_get(rb, &spare);
 	if (err)
 		return err;
-
+again:
 	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
 	if (err)
 		goto out;
@@ -1185,10 +1378,14 @@ static int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value
 		if (obj)
 			*obj = xchg(elem_obj(rb, elem), *obj);
 		rbtree_link(rb, elem);
-	} else {
-		err = -E2BIG;
 	}
+	slots = rb->slots;
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	if (!elem) {
+		err = rbtree_grow_now(rb, slots);
+		if (!err)
+			goto again;
+	}
 out:
 	rbtree_spare_put(rb, spare);
 	return err;
@@ -1725,18 +1922,24 @@ static int rbtree_map_alloc_check(union bpf_attr *attr)
 	return 0;
 }
 
-static int rbtree_alloc_elems(struct bpf_rbtree *rb, int node)
+static int rbtree_alloc_elems(struct bpf_rbtree *rb)
 {
-	u32 i, n = rb->map.max_entries;
+	u32 count = rb->map.max_entries;
+	struct rbtree_chunk *chunk;
 
-	if (rb->no_prealloc)
+	if (rb->no_prealloc) {
+		rb->slots = count;
 		return bpf_mem_alloc_init(&rb->ma, rb->elem_size, false);
+	}
 
-	rb->elems = bpf_map_area_alloc((u64)rb->elem_size * n, node);
-	if (!rb->elems)
+	if (count > RBTREE_CHUNK_FEW && rb->elem_size <= RBTREE_CHUNK_LARGE)
+		count = (RBTREE_CHUNK - sizeof(*chunk)) / rb->elem_size;
+	count = min(count, rb->map.max_entries);
+	chunk = rbtree_chunk_alloc(rb, count);
+	if (!chunk)
 		return -ENOMEM;
-	for (i = n; i--; )
-		rbtree_slot_put(rb, rb->elems + (u64)i * rb->elem_size);
+	rbtree_chunk_add(rb, chunk);
+	rb->spare = chunk;
 	return 0;
 }
 
@@ -1755,7 +1958,9 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	rb->root = RB_ROOT;
 	init_llist_head(&rb->returned);
 	init_llist_head(&rb->detached);
-	INIT_WORK(&rb->detached_work, rbtree_free_detached);
+	INIT_WORK(&rb->free_detached, rbtree_free_detached);
+	init_irq_work(&rb->grow_soon, rbtree_grow_soon);
+	INIT_WORK(&rb->grow, rbtree_grow);
 	INIT_LIST_HEAD(&rb->owner_node);
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
@@ -1769,7 +1974,7 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 		if (err)
 			goto free_rb;
 	}
-	err = rbtree_alloc_elems(rb, node);
+	err = rbtree_alloc_elems(rb);
 	if (err)
 		goto free_outer;
 	return &rb->map;
@@ -1782,11 +1987,26 @@ free_rb:
 	return ERR_PTR(err);
 }
 
+/* Free elements too: bpf_kptr_xchg() may have stored into a value that had already been
+ * deleted.
+ */
+static void rbtree_chunk_free(struct bpf_rbtree *rb, struct rbtree_chunk *chunk)
+{
+	u32 i;
+
+	for (i = 0; rb->has_objects && i < chunk->count; i++) {
+		bpf_obj_free_fields(rb->map.record,
+				    elem_value(rb, rbtree_chunk_elem(rb, chunk, i)));
+		cond_resched();
+	}
+	bpf_map_area_free(chunk);
+}
+
 /* Nobody uses the map any more. */
 static void rbtree_free_elems(struct bpf_rbtree *rb)
 {
+	struct rbtree_chunk *chunk;
 	struct rbtree_elem *elem;
-	u32 i;
 
 	if (rb->no_prealloc) {
 		while ((elem = rb->first)) {
@@ -1800,15 +2020,12 @@ static void rbtree_free_elems(struct bpf_rbtree *rb)
 		return;
 	}
 
-	/* Free slots too: bpf_kptr_xchg() may have stored into a value that had
-	 * already been deleted.
-	 */
-	for (i = 0; rb->has_objects && i < rb->map.max_entries; i++) {
-		elem = rb->elems + (u64)i * rb->elem_size;
-		bpf_obj_free_fields(rb->map.record, elem_value(rb, elem));
-		cond_resched();
+	irq_work_sync(&rb->grow_soon);
+	cancel_work_sync(&rb->grow);
+	while ((chunk = rb->chunks)) {
+		rb->chunks = chunk->next;
+		rbtree_chunk_free(rb, chunk);
 	}
-	bpf_map_area_free(rb->elems);
 }
 
 static void rbtree_map_free(struct bpf_map *map)
@@ -1845,6 +2062,7 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem, *spare;
 	unsigned long irq;
+	u32 slots;
 	long err;
 
 	if (flags > BPF_EXIST)
@@ -1861,6 +2079,7 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 		if (IS_ERR(inner))
 			return PTR_ERR(inner);
 	}
+again:
 	if (raw_res_spin_lock_irqsave(&rb->lock, irq)) {
 		err = -EBUSY;
 		goto out;
@@ -1885,7 +2104,13 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 		rbtree_set_inner(rb, elem, inner);
 	else if (!err)
 		copy_map_value(map, elem_value(rb, elem), value);
+	slots = rb->slots;
 	raw_res_spin_unlock_irqrestore(&rb->lock, irq);
+	if (err == -E2BIG) {
+		err = rbtree_grow_now(rb, slots);
+		if (!err)
+			goto again;
+	}
 out:
 	rbtree_spare_put(rb, spare);
 	if (err && inner)
@@ -1926,11 +2151,10 @@ static bool rbtree_map_meta_equal(const struct bpf_map *meta0, const struct bpf_
 static u64 rbtree_map_mem_usage(const struct bpf_map *map)
 {
 	const struct bpf_rbtree *rb = to_rbtree(map);
-	u64 n = map->max_entries;
 
 	if (rb->no_prealloc)
-		n = rbtree_count(rb);
-	return sizeof(*rb) + n * rb->elem_size;
+		return sizeof(*rb) + rbtree_count(rb) * rb->elem_size;
+	return sizeof(*rb) + READ_ONCE(rb->chunk_bytes);
 }
 
 /* ---- types ---- */
@@ -2165,8 +2389,8 @@ __bpf_kfunc_start_defs();
  *
  * Context: any.
  * Return: 0; -E2BIG if the map is full; -EPERM if it was created with
- * BPF_F_RDONLY_PROG; -ENOMEM without memory, if elements are not preallocated;
- * -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ * BPF_F_RDONLY_PROG; -ENOMEM without memory for an element; -EDEADLK or
+ * -ETIMEDOUT if its lock could not be had.
  */
 __bpf_kfunc int bpf_rbtree_map_push(void *map__value_map, const void *key__mapkey,
 				    const void *value__mapvalue)
@@ -2344,26 +2568,31 @@ __bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__map
 	struct bpf_rbtree *rb = to_rbtree(map__map_map);
 	struct rbtree_elem *elem;
 	unsigned long flags;
+	u32 slots;
 	int err;
 
 	if (rb->map.map_flags & BPF_F_RDONLY_PROG)
 		return -EPERM;
-
+again:
 	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
 	if (err)
 		return err;
 	elem = rbtree_slot_get(rb);
-	if (!elem) {
-		err = -E2BIG;
-	} else if (IS_ERR(__bpf_map_inc_not_zero(inner, false))) {
+	if (elem && IS_ERR(__bpf_map_inc_not_zero(inner, false))) {
 		rbtree_slot_put(rb, elem);
 		err = -ENOENT;
-	} else {
+	} else if (elem) {
 		rbtree_set_key(rb, elem, key__mapkey);
 		rbtree_set_inner(rb, elem, inner);
 		rbtree_link(rb, elem);
 	}
+	slots = rb->slots;
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	if (!elem) {
+		err = rbtree_grow_now(rb, slots);
+		if (!err)
+			goto again;
+	}
 	return err;
 }
 

@@ -18,8 +18,8 @@
  * @value: the value; kptrs of the new element are empty, whatever is here
  *
  * Returns 0; -E2BIG if the map is full; -EPERM if it was created with
- * BPF_F_RDONLY_PROG; -ENOMEM without memory, if elements are not preallocated;
- * -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ * BPF_F_RDONLY_PROG; -ENOMEM without memory for an element; -EDEADLK or
+ * -ETIMEDOUT if its lock could not be had.
  */
 extern int bpf_rbtree_map_push(void *map, const void *key, const void *value) __ksym;
 
