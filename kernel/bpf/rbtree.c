@@ -943,7 +943,7 @@ again:
 		goto out;
 	}
 	rbtree_set_key(rb, elem, key);
-	if (unlikely(rb->map.value_size > sizeof(u64)))
+	if (unlikely(rb->map.value_size > sizeof(void *)))
 		memset(elem_value(rb, elem), 0, rb->map.value_size);
 	*elem_obj(rb, elem) = obj;
 	rbtree_link(rb, elem);
@@ -1105,18 +1105,18 @@ void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner, c
 	return rbtree_pop(map, owner, key, NULL, RBTREE_FROM);
 }
 
-/* The first map of @owner. Nobody can take it away while it is not empty; if it is,
- * the caller gets a reference.
+/* The first map of @owner. Nobody takes away one that is not empty: the caller gets a
+ * reference if it is, or would be without one object.
  */
-static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner, bool *empty)
+static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner, bool *held)
 {
 	struct bpf_rbtree *rb;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	rb = list_first_entry_or_null(&owner->maps, struct bpf_rbtree, owner_node);
-	*empty = rb && !rbtree_count(rb);
-	if (*empty)
+	*held = rb && rbtree_count(rb) < 2;
+	if (*held)
 		bpf_map_inc(&rb->map);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return rb;
@@ -1166,12 +1166,12 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner)
 {
 	struct bpf_rbtree *rb;
-	bool empty;
+	bool held;
 	void *obj;
 
-	while ((rb = rbtree_owner_first(owner, &empty))) {
+	while ((rb = rbtree_owner_first(owner, &held))) {
 		obj = rbtree_drain_one(rb, owner);
-		if (empty)
+		if (held)
 			bpf_map_put(&rb->map);
 		if (obj)
 			return obj;
@@ -1267,11 +1267,11 @@ u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj))
 {
 	struct bpf_rbtree *rb;
 	u32 count = 0;
-	bool empty;
+	bool held;
 
-	while ((rb = rbtree_owner_first(owner, &empty))) {
+	while ((rb = rbtree_owner_first(owner, &held))) {
 		count += rbtree_detach_one(rb, owner, free);
-		if (empty)
+		if (held)
 			bpf_map_put(&rb->map);
 	}
 	return count;
