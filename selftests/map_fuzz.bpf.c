@@ -24,9 +24,14 @@ struct raw {
 	__u8 bytes[12];
 };
 
+struct wide {
+	__u64 number;			/* before eight bytes of padding */
+} __attribute__((aligned(16)));
+
 struct args {
 	__u8 key[32];
 	__u64 value;
+	__u8 to[32];
 };
 
 #define PROGRAMS(name, type)						\
@@ -83,6 +88,16 @@ int take_##name(struct args *args)					\
 }									\
 									\
 SEC("syscall")								\
+int move_##name(struct args *args)					\
+{									\
+	type from, to;							\
+									\
+	__builtin_memcpy(&from, args->key, sizeof(from));		\
+	__builtin_memcpy(&to, args->to, sizeof(to));			\
+	return bpf_rbtree_map_move(&name, &from, &to);			\
+}									\
+									\
+SEC("syscall")								\
 int first_##name(struct args *args)					\
 {									\
 	__u64 *value;							\
@@ -119,6 +134,7 @@ KEYS(by_u32, __u32, 0)
 KEYS(by_s32, __s32, 0)
 KEYS(by_s16, __s16, 0)
 KEYS(by_u8, __u8, 0)
+KEYS(by_wide, struct wide, 0)
 KEYS(by_pair, struct pair, 0)
 KEYS(by_flow, struct flow, 0)
 

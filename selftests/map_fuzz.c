@@ -27,9 +27,14 @@ struct flow {
 	} tag;
 };
 
+struct wide {
+	uint64_t number;
+} __attribute__((aligned(16)));
+
 struct args {			/* a program's, and an element of the model */
 	uint8_t key[KEY_MAX];
 	uint64_t value;
+	uint8_t to[KEY_MAX];
 };
 
 /* ---- the model: a sorted array, equal keys in the order of arrival ---- */
@@ -111,6 +116,25 @@ static int model_push(const struct args *elem)
 	return 0;
 }
 
+static void model_remove(int i, int n)
+{
+	memmove(&m.at[i], &m.at[i + n], sizeof(m.at[0]) * (m.count - i - n));
+	m.count -= n;
+}
+
+static int model_move(const void *key, const void *to)
+{
+	struct args elem;
+	int i = find(key, false);
+
+	if (!has(key))
+		return -ENOENT;
+	elem = m.at[i];
+	memcpy(elem.key, to, m.size);
+	model_remove(i, 1);
+	return model_push(&elem);
+}
+
 static int model_update(const struct args *elem, uint64_t flags)
 {
 	if (flags > BPF_EXIST)
@@ -121,12 +145,6 @@ static int model_update(const struct args *elem, uint64_t flags)
 		return -EEXIST;
 	m.at[find(elem->key, false)].value = elem->value;
 	return 0;
-}
-
-static void model_remove(int i, int n)
-{
-	memmove(&m.at[i], &m.at[i + n], sizeof(m.at[0]) * (m.count - i - n));
-	m.count -= n;
 }
 
 /* How many elements a batch of at most @max has that begins at element @i; and what
@@ -245,6 +263,10 @@ static bool single(int which)
 		if (!error)
 			model_remove(0, 1);
 		break;
+	case 11:
+		memcpy(got.to, random_element().key, m.size);
+		expect_equal(program("move", &got), model_move(elem.key, got.to));
+		break;
 	default:
 		error = program("push", &elem);
 		expect_equal(error, model_push(&elem));
@@ -353,7 +375,7 @@ int main(int argc, char **argv)
 
 	load(argc, argv);
 	srandom(number);
-	printf("1..10\n# seed %u, %d calls a map\n", number, CALLS);
+	printf("1..11\n# seed %u, %d calls a map\n", number, CALLS);
 	KEYS("by_u64", uint64_t, compare_uint64_t);
 	KEYS("by_u64_allocated", uint64_t, compare_uint64_t);
 	KEYS("by_s64", int64_t, compare_int64_t);
@@ -361,6 +383,7 @@ int main(int argc, char **argv)
 	KEYS("by_s32", int32_t, compare_int32_t);
 	KEYS("by_s16", int16_t, compare_int16_t);
 	KEYS("by_u8", uint8_t, compare_uint8_t);
+	KEYS("by_wide", struct wide, compare_uint64_t);
 	KEYS("by_pair", struct pair, compare_pair);
 	KEYS("by_flow", struct flow, compare_flow);
 	KEYS("without_btf", uint8_t[12], compare_raw);

@@ -2,7 +2,12 @@
 /* For map_maps.c: queues in an ordered map, by rank. */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
 #include "map.bpf.h"
+
+#define MANY	64
+#define FLOWS	16
+#define STEPS	100000
 
 struct args {
 	__u64 rank;
@@ -19,6 +24,12 @@ struct queue {
 } a SEC(".maps"), b SEC(".maps"), c SEC(".maps");
 
 ORDERED(different, __u64, __u32, 8);
+
+struct packet {
+	struct sk_buff __kptr *skb;
+};
+
+ORDERED(packets, __u64, struct packet, 8);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
@@ -122,7 +133,212 @@ int rotate(struct args *args)
 	return bpf_rbtree_map_push_map(&outer, &rank, inner);
 }
 
+/* The first map gets a later rank, after one element was taken out of it. */
+SEC("syscall")
+int move(struct args *args)
+{
+	__u64 rank = 0, next;
+	void *inner;
+	int err;
+
+	inner = bpf_rbtree_map_first(&outer, &rank);
+	if (!inner)
+		return -ENOENT;
+	err = pop_from(inner, args);
+	args->rank = rank;
+	next = rank + args->which;
+	return err ?: bpf_rbtree_map_move(&outer, &rank, &next);
+}
+
+SEC("syscall")
+int move_from(struct args *args)
+{
+	__u64 from = args->rank, to = args->key;
+
+	return bpf_rbtree_map_move(&outer, &from, &to);
+}
+
+SEC("syscall")
+int move_value(struct args *args)
+{
+	__u64 from = args->rank, to = args->key;
+
+	return bpf_rbtree_map_move(&a, &from, &to);
+}
+
+/* ---- at full speed ---- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(max_entries, MANY);
+	__array(values, struct queue);
+} many SEC(".maps");
+
+/* Whatever is here is in these, too, or in `many` alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+	__type(key, __u32);
+	__uint(max_entries, MANY);
+	__array(values, struct queue);
+} queues SEC(".maps");
+
+struct turns {
+	__u64 rank;
+	__u32 done;
+	int error;
+};
+
+static long pop_and_push(__u32 i, struct turns *turns)
+{
+	__u64 rank = 0;
+	void *inner;
+
+	inner = bpf_rbtree_map_pop_map(&many, &rank);
+	if (!inner || rank != i) {
+		turns->error = -ENOENT;
+		return 1;
+	}
+	rank += MANY;
+	turns->error = bpf_rbtree_map_push_map(&many, &rank, inner);
+	turns->done += !turns->error;
+	return turns->error != 0;
+}
+
+SEC("syscall")
+int many_turns(struct turns *turns)
+{
+	struct turns here = {};
+
+	bpf_loop(STEPS, pop_and_push, &here, 0);
+	*turns = here;
+	return here.error;
+}
+
+static long move_on(__u32 i, struct turns *turns)
+{
+	__u64 from = i, to = i + MANY;
+
+	turns->error = bpf_rbtree_map_move(&many, &from, &to);
+	turns->done += !turns->error;
+	return turns->error != 0;
+}
+
+SEC("syscall")
+int many_moves(struct turns *turns)
+{
+	struct turns here = {};
+
+	bpf_loop(STEPS, move_on, &here, 0);
+	*turns = here;
+	return here.error;
+}
+
+/* Flows that have something are on a list: the queue of each is popped, and pushed again behind
+ * the others if something is left in it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(max_entries, FLOWS);
+	__array(values, struct queue);
+} active SEC(".maps");
+
+struct schedule {
+	__u64 round;
+	__u64 in;
+	__u64 out;
+	int error;
+	__u32 drain;
+	bool listed[FLOWS];
+};
+
+static void flow_in(struct schedule *schedule)
+{
+	__u32 flow = bpf_get_prandom_u32() % FLOWS;
+	__u64 key = 0, value = flow;
+	void *inner;
+
+	inner = bpf_map_lookup_elem(&queues, &flow);
+	if (!inner || bpf_rbtree_map_push(inner, &key, &value))
+		return;			/* full */
+	schedule->in++;
+	if (flow >= FLOWS || schedule->listed[flow])
+		return;
+	schedule->listed[flow] = true;
+	schedule->error = bpf_rbtree_map_push_map(&active, &schedule->round, inner);
+}
+
+static void flow_out(struct schedule *schedule)
+{
+	__u64 round = 0, key = 0, value = 0;
+	void *inner;
+
+	inner = bpf_rbtree_map_pop_map(&active, &round);
+	if (!inner)
+		return;
+	if (bpf_rbtree_map_pop(inner, &key, &value)) {
+		schedule->error = -ENOENT;
+		return;
+	}
+	schedule->out++;
+	schedule->round = round + 1;
+	if (bpf_rbtree_map_first(inner, &key))
+		schedule->error = bpf_rbtree_map_push_map(&active, &schedule->round, inner);
+	else if (value < FLOWS)
+		schedule->listed[value] = false;
+}
+
+static long schedule_one(__u32 i, struct schedule *schedule)
+{
+	if (!schedule->drain && bpf_get_prandom_u32() % 16 < 9)
+		flow_in(schedule);
+	else
+		flow_out(schedule);
+	return schedule->error != 0;
+}
+
+SEC("syscall")
+int many_flows(struct turns *turns)
+{
+	struct schedule here = {};
+
+	bpf_loop(STEPS, schedule_one, &here, 0);
+	here.drain = 1;
+	bpf_loop(MANY * FLOWS, schedule_one, &here, 0);
+	turns->done = here.in > STEPS / 4 && here.in == here.out;
+	return here.error;
+}
+
+/* ---- where nothing can be freed ---- */
+
+struct {
+	__u32 pid;
+	__u32 popped;
+} middle;
+
+/* Called with the lock of all maps' ids */
+SEC("fentry/idr_alloc_cyclic")
+int BPF_PROG(pop_in_the_middle)
+{
+	__u64 rank = 0;
+
+	if (middle.pid == bpf_get_current_pid_tgid() >> 32 && bpf_rbtree_map_pop_map(&outer, &rank))
+		middle.popped++;
+	return 0;
+}
+
 /* ---- what must be refused ---- */
+
+SEC("?syscall")
+int refused_move_of_packets(struct args *args)
+{
+	__u64 rank = 0;
+
+	return bpf_rbtree_map_move(&packets, &rank, &rank);
+}
 
 SEC("?syscall")
 int refused_update(struct args *args)

@@ -214,27 +214,185 @@ static bool life_by_user_space(void)
 	return true;
 }
 
+/* How many there are that create_inner() made */
+static int inner_alive(void)
+{
+	struct bpf_map_info info;
+	uint32_t id = 0, size;
+	int fd, n = 0;
+
+	while (!bpf_map_get_next_id(id, &id)) {
+		fd = bpf_map_get_fd_by_id(id);
+		if (fd < 0)
+			continue;
+		size = sizeof(info);
+		memset(&info, 0, size);
+		if (!bpf_map_get_info_by_fd(fd, &info, &size) && !strcmp(info.name, "inner"))
+			n++;
+		close(fd);
+	}
+	return n;
+}
+
+static bool none_is_left(void)
+{
+	for (int i = 0; i < 300 && inner_alive(); i++)
+		usleep(50000);
+	expect_equal(inner_alive(), 0);
+	return true;
+}
+
+/* Only the outer map has it. */
+static uint32_t store_sole(uint64_t rank)
+{
+	int inner = create_inner();
+	uint32_t id = id_of(inner);
+
+	if (bpf_map_update_elem(map("outer"), &rank, &inner, BPF_ANY))
+		err(1, "cannot store an inner map");
+	close(inner);
+	return id;
+}
+
 static bool life_by_programs(void)
 {
-	int inner = create_inner(), fd = map("outer");
 	struct args args = {};
-	uint32_t id = id_of(inner);
-	uint64_t rank = 0;
+	uint32_t id;
 
 	empty();
-	expect(!bpf_map_update_elem(fd, &rank, &inner, BPF_ANY));
-	close(inner);
-	/* Only the outer map has it; it comes and goes for half a second. */
-	for (int turn = 0; turn < 100; turn++) {
+	id = store_sole(0);
+	for (uint64_t turn = 0; turn < 1000; turn++) {
 		expect_equal(store(turn, 0, turn), 0);
 		args = (struct args){ .which = 1 };
-		expect_equal(run_args("rotate", &args, sizeof(args)), 0);
-		expect_equal(args.value, turn);
-		usleep(5000);
+		expect_equal(run_args("move", &args, sizeof(args)), 0);
+		expect(args.rank == turn && args.value == turn);
 	}
 	expect(exists(id));
 	expect_equal(run_args("pop", &args, sizeof(args)), -ENOENT);
-	expect_equal(args.rank, 100);
+	expect_equal(args.rank, 1000);
+	expect(goes_away(id));
+
+	/* Nobody has it when it is pushed again: always, not as it happens. */
+	for (int i = 0; i < 100; i++) {
+		id = store_sole(7);
+		expect_equal(store(7, 0, i), 0);
+		args = (struct args){ .which = 1 };
+		expect_equal(run_args("rotate", &args, sizeof(args)), -ENOENT);
+		expect_equal(args.value, i);
+	}
+	expect(goes_away(id));
+	return true;
+}
+
+static bool moves(void)
+{
+	uint64_t rank, key, value = 5;
+	uint32_t id;
+
+	empty();
+	for (int which = 0; which < 3; which++)
+		expect_equal(push(which, which), 0);
+	expect_equal(run_args("move_from", &(struct args){ .rank = 1, .key = 2 },
+			      sizeof(struct args)), 0);
+	expect_equal(run_args("move_from", &(struct args){ .rank = 1, .key = 2 },
+			      sizeof(struct args)), -ENOENT);
+	/* c, then b; the same key: to the end of it */
+	rank = 2;
+	expect(!bpf_map_lookup_elem(map("outer"), &rank, &id) && id == id_of(map("c")));
+	expect_equal(run_args("move_from", &(struct args){ .rank = 2, .key = 2 },
+			      sizeof(struct args)), 0);
+	expect(!bpf_map_lookup_elem(map("outer"), &rank, &id) && id == id_of(map("b")));
+	expect_equal(run_args("move_from", &(struct args){ .rank = 0, .key = -1 },
+			      sizeof(struct args)), 0);
+	rank = -1;
+	expect(!bpf_map_lookup_elem(map("outer"), &rank, &id) && id == id_of(map("a")));
+
+	key = 3;
+	expect_equal(bpf_map_update_elem(map("a"), &key, &value, BPF_ANY), 0);
+	expect_equal(run_args("move_value", &(struct args){ .rank = 3, .key = 1 },
+			      sizeof(struct args)), 0);
+	expect_equal(bpf_map_lookup_elem(map("a"), &key, &value), -ENOENT);
+	key = 1;
+	expect(!bpf_map_lookup_and_delete_elem(map("a"), &key, &value) && value == 5);
+	empty();
+	return true;
+}
+
+struct turns {
+	uint64_t rank;
+	uint32_t done;
+	int error;
+};
+
+/* 64 maps, each of which somebody else has, too; and 64 that nobody else has */
+static bool many(void)
+{
+	int fd = map("many"), inner;
+	struct turns turns = {};
+	uint64_t rank;
+	uint32_t id;
+
+	for (int sole = 0; sole < 2; sole++) {
+		for (uint32_t i = 0; i < 64; i++) {
+			inner = create_inner();
+			rank = i;
+			expect_equal(bpf_map_update_elem(fd, &rank, &inner, BPF_ANY), 0);
+			if (!sole)
+				expect_equal(bpf_map_update_elem(map("queues"), &i, &inner, BPF_ANY), 0);
+			close(inner);
+		}
+		expect_equal(run_args(sole ? "many_moves" : "many_turns", &turns, sizeof(turns)), 0);
+		expect_equal(turns.done, 100000);
+		for (uint32_t i = 0; i < 64; i++) {
+			expect(!bpf_map_get_next_key(fd, NULL, &rank));
+			expect_equal(rank, 100000 + i);
+			expect(!bpf_map_lookup_and_delete_elem(fd, &rank, &id));
+			if (!sole)
+				expect(!bpf_map_delete_elem(map("queues"), &i));
+		}
+		expect(none_is_left());
+	}
+	return true;
+}
+
+static bool active_list(void)
+{
+	struct turns turns = {};
+	int inner;
+
+	for (uint32_t i = 0; i < 16; i++) {
+		inner = create_inner();
+		expect_equal(bpf_map_update_elem(map("queues"), &i, &inner, BPF_ANY), 0);
+		close(inner);
+	}
+	expect_equal(run_args("many_flows", &turns, sizeof(turns)), 0);
+	expect_equal(turns.done, 1);
+	for (uint32_t i = 0; i < 16; i++)
+		expect(!bpf_map_delete_elem(map("queues"), &i));
+	expect(none_is_left());
+	return true;
+}
+
+/* A program drops the last reference where the kernel holds the lock that freeing it takes. */
+static bool in_the_middle(void)
+{
+	struct bpf_link *link;
+	size_t size;
+	struct {
+		uint32_t pid, popped;
+	} *middle = bpf_map__initial_value(bpf_object__find_map_by_name(obj, ".bss"), &size);
+	uint32_t id;
+
+	empty();
+	id = store_sole(1);
+	expect(middle && size >= sizeof(*middle));
+	link = bpf_program__attach(bpf_object__find_program_by_name(obj, "pop_in_the_middle"));
+	expect(link);
+	middle->pid = getpid();
+	close(create_inner());
+	middle->pid = 0;
+	bpf_link__destroy(link);
+	expect_equal(middle->popped, 1);
 	expect(goes_away(id));
 	return true;
 }
@@ -361,7 +519,7 @@ int main(int argc, char **argv)
 	half = btf__add_int(btf, "half", 4, 0);
 	if (btf__load_into_kernel(btf))
 		err(1, "BTF");
-	printf("1..18\n");
+	printf("1..23\n");
 	result(initial_elements(), "an object's initial elements");
 	result(creation(), "creation");
 	result(take_turns(), "programs: push under a rank, pop the first, use it");
@@ -371,6 +529,10 @@ int main(int argc, char **argv)
 	result(life_by_user_space(), "life: user space stores, replaces and deletes");
 	result(life_by_programs(), "life: programs pop and push");
 	result(life_of_the_outer(), "life: the outer map goes");
+	result(moves(), "an element gets another key");
+	result(many(), "64 maps popped and pushed, or moved, 100000 times");
+	result(active_list(), "an active list of 16 flows");
+	result(in_the_middle(), "popped by a program that interrupts what frees maps");
 	result(refused("refused_update", "cannot pass map_type"), "refused: update by a program");
 	result(refused("refused_delete", "cannot pass map_type"), "refused: delete by a program");
 	result(refused("refused_plain_push", "neither packets nor maps"), "refused: push of a value");
@@ -380,6 +542,8 @@ int main(int argc, char **argv)
 	       "refused: push of a map of maps");
 	result(refused("refused_not_of_maps", "expected an rbtree map of maps"),
 	       "refused: push into another map");
+	result(refused("refused_move_of_packets", "expected an rbtree map that holds no packets"),
+	       "refused: move of a packet");
 	result(refused("refused_without_check", "Possibly NULL pointer"),
 	       "refused: use without a check");
 	result(not_opened("untyped_outer", "map 'outer': an rbtree map with a type of the key needs one of the value, too: '__type(value, __u32)'"),

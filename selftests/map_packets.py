@@ -12,6 +12,7 @@ from lib import NSEC
 
 OBJECT = f"{lib.TOP}/selftests/map_packets.bpf.o"
 HOLD = f"{lib.PROGS}/hold.bpf.o"
+WIDE = f"{lib.PROGS}/wide.bpf.o"
 COUNT = 100
 
 
@@ -117,6 +118,20 @@ def an_iterator_of_ones_own():
     os.unlink(other)
 
 
+def a_key_longer_than_its_integer():
+    """Packets are where a dump looks for them, in order, and are freed."""
+    with lib.wire(WIDE) as (device, sender, _):
+        for number in range(3):
+            lib.true(sender.send(number, size=100 + number), "dropped")
+        (wide,) = lib.maps_named("wide_pkts")
+        shown = [entry["formatted"] for entry in lib.bpftool("map", "dump", "id", str(wide))]
+        lib.equal([entry["packet"]["len"] for entry in shown], [100, 102, 101], "lengths")
+        lib.equal([entry["key"]["number"] for entry in shown], [0, 2**64 - 2, 2**64 - 1], "keys")
+        device.detach()
+        sender.wait_freed()
+    lib.no_maps("wide_pkts")
+
+
 def packets_are_freed_with_the_qdisc():
     with lib.wire(OBJECT) as (device, sender, receiver):
         for number in range(COUNT):
@@ -131,4 +146,5 @@ lib.main(packets_leave_in_order_of_their_times,
          others_can_look_but_not_touch,
          bpftool_shows_what_the_packets_are,
          an_iterator_of_ones_own,
+         a_key_longer_than_its_integer,
          packets_are_freed_with_the_qdisc)

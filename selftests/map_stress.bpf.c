@@ -159,7 +159,6 @@ static int mix_maps(__u32 i, struct books *books)
 	__u64 rank = bpf_get_prandom_u32() % KEYS, key = bpf_get_prandom_u32() % KEYS, value;
 	void *inner;
 
-	/* Each that is popped and not pushed again keeps its place for a while. */
 	switch (bpf_get_prandom_u32() % 4096) {
 	case 0 ... 7:
 		note(bpf_rbtree_map_push_map(&maps, &rank, &mine), &books->pushed, books);
@@ -168,7 +167,7 @@ static int mix_maps(__u32 i, struct books *books)
 		if (bpf_rbtree_map_pop_map(&maps, &rank))
 			books->removed++;
 		break;
-	case 9 ... 2047:
+	case 9 ... 1023:
 		inner = bpf_rbtree_map_pop_map(&maps, &rank);
 		if (!inner)
 			break;
@@ -177,6 +176,15 @@ static int mix_maps(__u32 i, struct books *books)
 			books->wrong++;
 		rank = bpf_get_prandom_u32() % KEYS;
 		note(bpf_rbtree_map_push_map(&maps, &rank, inner), &books->pushed, books);
+		break;
+	case 1024 ... 2047:
+		inner = bpf_rbtree_map_lower_bound(&maps, &rank);
+		if (!inner)
+			break;
+		if (!bpf_rbtree_map_pop(inner, &key, &value) && value != value_of(key))
+			books->wrong++;
+		key = bpf_get_prandom_u32() % KEYS;
+		bpf_rbtree_map_move(&maps, &rank, &key);
 		break;
 	case 2048 ... 4095:
 		inner = bpf_rbtree_map_lower_bound(&maps, &rank);

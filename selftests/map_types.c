@@ -11,19 +11,25 @@ static struct btf *btf;
 static int u64, u16, s8;
 static char text[4096];
 
-static int create_of(const struct btf *types, int key_type, int value_type, uint32_t flags,
-		     int inner)
+static int open_of(const struct btf *types, int key_type, int value_type, uint32_t flags,
+		   int inner)
 {
 	LIBBPF_OPTS(bpf_log_opts, log, .buf = text, .size = sizeof(text), .level = 1);
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .btf_fd = btf__fd(types), .log_opts = &log,
 		    .btf_key_type_id = key_type, .btf_value_type_id = value_type,
 		    .map_flags = flags, .inner_map_fd = inner);
-	int fd;
 
 	text[0] = '\0';
-	fd = bpf_map_create(BPF_MAP_TYPE_RBTREE, "types",
-			    key_type ? btf__resolve_size(types, key_type) : 8,
-			    btf__resolve_size(types, value_type), 4, &opts);
+	return bpf_map_create(BPF_MAP_TYPE_RBTREE, "types",
+			      key_type ? btf__resolve_size(types, key_type) : 8,
+			      btf__resolve_size(types, value_type), 4, &opts);
+}
+
+static int create_of(const struct btf *types, int key_type, int value_type, uint32_t flags,
+		     int inner)
+{
+	int fd = open_of(types, key_type, value_type, flags, inner);
+
 	if (fd >= 0)
 		close(fd);
 	return fd;
@@ -69,6 +75,31 @@ static bool refused(int key_type, int value_type, int error, const char *words)
 {
 	expect_equal(create(key_type, value_type), error);
 	return log_has(words);
+}
+
+/* The one integer of a key is not at its beginning: the order is that of the integer. */
+static bool in_order_of(int key_type)
+{
+	uint64_t key[2], value;
+	int fd = open_of(btf, key_type, u64, 0, 0);
+
+	expect(fd >= 0);
+	for (uint64_t i = 0; i < 4; i++) {
+		key[0] = i;
+		key[1] = value = 4 - i;
+		expect_equal(bpf_map_update_elem(fd, key, &value, BPF_NOEXIST), 0);
+	}
+	for (uint64_t i = 0; i < 4; i++) {
+		expect_equal(bpf_map_get_next_key(fd, i ? key : NULL, key), 0);
+		expect_equal(key[1], i + 1);
+		/* Nothing but the integer is compared. */
+		key[0] = 9;
+		expect_equal(bpf_map_lookup_elem(fd, key, &value), 0);
+		expect_equal(value, i + 1);
+	}
+	expect_equal(bpf_map_get_next_key(fd, key, key), -ENOENT);
+	close(fd);
+	return true;
 }
 
 static bool unsupported(void)
@@ -180,7 +211,7 @@ static bool packets_are_left_alone(void)
 int main(int argc, char **argv)
 {
 	int real, pointer, bits, wide, numbers, bytes, many, too_long, in_struct, bytes_in, bits_in;
-	int choice, unknown;
+	int choice, unknown, behind;
 
 	load(argc, argv);
 	btf = btf__new_empty();
@@ -202,14 +233,17 @@ int main(int argc, char **argv)
 	choice = btf__add_union(btf, "choice", 8);
 	btf__add_field(btf, "a", u64, 0, 0);
 	btf__add_field(btf, "b", real, 0, 0);
+	behind = btf__add_struct(btf, "behind", 16);
+	btf__add_field(btf, "number", u64, 64, 0);
 	unknown = btf__add_fwd(btf, "sk_buff", BTF_FWD_STRUCT);
 	unknown = structure("with_unknown", btf__add_ptr(btf, btf__add_type_tag(btf, "kptr", unknown)), 8);
 
-	printf("1..18\n");
+	printf("1..19\n");
 	result(accepted(numbers), "16 integers are a key");
 	result(accepted(bytes), "64 bytes are a key");
 	result(accepted(bytes_in), "a struct with bytes in it is a key");
 	result(accepted(choice), "a union is a key, compared as bytes");
+	result(in_order_of(behind), "an integer that is not at the beginning of its key");
 	result(refused(real, u64, -EINVAL, "cannot have a floating point number"), "floating point");
 	result(refused(in_struct, u64, -EINVAL, "cannot have a floating point number"),
 	       "floating point in a struct");

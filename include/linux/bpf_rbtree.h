@@ -53,6 +53,7 @@ bool bpf_map_is_rbtree(const struct bpf_map *map);
 bool bpf_rbtree_holds_values(const struct bpf_map *map);
 bool bpf_rbtree_holds_maps(const struct bpf_map *map);
 bool bpf_rbtree_holds_packets(const struct bpf_map *map);
+bool bpf_rbtree_holds_no_packets(const struct bpf_map *map);
 bool bpf_rbtree_holds_tasks(const struct bpf_map *map);
 int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 			 const struct btf_type *key_type, const struct btf_type *value_type,
@@ -66,7 +67,11 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			 const void *key);
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner);
+void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+			  const void *key);
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
+u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj));
+void bpf_rbtree_flush(void);
 void bpf_rbtree_mark(struct bpf_map *map, u64 mark);
 void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark);
 struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark);

@@ -30,7 +30,10 @@
  * width, structs member by member. Without BTF, or for other types, it is the
  * order of memcmp().
  *
- * Elements are allocated with the map, or by bpf_mem_alloc as they come
+ * Elements come in chunks, the first one with the map, each next one as large as
+ * all before it and ahead of need: when one goes into use, a worker allocates
+ * another to be spare. A push that finds no spare allocates a small one itself, as
+ * its context permits. Or elements are allocated by bpf_mem_alloc as they come
  * (BPF_F_NO_PREALLOC). Either way the memory of one that has left is used again
  * at once, but stays an element of this map as long as a program may look at it.
  *
@@ -42,12 +45,15 @@
  * bpf_rbtree_pop() alone, on behalf of an owner, which counts them. The first
  * push claims the map for its owner; while the claim lasts and the map is not
  * empty, nobody else can change it. A claim on an empty map gives way to
- * whoever comes next.
+ * whoever comes next, and ends when its owner finds that it is all that keeps
+ * the map. An owner that wants to be rid of all its packets detaches whole trees,
+ * each in one step, which a worker frees (bpf_rbtree_detach()).
  *
- * Maps: created with an inner map, this one holds maps. User space sees their
- * ids, programs the maps. One that a program has popped stays alive until that
- * program is done with it, and can be pushed again without further ado: the
- * element waits on map->leaving, with its reference, for a grace period.
+ * Maps: created with an inner map, this one holds maps, each with a reference.
+ * User space sees their ids, programs the maps. The reference is dropped when a
+ * program pops a map, but the map's memory stays for a grace period, for that
+ * program to use. If there was no other reference the map cannot be pushed again
+ * then: bpf_rbtree_map_move() gives it another key without dropping any.
  *
  * Locking: one lock a map. No destructor runs and nothing is allocated under
  * it. The owner's path is the hot one: it runs with bottom halves off and takes
@@ -83,18 +89,28 @@
 /* Most fields in a key. */
 #define RBTREE_FIELDS_MAX	16
 
+/* Bytes of the first chunk of elements, and of one that a push allocates. A map of so few
+ * elements, or of such large ones that few fit, has all of them in its first chunk.
+ */
+#define RBTREE_CHUNK		4096
+#define RBTREE_CHUNK_FEW	64
+#define RBTREE_CHUNK_LARGE	(RBTREE_CHUNK / 8)
+
+/* Claims to look at when there is a new one. */
+#define RBTREE_CLAIMS		2
+
 /* Steps of a walk with the lock held. */
 #define RBTREE_STEPS		64
-
-/* Popped maps to look through for one that is pushed again; the last is first. */
-#define RBTREE_POPPED		8
 
 struct rbtree_elem {
 	union {				/* first: a returned slot is its llist_node */
 		struct rbtree_elem *next;	/* next younger of the same key; next free slot */
 		struct llist_node returned;
 	};
-	struct rbtree_elem *last;	/* youngest; in the oldest only */
+	union {
+		struct rbtree_elem *last;	/* youngest; in the oldest only */
+		struct llist_node detached;	/* in the root of a tree that was taken out whole */
+	};
 	struct rb_node node;		/* in the oldest element of a key only */
 	u64 number;			/* of its push */
 	u64 rank;			/* of the key, see rbtree_rank() */
@@ -102,6 +118,13 @@ struct rbtree_elem {
 };
 
 static_assert(offsetof(struct rbtree_elem, next) == 0);
+
+/* Elements that were allocated together; they are the map's as long as it lives. */
+struct rbtree_chunk {
+	struct rbtree_chunk *next;
+	u32 count;
+	char elems[] __aligned(8);
+};
 
 /* A part of a key: an integer, or up to eight bytes in the order of memcmp() */
 struct rbtree_field {
@@ -122,15 +145,12 @@ struct bpf_rbtree {
 	struct rbtree_elem *last;	/* oldest element of the highest key */
 	struct rbtree_elem *free;
 	struct llist_head returned;	/* free too; put there without the lock */
-	struct rbtree_elem *leaving;	/* popped inner maps, each with its reference */
-	bool reaping;
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
 	struct list_head owner_node;
 
 	/* constant after creation */
-	bool key_is_u64;
+	bool key_is_u64;		/* all of it: eight bytes */
 	bool rank_is_key;		/* no two keys have the same rank */
-	bool plain;			/* packets alone, by u64, preallocated */
 	bool no_prealloc;
 	bool has_packets;
 	bool has_objects;		/* that must not be released in an NMI */
@@ -139,16 +159,27 @@ struct bpf_rbtree {
 	u32 value_off;			/* from the start of an element */
 	u32 elem_size;
 	u32 obj_off;			/* of packet, task or map, from the start of an element */
-	void *elems;
 	struct rbtree_field fields[RBTREE_FIELDS_MAX];
+
+	struct rbtree_chunk *spare;	/* of which no element has been used */
+	struct rbtree_chunk *chunks;	/* all, with the spare one */
+	u32 slots;			/* elements in them, at most max_entries */
+	u64 chunk_bytes;
+	struct llist_head unused;	/* popped inner maps that nobody else had */
+	struct irq_work work_soon;
+	struct work_struct work;
+
+	struct llist_head detached;	/* trees; put there under the lock, taken without */
+	void (*free_obj)(void *obj);	/* what is in these */
+	struct work_struct free_detached;
 
 	struct bpf_mem_alloc ma;	/* of a map without preallocation */
 	u64 mark;			/* the last */
-	struct irq_work reap_later;	/* of a map of maps */
-	struct delayed_work reap;
 };
 
 static DEFINE_RAW_SPINLOCK(rbtree_owner_lock);
+
+static struct workqueue_struct *rbtree_wq;
 
 BTF_ID_LIST(rbtree_btf_ids)
 BTF_ID(struct, bpf_rbtree)
@@ -287,8 +318,10 @@ static void rbtree_set_rank(struct bpf_rbtree *rb)
 		rb->nr_ranked++;
 	}
 	rb->rank_is_key = rb->nr_ranked == rb->nr_fields;
-	rb->key_is_u64 = rb->nr_fields == 1 && rb->fields[0].size == sizeof(u64) &&
-			 !rb->fields[0].is_signed && !rb->fields[0].is_bytes;
+	/* A key may be longer than its only integer. */
+	rb->key_is_u64 = rb->map.key_size == sizeof(u64) && rb->nr_fields == 1 &&
+			 rb->fields[0].size == sizeof(u64) && !rb->fields[0].is_signed &&
+			 !rb->fields[0].is_bytes;
 }
 
 static const char *rbtree_key_add(struct bpf_rbtree *rb, u32 off, u32 size, bool is_signed,
@@ -461,11 +494,179 @@ static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_e
 	}
 }
 
-static void rbtree_set_key(const struct bpf_rbtree *rb, struct rbtree_elem *elem,
-			   const void *key)
+static __always_inline void rbtree_set_key(const struct bpf_rbtree *rb, struct rbtree_elem *elem,
+					   const void *key)
 {
-	memcpy(elem->key, key, rb->map.key_size);
-	elem->rank = rbtree_rank(rb, key);
+	if (likely(rb->key_is_u64)) {
+		elem->rank = get_unaligned((const u64 *)key);
+		*(u64 *)elem->key = elem->rank;
+	} else {
+		elem->rank = rbtree_rank_slow(rb, key);
+		memcpy(elem->key, key, rb->map.key_size);
+	}
+}
+
+/* ---- memory for elements ---- */
+
+static u64 rbtree_chunk_size(const struct bpf_rbtree *rb, u32 count)
+{
+	return sizeof(struct rbtree_chunk) + (u64)count * rb->elem_size;
+}
+
+static struct rbtree_elem *rbtree_chunk_elem(const struct bpf_rbtree *rb,
+					     struct rbtree_chunk *chunk, u32 i)
+{
+	return (void *)chunk->elems + (u64)i * rb->elem_size;
+}
+
+/* Make a list of the elements of a new chunk, which is all zero. */
+static void rbtree_chunk_init(const struct bpf_rbtree *rb, struct rbtree_chunk *chunk, u32 count)
+{
+	u32 i;
+
+	chunk->count = count;
+	for (i = 1; i < count; i++)
+		rbtree_chunk_elem(rb, chunk, i - 1)->next = rbtree_chunk_elem(rb, chunk, i);
+}
+
+/* In process context. */
+static struct rbtree_chunk *rbtree_chunk_alloc(struct bpf_rbtree *rb, u32 count)
+{
+	struct rbtree_chunk *chunk;
+
+	chunk = bpf_map_area_alloc(rbtree_chunk_size(rb, count), rb->map.numa_node);
+	if (chunk)
+		rbtree_chunk_init(rb, chunk, count);
+	return chunk;
+}
+
+/* Wherever elements are pushed: packets not in hard interrupt, all else anywhere. */
+static struct rbtree_chunk *rbtree_chunk_alloc_now(struct bpf_rbtree *rb, u32 count)
+{
+	u64 size = rbtree_chunk_size(rb, count);
+	struct rbtree_chunk *chunk;
+
+	if (rb->has_packets)
+		chunk = bpf_map_kmalloc_node(&rb->map, size,
+					     GFP_ATOMIC | __GFP_NOWARN | __GFP_ZERO,
+					     rb->map.numa_node);
+	else
+		chunk = bpf_map_kmalloc_nolock(&rb->map, size, __GFP_ZERO, rb->map.numa_node);
+	if (chunk)
+		rbtree_chunk_init(rb, chunk, count);
+	return chunk;
+}
+
+/* Under the lock: the chunk becomes the map's, unless that would have too many elements:
+ * others have added some since its size was chosen.
+ */
+static bool rbtree_chunk_add(struct bpf_rbtree *rb, struct rbtree_chunk *chunk)
+{
+	if (chunk->count > rb->map.max_entries - rb->slots)
+		return false;
+	WRITE_ONCE(rb->slots, rb->slots + chunk->count);
+	WRITE_ONCE(rb->chunk_bytes, rb->chunk_bytes + rbtree_chunk_size(rb, chunk->count));
+	chunk->next = rb->chunks;
+	rb->chunks = chunk;
+	return true;
+}
+
+static void rbtree_work_soon(struct irq_work *work)
+{
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, work_soon);
+
+	queue_work(system_dfl_wq, &rb->work);
+}
+
+/* Allocate a spare chunk, as large as all others together. */
+static void rbtree_grow(struct bpf_rbtree *rb)
+{
+	struct mem_cgroup *memcg, *old_memcg;
+	struct rbtree_chunk *chunk;
+	unsigned long flags;
+	bool added = false;
+	u32 slots;
+
+	/* Only this function stores a spare chunk. */
+	while (!added && !READ_ONCE(rb->spare)) {
+		slots = READ_ONCE(rb->slots);
+		if (slots == rb->map.max_entries)
+			break;
+		bpf_map_memcg_enter(&rb->map, &old_memcg, &memcg);
+		chunk = rbtree_chunk_alloc(rb, min(slots, rb->map.max_entries - slots));
+		bpf_map_memcg_exit(old_memcg, memcg);
+		/* The next push that finds no element calls again. */
+		if (!chunk)
+			break;
+		if (!raw_res_spin_lock_irqsave(&rb->lock, flags)) {
+			added = rbtree_chunk_add(rb, chunk);
+			if (added)
+				WRITE_ONCE(rb->spare, chunk);
+			raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+		}
+		if (!added)
+			bpf_map_area_free(chunk);
+	}
+}
+
+/* Work cannot be queued from everywhere. */
+static void rbtree_want_spare(struct bpf_rbtree *rb)
+{
+	if (READ_ONCE(rb->slots) < rb->map.max_entries)
+		irq_work_queue(&rb->work_soon);
+}
+
+/* Without the lock: a push has found that none of so many elements is free, and the worker
+ * is late. Returns 0 to try again, -E2BIG if there may be no more, -ENOMEM, or an error of
+ * the lock.
+ */
+static noinline int rbtree_grow_now(struct bpf_rbtree *rb, u32 slots)
+{
+	u32 count = (RBTREE_CHUNK - sizeof(struct rbtree_chunk)) / rb->elem_size;
+	struct rbtree_chunk *chunk;
+	unsigned long flags;
+	bool added = false;
+	int err;
+
+	if (slots == rb->map.max_entries)
+		return -E2BIG;
+	rbtree_want_spare(rb);
+	count = min(count, rb->map.max_entries - slots);
+	chunk = rbtree_chunk_alloc_now(rb, count);
+	if (!chunk)
+		return -ENOMEM;
+
+	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
+	if (!err) {
+		added = rbtree_chunk_add(rb, chunk);
+		if (added) {
+			rbtree_chunk_elem(rb, chunk, count - 1)->next = rb->free;
+			rb->free = rbtree_chunk_elem(rb, chunk, 0);
+		}
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	}
+	if (added)
+		return 0;
+	if (rb->has_packets)
+		kfree(chunk);
+	else
+		kfree_nolock(chunk);
+	return err;
+}
+
+/* The list of free elements is empty: another one, or NULL. */
+static noinline struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb)
+{
+	struct llist_node *list = llist_del_all(&rb->returned);
+	struct rbtree_chunk *chunk = rb->spare;
+
+	if (list)
+		return llist_entry(list, struct rbtree_elem, returned);
+	if (!chunk)
+		return NULL;
+	WRITE_ONCE(rb->spare, NULL);
+	rbtree_want_spare(rb);
+	return rbtree_chunk_elem(rb, chunk, 0);
 }
 
 static struct rbtree_elem *rbtree_slot_get(struct bpf_rbtree *rb)
@@ -473,11 +674,9 @@ static struct rbtree_elem *rbtree_slot_get(struct bpf_rbtree *rb)
 	struct rbtree_elem *elem = rb->free;
 
 	if (unlikely(!elem)) {
-		struct llist_node *list = llist_del_all(&rb->returned);
-
-		if (!list)
+		elem = rbtree_slots_more(rb);
+		if (!elem)
 			return NULL;
-		elem = llist_entry(list, struct rbtree_elem, returned);
 	}
 	rb->free = elem->next;
 	return elem;
@@ -499,13 +698,13 @@ static __always_inline int rbtree_spare_get(struct bpf_rbtree *rb, struct rbtree
 	return *spare ? 0 : -ENOMEM;
 }
 
-/* Under the lock: a new element, or NULL if the map is full. */
+/* Under the lock: a new element, or NULL if there is none: see rbtree_grow_now(). */
 static __always_inline struct rbtree_elem *
 rbtree_elem_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
 {
 	struct rbtree_elem *elem = *spare;
 
-	if (likely(!rb->no_prealloc))
+	if (likely(!elem))
 		return rbtree_slot_get(rb);
 	if (rbtree_count(rb) >= rb->map.max_entries)
 		return NULL;
@@ -513,10 +712,10 @@ rbtree_elem_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
 	return elem;
 }
 
-/* Without the lock: what was allocated and is not used any more, or NULL. */
+/* Without the lock: an element that was allocated and is not used any more, or NULL. */
 static __always_inline void rbtree_spare_put(struct bpf_rbtree *rb, struct rbtree_elem *spare)
 {
-	if (unlikely(rb->no_prealloc) && spare)
+	if (unlikely(spare))
 		bpf_mem_cache_free(&rb->ma, spare);
 }
 
@@ -559,6 +758,18 @@ bool bpf_rbtree_holds_values(const struct bpf_map *map)
 	       !bpf_rbtree_holds_packets(map);
 }
 
+/**
+ * bpf_rbtree_holds_no_packets() - may programs of all types move elements about?
+ * @map: any map, also the template of an inner map
+ *
+ * Context: any.
+ * Return: true for a BPF_MAP_TYPE_RBTREE that does not hold packets.
+ */
+bool bpf_rbtree_holds_no_packets(const struct bpf_map *map)
+{
+	return bpf_map_is_rbtree(map) && !bpf_rbtree_holds_packets(map);
+}
+
 static bool rbtree_holds(const struct bpf_map *map, u32 btf_id)
 {
 	const struct btf_record *rec = map->record;
@@ -594,76 +805,98 @@ bool bpf_rbtree_holds_tasks(const struct bpf_map *map)
 	return rbtree_holds(map, rbtree_btf_ids[2]);
 }
 
-/* Called with the map's lock held, by somebody else than the owner. */
+/* Under both locks: the claim ends, the caller drops the reference. */
+static void rbtree_unclaim(struct bpf_rbtree *rb)
+{
+	list_del_init(&rb->owner_node);
+	rb->owner = NULL;
+}
+
+/* End the claim of @owner if the map is empty and nobody but the claim and the caller
+ * has it.
+ */
+static bool rbtree_unclaim_unused(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
+{
+	bool unclaimed = false;
+	unsigned long flags;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return false;
+	/* A program that found the map before it was taken away can store into it until
+	 * the grace period is over: what it stores keeps the claim, and the claim the map.
+	 */
+	if (rb->owner == owner && !rbtree_count(rb) && atomic64_read(&rb->map.refcnt) == 2) {
+		raw_spin_lock(&rbtree_owner_lock);
+		rbtree_unclaim(rb);
+		raw_spin_unlock(&rbtree_owner_lock);
+		unclaimed = true;
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return unclaimed;
+}
+
+/* A claim keeps its map alive, also one that has been taken out of a map of maps for
+ * good. Each new claim is followed by a look at a few of the owner's in turn, so that
+ * of those there are never many more than of others, whatever user space replaces.
+ */
+static void rbtree_claims_look(struct bpf_rbtree_owner *owner)
+{
+	struct bpf_rbtree *rb;
+	unsigned long flags;
+	bool unused;
+	int i;
+
+	for (i = 0; i < RBTREE_CLAIMS; i++) {
+		raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
+		rb = list_first_entry_or_null(&owner->maps, struct bpf_rbtree, owner_node);
+		unused = rb && atomic64_read(&rb->map.refcnt) == 1 && !rbtree_count(rb);
+		if (rb)
+			list_move_tail(&rb->owner_node, &owner->maps);
+		if (unused)
+			bpf_map_inc(&rb->map);
+		raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
+		if (!unused)
+			continue;
+		if (rbtree_unclaim_unused(rb, owner))
+			bpf_map_put(&rb->map);
+		bpf_map_put(&rb->map);
+	}
+}
+
+/* Called with the map's lock held, by somebody else than the owner. Gives the lock up
+ * meanwhile, and for good on failure.
+ */
 static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
 {
 	unsigned long flags;
+	int err;
 
+	raw_res_spin_unlock(&rb->lock);
+	rbtree_claims_look(owner);
+	err = raw_res_spin_lock(&rb->lock);
+	if (err)
+		return err;
+
+	err = -EBUSY;
 	if (rb->owner && rbtree_count(rb))
-		return -EBUSY;
+		goto unlock;
 
 	/* An inner map that is about to go away stays alive for this program, but
 	 * not for what it stores.
 	 */
+	err = -ENOENT;
 	if (!rb->owner && IS_ERR(__bpf_map_inc_not_zero(&rb->map, false)))
-		return -ENOENT;
+		goto unlock;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	list_move_tail(&rb->owner_node, &owner->maps);
 	rb->owner = owner;
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return 0;
-}
 
-/* @plain is constant, and the map's. */
-static __always_inline int rbtree_push_obj(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					   const void *key, void *obj, bool plain)
-{
-	struct rbtree_elem *elem, *spare = NULL;
-	int err;
-
-	if (!plain) {
-		err = rbtree_spare_get(rb, &spare);
-		if (err)
-			return err;
-	}
-	err = raw_res_spin_lock(&rb->lock);
-	if (unlikely(err))
-		goto out;
-
-	if (unlikely(rb->owner != owner)) {
-		err = rbtree_claim(rb, owner);
-		if (err)
-			goto unlock;
-	}
-
-	elem = plain ? rbtree_slot_get(rb) : rbtree_elem_get(rb, &spare);
-	if (unlikely(!elem)) {
-		err = -E2BIG;
-		goto unlock;
-	}
-	if (plain) {
-		elem->rank = get_unaligned((const u64 *)key);
-		*(u64 *)elem->key = elem->rank;
-		*(void **)(elem->key + sizeof(u64)) = obj;
-	} else {
-		rbtree_set_key(rb, elem, key);
-		memset(elem_value(rb, elem), 0, rb->map.value_size);
-		*elem_obj(rb, elem) = obj;
-	}
-	rbtree_link(rb, elem);
 unlock:
 	raw_res_spin_unlock(&rb->lock);
-out:
-	if (!plain)
-		rbtree_spare_put(rb, spare);
 	return err;
-}
-
-static noinline int rbtree_push_obj_any(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					const void *key, void *obj)
-{
-	return rbtree_push_obj(rb, owner, key, obj, false);
 }
 
 /**
@@ -674,19 +907,50 @@ static noinline int rbtree_push_obj_any(struct bpf_rbtree *rb, struct bpf_rbtree
  * @obj: the object; the map takes over the reference on success
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: 0; -E2BIG if the map is full; -ENOMEM without memory, if elements are
- * not preallocated; -EBUSY if another owner keeps objects in it; -ENOENT if it is
- * an inner map that is about to go away; -EDEADLK or -ETIMEDOUT if its lock could
- * not be had.
+ * Return: 0; -E2BIG if the map is full; -ENOMEM without memory for an element;
+ * -EBUSY if another owner keeps objects in it; -ENOENT if it is an inner map that
+ * is about to go away; -EDEADLK or -ETIMEDOUT if its lock could not be had.
  */
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem, *spare;
+	u32 slots;
+	int err;
 
-	if (unlikely(!rb->plain))
-		return rbtree_push_obj_any(rb, owner, key, obj);
-	return rbtree_push_obj(rb, owner, key, obj, true);
+	err = rbtree_spare_get(rb, &spare);
+	if (unlikely(err))
+		return err;
+again:
+	err = raw_res_spin_lock(&rb->lock);
+	if (unlikely(err))
+		goto out;
+
+	if (unlikely(rb->owner != owner)) {
+		err = rbtree_claim(rb, owner);
+		if (err)
+			goto out;
+	}
+
+	elem = rbtree_elem_get(rb, &spare);
+	if (unlikely(!elem)) {
+		slots = rb->slots;
+		raw_res_spin_unlock(&rb->lock);
+		err = rbtree_grow_now(rb, slots);
+		if (!err)
+			goto again;
+		goto out;
+	}
+	rbtree_set_key(rb, elem, key);
+	if (unlikely(rb->map.value_size > sizeof(void *)))
+		memset(elem_value(rb, elem), 0, rb->map.value_size);
+	*elem_obj(rb, elem) = obj;
+	rbtree_link(rb, elem);
+	raw_res_spin_unlock(&rb->lock);
+out:
+	rbtree_spare_put(rb, spare);
+	return err;
 }
 
 enum rbtree_which {
@@ -698,63 +962,74 @@ enum rbtree_which {
 	RBTREE_ABOVE,		/* the oldest of the first key above @key */
 };
 
-/* Take an element and its object out. Its memory is the caller's afterwards if the
- * map allocates each.
- */
-static __always_inline void *rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem,
-					 bool plain)
+static __always_inline struct rbtree_elem *
+rbtree_which(struct bpf_rbtree *rb, enum rbtree_which which, const void *key)
 {
-	void **slot = plain ? (void **)(elem->key + sizeof(u64)) : elem_obj(rb, elem);
-	void *obj = *slot;
+	switch (which) {
+	case RBTREE_KEY:
+		return rbtree_find(rb, key);
+	case RBTREE_LAST:
+		return rb->last;
+	case RBTREE_FROM:
+	case RBTREE_ABOVE:
+		return rbtree_above(rb, key, which == RBTREE_FROM);
+	default:
+		return rb->first;
+	}
+}
 
+/* Is the key of the first element, @elem, higher than @key? */
+static __always_inline bool rbtree_beyond(const struct bpf_rbtree *rb,
+					  const struct rbtree_elem *elem, const void *key)
+{
+	return rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0;
+}
+
+/* Take an element out, whose object becomes the caller's. Returns it for
+ * rbtree_spare_put() if the map allocates each.
+ */
+static __always_inline struct rbtree_elem *
+rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem, void **obj)
+{
+	void **slot = elem_obj(rb, elem);
+
+	*obj = *slot;
 	*slot = NULL;
 	rbtree_unlink(rb, elem);
-	if (plain || !rb->no_prealloc)
-		rbtree_slot_put(rb, elem);
-	return obj;
-}
-
-static __always_inline void *rbtree_pop_obj(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					    const void *key, u64 *first, enum rbtree_which which,
-					    bool plain)
-{
-	struct rbtree_elem *elem = NULL;
-	void *obj = NULL;
-
-	if (unlikely(raw_res_spin_lock(&rb->lock)))
-		return NULL;
-	if (likely(rb->owner == owner))
-		elem = which == RBTREE_KEY ? rbtree_find(rb, key) :
-		       which == RBTREE_LAST ? rb->last : rb->first;
-	if (elem && which == RBTREE_UNTIL &&
-	    rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0) {
-		*first = rb->key_is_u64 ? elem->rank : 0;
-		obj = ERR_PTR(-EAGAIN);
-		elem = NULL;
-	}
-	if (likely(elem))
-		obj = rbtree_take(rb, elem, plain);
-	raw_res_spin_unlock(&rb->lock);
-
-	if (!plain)
-		rbtree_spare_put(rb, elem);
-	return obj;
-}
-
-static noinline void *rbtree_pop_obj_any(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-					 const void *key, u64 *first, enum rbtree_which which)
-{
-	return rbtree_pop_obj(rb, owner, key, first, which, false);
+	if (unlikely(rb->no_prealloc))
+		return elem;
+	rbtree_slot_put(rb, elem);
+	return NULL;
 }
 
 static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 					const void *key, u64 *first, enum rbtree_which which)
 {
+	struct rbtree_elem *elem, *spare = NULL;
 	struct bpf_rbtree *rb = to_rbtree(map);
+	void *obj = NULL;
 
-	if (unlikely(!rb->plain))
-		return rbtree_pop_obj_any(rb, owner, key, first, which);
-	return rbtree_pop_obj(rb, owner, key, first, which, true);
+	if (unlikely(raw_res_spin_lock(&rb->lock)))
+		return ERR_PTR(-EBUSY);
+	if (unlikely(rb->owner != owner)) {
+		if (rbtree_count(rb))
+			obj = ERR_PTR(-EBUSY);
+		goto unlock;
+	}
+	elem = rbtree_which(rb, which, key);
+	if (unlikely(!elem))
+		goto unlock;
+	if (which == RBTREE_UNTIL && rbtree_beyond(rb, elem, key)) {
+		*first = rb->key_is_u64 ? elem->rank : 0;
+		obj = ERR_PTR(-EAGAIN);
+		goto unlock;
+	}
+	spare = rbtree_take(rb, elem, &obj);
+unlock:
+	raw_res_spin_unlock(&rb->lock);
+
+	rbtree_spare_put(rb, spare);
+	return obj;
 }
 
 /**
@@ -764,7 +1039,8 @@ static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_o
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
  * Return: the oldest object of the lowest key, with its reference; NULL if
- * @owner keeps none in @map, or if the map's lock could not be had.
+ * @map is empty; ERR_PTR(-EBUSY) if another owner keeps objects in it, or if its
+ * lock could not be had.
  */
 void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
@@ -779,8 +1055,7 @@ void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
  * @first: set to the first key if that is above @bound; 0 if the key is no u64
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: the object, with its reference; ERR_PTR(-EAGAIN) if the first key is
- * above @bound; NULL as bpf_rbtree_pop().
+ * Return: as bpf_rbtree_pop(); ERR_PTR(-EAGAIN) if the first key is above @bound.
  */
 void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first)
@@ -795,8 +1070,7 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
  * @key: key, map->key_size bytes
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: the object, with its reference; NULL if @owner keeps none under @key,
- * or if the map's lock could not be had.
+ * Return: as bpf_rbtree_pop(); NULL if there is none of @key.
  */
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
 {
@@ -809,30 +1083,40 @@ void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, co
  * @owner: who takes it
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: the oldest object of the highest key, with its reference; NULL as
- * bpf_rbtree_pop().
+ * Return: as bpf_rbtree_pop(), but of the highest key.
  */
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
 	return rbtree_pop(map, owner, NULL, NULL, RBTREE_LAST);
 }
 
-/* Under both locks: the claim ends, the caller drops the reference. */
-static void rbtree_unclaim(struct bpf_rbtree *rb)
+/**
+ * bpf_rbtree_pop_from() - take the first object from a key on out
+ * @map: an ordered map of packets
+ * @owner: who takes it
+ * @key: the lowest key wanted, map->key_size bytes
+ *
+ * Context: bottom halves off, not in hard interrupt or NMI.
+ * Return: as bpf_rbtree_pop(), but of the lowest key that is not below @key; NULL
+ * if there is none.
+ */
+void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner, const void *key)
 {
-	list_del_init(&rb->owner_node);
-	rb->owner = NULL;
+	return rbtree_pop(map, owner, key, NULL, RBTREE_FROM);
 }
 
-/* The first map of @owner, with a reference of the caller's. */
-static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner)
+/* The first map of @owner. Nobody takes away one that is not empty: the caller gets a
+ * reference if it is, or would be without one object.
+ */
+static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner, bool *held)
 {
 	struct bpf_rbtree *rb;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	rb = list_first_entry_or_null(&owner->maps, struct bpf_rbtree, owner_node);
-	if (rb)
+	*held = rb && rbtree_count(rb) < 2;
+	if (*held)
 		bpf_map_inc(&rb->map);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return rb;
@@ -850,8 +1134,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 		return NULL;
 	if (rb->owner == owner) {
 		if (rb->first) {
-			spare = rb->first;
-			obj = rbtree_take(rb, spare, false);
+			spare = rbtree_take(rb, rb->first, &obj);
 		} else {
 			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
@@ -883,15 +1166,125 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner)
 {
 	struct bpf_rbtree *rb;
+	bool held;
 	void *obj;
 
-	while ((rb = rbtree_owner_first(owner))) {
+	while ((rb = rbtree_owner_first(owner, &held))) {
 		obj = rbtree_drain_one(rb, owner);
-		bpf_map_put(&rb->map);
+		if (held)
+			bpf_map_put(&rb->map);
 		if (obj)
 			return obj;
 	}
 	return NULL;
+}
+
+/* Free the objects of a tree that was taken out whole, and return its elements. None is
+ * looked at any more after that: nodes come after all below them.
+ */
+static void rbtree_free_tree(struct bpf_rbtree *rb, struct rbtree_elem *top)
+{
+	struct rbtree_elem *oldest, *after, *elem, *next;
+	void (*free_obj)(void *obj) = READ_ONCE(rb->free_obj);
+	struct rb_root root = { .rb_node = &top->node };
+	void *obj;
+
+	rbtree_postorder_for_each_entry_safe(oldest, after, &root, node) {
+		for (elem = oldest; elem; elem = next) {
+			next = elem->next;
+			obj = *elem_obj(rb, elem);
+			*elem_obj(rb, elem) = NULL;
+			free_obj(obj);
+			if (rb->no_prealloc) {
+				migrate_disable();
+				bpf_mem_cache_free(&rb->ma, elem);
+				migrate_enable();
+			} else {
+				llist_add(&elem->returned, &rb->returned);
+			}
+			cond_resched();
+		}
+	}
+}
+
+static void rbtree_free_detached(struct work_struct *work)
+{
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, free_detached);
+	struct rbtree_elem *tree, *next;
+
+	llist_for_each_entry_safe(tree, next, llist_del_all(&rb->detached), detached)
+		rbtree_free_tree(rb, tree);
+	bpf_map_put(&rb->map);
+}
+
+/* Take all objects of @owner out of @rb, and end the claim. Returns how many there were. */
+static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
+			     void (*free)(void *obj))
+{
+	bool unclaimed = false;
+	unsigned long flags;
+	u32 count = 0;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return 0;
+	if (rb->owner == owner) {
+		count = rbtree_count(rb);
+		if (count) {
+			WRITE_ONCE(rb->free_obj, free);
+			llist_add(&node_elem(rb->root.rb_node)->detached, &rb->detached);
+			rb->root = RB_ROOT;
+			rb->first = NULL;
+			rb->last = NULL;
+			rb->popped = rb->pushed;
+		}
+		raw_spin_lock(&rbtree_owner_lock);
+		rbtree_unclaim(rb);
+		raw_spin_unlock(&rbtree_owner_lock);
+		unclaimed = true;
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+
+	/* The reference is the worker's. One that waits already has its own. */
+	if (unclaimed && !(count && queue_work(rbtree_wq, &rb->free_detached)))
+		bpf_map_put(&rb->map);
+	return count;
+}
+
+/**
+ * bpf_rbtree_detach() - take all objects of an owner out of its maps, to be freed later
+ * @owner: the owner, who has no claims afterwards
+ * @free: frees an object, in process context; the same one in all calls for a map
+ *
+ * It takes as long for a million objects as for one: each map's tree comes out whole,
+ * and a worker frees what is in it. Until an object is freed its element counts
+ * against max_entries: pushes can fail with -E2BIG meanwhile. bpf_rbtree_flush() waits.
+ *
+ * Context: any but hard interrupt and NMI. The caller sees to it that @owner does not
+ * push or pop meanwhile.
+ * Return: how many objects there were.
+ */
+u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj))
+{
+	struct bpf_rbtree *rb;
+	u32 count = 0;
+	bool held;
+
+	while ((rb = rbtree_owner_first(owner, &held))) {
+		count += rbtree_detach_one(rb, owner, free);
+		if (held)
+			bpf_map_put(&rb->map);
+	}
+	return count;
+}
+
+/**
+ * bpf_rbtree_flush() - wait until all that was detached has been freed
+ *
+ * Context: process, may sleep; no lock that freeing an object takes.
+ */
+void bpf_rbtree_flush(void)
+{
+	flush_workqueue(rbtree_wq);
 }
 
 /**
@@ -964,12 +1357,13 @@ static int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value
 {
 	struct rbtree_elem *elem, *spare;
 	unsigned long flags;
+	u32 slots;
 	int err;
 
 	err = rbtree_spare_get(rb, &spare);
 	if (err)
 		return err;
-
+again:
 	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
 	if (err)
 		goto out;
@@ -984,10 +1378,14 @@ static int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value
 		if (obj)
 			*obj = xchg(elem_obj(rb, elem), *obj);
 		rbtree_link(rb, elem);
-	} else {
-		err = -E2BIG;
 	}
+	slots = rb->slots;
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	if (!elem) {
+		err = rbtree_grow_now(rb, slots);
+		if (!err)
+			goto again;
+	}
 out:
 	rbtree_spare_put(rb, spare);
 	return err;
@@ -1036,13 +1434,12 @@ static int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const v
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return -EBUSY;
-	elem = which == RBTREE_KEY ? rbtree_find(rb, key) : rb->first;
+	elem = rbtree_which(rb, which, key);
 	if (!elem) {
 		err = -ENOENT;
 	} else if (rb->has_packets) {
 		err = -EBUSY;
-	} else if (which == RBTREE_UNTIL &&
-		   rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0) {
+	} else if (which == RBTREE_UNTIL && rbtree_beyond(rb, elem, key)) {
 		rbtree_copy_out(rb, elem, key_out, NULL);
 		err = -EAGAIN;
 	} else {
@@ -1454,12 +1851,7 @@ rbtree_look_elem(struct bpf_rbtree *rb, enum rbtree_which which, const void *key
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return ERR_PTR(-EBUSY);
-	if (which == RBTREE_FIRST)
-		elem = rb->first;
-	else if (which == RBTREE_KEY)
-		elem = rbtree_find(rb, key);
-	else
-		elem = rbtree_above(rb, key, which == RBTREE_FROM);
+	elem = rbtree_which(rb, which, key);
 	if (elem && key_out)
 		memcpy(key_out, elem->key, rb->map.key_size);
 	if (elem && result)
@@ -1484,76 +1876,34 @@ static void rbtree_set_inner(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 	*elem_obj(rb, elem) = inner;
 }
 
-/* Under the lock: a popped element that still has the reference on @inner. */
-static struct rbtree_elem *rbtree_leaving_find(struct bpf_rbtree *rb, struct bpf_map *inner)
+/* Drop the reference of a popped inner map, whose memory stays for a grace period, so that
+ * programs can use it. False if it is the last one: what follows then takes locks that a
+ * program may have interrupted.
+ */
+static bool rbtree_inner_put(struct bpf_rbtree *rb, struct bpf_map *inner)
 {
-	struct rbtree_elem **link = &rb->leaving, *elem;
-	int i;
-
-	for (i = 0; i < RBTREE_POPPED && *link; i++, link = &elem->next) {
-		elem = *link;
-		if (*elem_obj(rb, elem) == inner) {
-			*link = elem->next;
-			return elem;
-		}
-	}
-	return NULL;
+	if (atomic64_read(&rb->map.sleepable_refcnt))
+		WRITE_ONCE(inner->free_after_mult_rcu_gp, true);
+	else
+		WRITE_ONCE(inner->free_after_rcu_gp, true);
+	return atomic64_add_unless(&inner->refcnt, -1, 1);
 }
 
-/* Under the lock: a new element with a reference on @inner. */
-static struct rbtree_elem *rbtree_inner_get(struct bpf_rbtree *rb, struct bpf_map *inner)
+static void rbtree_free_unused(struct bpf_rbtree *rb)
 {
-	struct rbtree_elem *elem;
+	struct rbtree_elem *elem, *next;
 
-	if (rbtree_count(rb) >= rb->map.max_entries)
-		return ERR_PTR(-E2BIG);
-	elem = rbtree_leaving_find(rb, inner);
-	if (elem)
-		return elem;
-
-	elem = rbtree_slot_get(rb);
-	if (!elem)
-		return ERR_PTR(-E2BIG);
-	if (IS_ERR(__bpf_map_inc_not_zero(inner, false))) {
-		rbtree_slot_put(rb, elem);
-		return ERR_PTR(-ENOENT);
-	}
-	rbtree_set_inner(rb, elem, inner);
-	return elem;
-}
-
-static void rbtree_reap_later(struct irq_work *work)
-{
-	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, reap_later);
-
-	/* In a while: one that is pushed again soon needs no reaping. */
-	schedule_delayed_work(&rb->reap, HZ / 10);
-}
-
-/* Drop the references of maps that were popped and not pushed again. */
-static void rbtree_reap(struct work_struct *work)
-{
-	struct bpf_rbtree *rb = container_of(to_delayed_work(work), struct bpf_rbtree, reap);
-	struct rbtree_elem *list, *elem;
-	unsigned long flags;
-
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags)) {
-		schedule_delayed_work(&rb->reap, HZ / 10);
-		return;
-	}
-	list = rb->leaving;
-	rb->leaving = NULL;
-	rb->reaping = false;
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	if (!list)
-		return;
-
-	/* Programs that popped them may be using them; this waits for RCU, too. */
-	synchronize_rcu_tasks_trace();
-	while ((elem = list)) {
-		list = elem->next;
+	llist_for_each_entry_safe(elem, next, llist_del_all(&rb->unused), returned)
 		rbtree_elem_free(rb, elem);
-	}
+}
+
+/* What programs leave to a worker. */
+static void rbtree_work(struct work_struct *work)
+{
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, work);
+
+	rbtree_free_unused(rb);
+	rbtree_grow(rb);
 }
 
 static int rbtree_alloc_outer(struct bpf_rbtree *rb, int inner_map_fd)
@@ -1564,24 +1914,15 @@ static int rbtree_alloc_outer(struct bpf_rbtree *rb, int inner_map_fd)
 		return PTR_ERR(meta);
 	rb->map.inner_map_meta = meta;
 	rb->obj_off = rb->value_off + sizeof(u64);
-	init_irq_work(&rb->reap_later, rbtree_reap_later);
-	INIT_DELAYED_WORK(&rb->reap, rbtree_reap);
 	return 0;
 }
 
 static void rbtree_free_outer(struct bpf_rbtree *rb)
 {
-	struct rbtree_elem *elem, *next;
-
-	irq_work_sync(&rb->reap_later);
-	cancel_delayed_work_sync(&rb->reap);
+	struct rbtree_elem *elem;
 
 	while ((elem = rb->first)) {
 		rbtree_unlink(rb, elem);
-		bpf_map_put(*elem_obj(rb, elem));
-	}
-	for (elem = rb->leaving; elem; elem = next) {
-		next = elem->next;
 		bpf_map_put(*elem_obj(rb, elem));
 	}
 	bpf_map_meta_free(rb->map.inner_map_meta);
@@ -1611,23 +1952,24 @@ static int rbtree_map_alloc_check(union bpf_attr *attr)
 	return 0;
 }
 
-/* Memory for elements. Of maps of maps twice as many as may be stored, because
- * popped ones wait for a while.
- */
-static int rbtree_alloc_elems(struct bpf_rbtree *rb, int node)
+static int rbtree_alloc_elems(struct bpf_rbtree *rb)
 {
-	u32 i, n = rb->map.max_entries;
+	u32 count = rb->map.max_entries;
+	struct rbtree_chunk *chunk;
 
-	if (rb->no_prealloc)
+	if (rb->no_prealloc) {
+		rb->slots = count;
 		return bpf_mem_alloc_init(&rb->ma, rb->elem_size, false);
+	}
 
-	if (rb->map.inner_map_meta && check_mul_overflow(n, 2, &n))
-		return -E2BIG;
-	rb->elems = bpf_map_area_alloc((u64)rb->elem_size * n, node);
-	if (!rb->elems)
+	if (count > RBTREE_CHUNK_FEW && rb->elem_size <= RBTREE_CHUNK_LARGE)
+		count = (RBTREE_CHUNK - sizeof(*chunk)) / rb->elem_size;
+	count = min(count, rb->map.max_entries);
+	chunk = rbtree_chunk_alloc(rb, count);
+	if (!chunk)
 		return -ENOMEM;
-	for (i = n; i--; )
-		rbtree_slot_put(rb, rb->elems + (u64)i * rb->elem_size);
+	rbtree_chunk_add(rb, chunk);
+	rb->spare = chunk;
 	return 0;
 }
 
@@ -1645,6 +1987,11 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	raw_res_spin_lock_init(&rb->lock);
 	rb->root = RB_ROOT;
 	init_llist_head(&rb->returned);
+	init_llist_head(&rb->detached);
+	INIT_WORK(&rb->free_detached, rbtree_free_detached);
+	init_llist_head(&rb->unused);
+	init_irq_work(&rb->work_soon, rbtree_work_soon);
+	INIT_WORK(&rb->work, rbtree_work);
 	INIT_LIST_HEAD(&rb->owner_node);
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
@@ -1658,7 +2005,7 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 		if (err)
 			goto free_rb;
 	}
-	err = rbtree_alloc_elems(rb, node);
+	err = rbtree_alloc_elems(rb);
 	if (err)
 		goto free_outer;
 	return &rb->map;
@@ -1671,11 +2018,26 @@ free_rb:
 	return ERR_PTR(err);
 }
 
+/* Free elements too: bpf_kptr_xchg() may have stored into a value that had already been
+ * deleted.
+ */
+static void rbtree_chunk_free(struct bpf_rbtree *rb, struct rbtree_chunk *chunk)
+{
+	u32 i;
+
+	for (i = 0; rb->has_objects && i < chunk->count; i++) {
+		bpf_obj_free_fields(rb->map.record,
+				    elem_value(rb, rbtree_chunk_elem(rb, chunk, i)));
+		cond_resched();
+	}
+	bpf_map_area_free(chunk);
+}
+
 /* Nobody uses the map any more. */
 static void rbtree_free_elems(struct bpf_rbtree *rb)
 {
+	struct rbtree_chunk *chunk;
 	struct rbtree_elem *elem;
-	u32 i;
 
 	if (rb->no_prealloc) {
 		while ((elem = rb->first)) {
@@ -1689,21 +2051,19 @@ static void rbtree_free_elems(struct bpf_rbtree *rb)
 		return;
 	}
 
-	/* Free slots too: bpf_kptr_xchg() may have stored into a value that had
-	 * already been deleted.
-	 */
-	for (i = 0; rb->has_objects && i < rb->map.max_entries; i++) {
-		elem = rb->elems + (u64)i * rb->elem_size;
-		bpf_obj_free_fields(rb->map.record, elem_value(rb, elem));
-		cond_resched();
+	while ((chunk = rb->chunks)) {
+		rb->chunks = chunk->next;
+		rbtree_chunk_free(rb, chunk);
 	}
-	bpf_map_area_free(rb->elems);
 }
 
 static void rbtree_map_free(struct bpf_map *map)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 
+	irq_work_sync(&rb->work_soon);
+	cancel_work_sync(&rb->work);
+	rbtree_free_unused(rb);
 	if (map->inner_map_meta)
 		rbtree_free_outer(rb);
 	rbtree_free_elems(rb);
@@ -1734,6 +2094,7 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem, *spare;
 	unsigned long irq;
+	u32 slots;
 	long err;
 
 	if (flags > BPF_EXIST)
@@ -1750,6 +2111,7 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 		if (IS_ERR(inner))
 			return PTR_ERR(inner);
 	}
+again:
 	if (raw_res_spin_lock_irqsave(&rb->lock, irq)) {
 		err = -EBUSY;
 		goto out;
@@ -1762,9 +2124,7 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 	} else if (flags == BPF_EXIST) {
 		err = -ENOENT;
 	} else {
-		/* A map of maps has more slots than it may use. */
-		if (!inner || rbtree_count(rb) < map->max_entries)
-			elem = rbtree_elem_get(rb, &spare);
+		elem = rbtree_elem_get(rb, &spare);
 		if (elem) {
 			rbtree_set_key(rb, elem, key);
 			rbtree_link(rb, elem);
@@ -1776,7 +2136,13 @@ static long rbtree_map_update_elem(struct bpf_map *map, void *key, void *value, 
 		rbtree_set_inner(rb, elem, inner);
 	else if (!err)
 		copy_map_value(map, elem_value(rb, elem), value);
+	slots = rb->slots;
 	raw_res_spin_unlock_irqrestore(&rb->lock, irq);
+	if (err == -E2BIG) {
+		err = rbtree_grow_now(rb, slots);
+		if (!err)
+			goto again;
+	}
 out:
 	rbtree_spare_put(rb, spare);
 	if (err && inner)
@@ -1817,13 +2183,10 @@ static bool rbtree_map_meta_equal(const struct bpf_map *meta0, const struct bpf_
 static u64 rbtree_map_mem_usage(const struct bpf_map *map)
 {
 	const struct bpf_rbtree *rb = to_rbtree(map);
-	u64 n = map->max_entries;
 
 	if (rb->no_prealloc)
-		n = rbtree_count(rb);
-	else if (map->inner_map_meta)
-		n *= 2;
-	return sizeof(*rb) + n * rb->elem_size;
+		return sizeof(*rb) + rbtree_count(rb) * rb->elem_size;
+	return sizeof(*rb) + READ_ONCE(rb->chunk_bytes);
 }
 
 /* ---- types ---- */
@@ -1960,8 +2323,6 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 	rb->has_packets = bpf_rbtree_holds_packets(map);
 	if (rb->has_packets || bpf_rbtree_holds_tasks(map))
 		rb->obj_off = rb->value_off + map->record->fields[0].offset;
-	rb->plain = rb->has_packets && rb->key_is_u64 && !rb->no_prealloc &&
-		    map->value_size == sizeof(void *);
 	return 0;
 }
 
@@ -2060,8 +2421,8 @@ __bpf_kfunc_start_defs();
  *
  * Context: any.
  * Return: 0; -E2BIG if the map is full; -EPERM if it was created with
- * BPF_F_RDONLY_PROG; -ENOMEM without memory, if elements are not preallocated;
- * -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ * BPF_F_RDONLY_PROG; -ENOMEM without memory for an element; -EDEADLK or
+ * -ETIMEDOUT if its lock could not be had.
  */
 __bpf_kfunc int bpf_rbtree_map_push(void *map__value_map, const void *key__mapkey,
 				    const void *value__mapvalue)
@@ -2229,31 +2590,41 @@ __bpf_kfunc struct task_struct *bpf_rbtree_map_pop_task(void *map__task_map, voi
  * @key__mapkey: the key, as long as the outer map's keys
  * @inner__inner_map: a map like the one that the outer map was created with
  *
- * Context: any but NMI.
- * Return: as bpf_rbtree_map_push(); -ENOENT if the inner map is about to go away.
+ * Context: any.
+ * Return: as bpf_rbtree_map_push(); -ENOENT if nobody has the inner map any more.
  */
 __bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__mapkey,
 					void *inner__inner_map)
 {
+	struct bpf_map *inner = inner__inner_map;
 	struct bpf_rbtree *rb = to_rbtree(map__map_map);
 	struct rbtree_elem *elem;
 	unsigned long flags;
-	int err = 0;
+	u32 slots;
+	int err;
 
 	if (rb->map.map_flags & BPF_F_RDONLY_PROG)
 		return -EPERM;
-
+again:
 	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
 	if (err)
 		return err;
-	elem = rbtree_inner_get(rb, inner__inner_map);
-	if (IS_ERR(elem)) {
-		err = PTR_ERR(elem);
-	} else {
+	elem = rbtree_slot_get(rb);
+	if (elem && IS_ERR(__bpf_map_inc_not_zero(inner, false))) {
+		rbtree_slot_put(rb, elem);
+		err = -ENOENT;
+	} else if (elem) {
 		rbtree_set_key(rb, elem, key__mapkey);
+		rbtree_set_inner(rb, elem, inner);
 		rbtree_link(rb, elem);
 	}
+	slots = rb->slots;
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	if (!elem) {
+		err = rbtree_grow_now(rb, slots);
+		if (!err)
+			goto again;
+	}
 	return err;
 }
 
@@ -2262,7 +2633,9 @@ __bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__map
  * @map__map_map: an ordered map of maps
  * @key__mapkey: where to store its key
  *
- * The program can use the map, and push it again, until it returns.
+ * The program can use the map until it returns. It can push the map again if
+ * somebody else has it, too: an inner map that nobody but this outer map had is
+ * about to go away. bpf_rbtree_map_move() keeps it.
  *
  * Context: any.
  * Return: the map; NULL if there is none, the outer map was created with
@@ -2272,9 +2645,9 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 {
 	struct bpf_rbtree *rb = to_rbtree(map__map_map);
 	struct rbtree_elem *elem;
+	struct bpf_map *inner = NULL;
 	unsigned long flags;
-	bool kick = false;
-	void *inner = NULL;
+	bool last = false;
 
 	if (rb->map.map_flags & BPF_F_RDONLY_PROG ||
 	    raw_res_spin_lock_irqsave(&rb->lock, flags))
@@ -2284,17 +2657,56 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 		memcpy(key__mapkey, elem->key, rb->map.key_size);
 		inner = *elem_obj(rb, elem);
 		rbtree_unlink(rb, elem);
-		elem->next = rb->leaving;
-		rb->leaving = elem;
-		kick = !rb->reaping;
-		rb->reaping = true;
+		last = !rbtree_inner_put(rb, inner);
+		if (last)
+			llist_add(&elem->returned, &rb->unused);
+		else
+			rbtree_slot_put(rb, elem);
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	/* Work cannot be queued from everywhere. */
-	if (kick)
-		irq_work_queue(&rb->reap_later);
+	if (last)
+		irq_work_queue(&rb->work_soon);
 	return inner;
+}
+
+/**
+ * bpf_rbtree_map_move() - give the oldest element of a key another key
+ * @map__no_packet_map: an ordered map that holds no packets
+ * @from__mapkey: its key
+ * @to__mapkey: its next key, behind all others of which it comes; may be the same
+ *
+ * In one step: nobody sees the map without the element, and what it holds stays.
+ *
+ * Context: any.
+ * Return: 0; -ENOENT if there is no element of the key; -EPERM if the map was
+ * created with BPF_F_RDONLY_PROG; -EDEADLK or -ETIMEDOUT if its lock could not be
+ * had.
+ */
+__bpf_kfunc int bpf_rbtree_map_move(void *map__no_packet_map, const void *from__mapkey,
+				    const void *to__mapkey)
+{
+	struct bpf_rbtree *rb = to_rbtree(map__no_packet_map);
+	struct rbtree_elem *elem;
+	unsigned long flags;
+	int err;
+
+	if (rb->map.map_flags & BPF_F_RDONLY_PROG)
+		return -EPERM;
+
+	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
+	if (err)
+		return err;
+	elem = rbtree_find(rb, from__mapkey);
+	if (elem) {
+		rbtree_unlink(rb, elem);
+		rbtree_set_key(rb, elem, to__mapkey);
+		rbtree_link(rb, elem);
+	} else {
+		err = -ENOENT;
+	}
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return err;
 }
 
 __bpf_kfunc_end_defs();
@@ -2304,6 +2716,7 @@ BTF_ID_FLAGS(func, bpf_rbtree_map_push)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop_until)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop_key)
+BTF_ID_FLAGS(func, bpf_rbtree_map_move)
 BTF_ID_FLAGS(func, bpf_rbtree_map_first, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_lower_bound, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_push_task, KF_RELEASE)
@@ -2317,8 +2730,11 @@ static const struct btf_kfunc_id_set rbtree_kfunc_set = {
 	.set = &rbtree_kfunc_ids,
 };
 
-static int __init rbtree_kfunc_init(void)
+static int __init rbtree_init(void)
 {
+	rbtree_wq = alloc_workqueue("bpf_rbtree", WQ_UNBOUND, 0);
+	if (!rbtree_wq)
+		return -ENOMEM;
 	return register_btf_kfunc_id_set(BPF_PROG_TYPE_UNSPEC, &rbtree_kfunc_set);
 }
-late_initcall(rbtree_kfunc_init);
+late_initcall(rbtree_init);

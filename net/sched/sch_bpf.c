@@ -413,18 +413,22 @@ static void sch_bpf_free_list(struct sk_buff_head *list)
 		rtnl_kfree_skbs(skb, skb);
 }
 
+static void sch_bpf_free_packet(void *skb)
+{
+	kfree_skb(skb);
+}
+
 static void sch_bpf_reset(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sk_buff_head list;
 
 	/* Not initialised if another kind's init failed before ours. */
 	if (q->watchdog.qdisc != sch)
 		return;
 	qdisc_watchdog_cancel(&q->watchdog);
-	__skb_queue_head_init(&list);
-	sch_bpf_purge(q, &list);
-	sch_bpf_free_list(&list);
+	sch_bpf_free_list(&q->fifo);
+	bpf_rbtree_detach(&q->owner, sch_bpf_free_packet);
+	q->stored = 0;
 	sch_bpf_class_reset(sch);
 	q->idle = 0;
 	q->trouble = 0;
@@ -759,7 +763,7 @@ static bool sch_bpf_prepare_force(struct sch_bpf_data *q, const struct sch_bpf_c
 	for (map = sch_bpf_out_of_reach(q, cfg); map;
 	     map = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark)) {
 		skb = bpf_rbtree_pop(map, &q->owner);
-		if (!skb)	/* its lock could not be had */
+		if (IS_ERR_OR_NULL(skb))	/* its lock could not be had */
 			break;
 		__skb_queue_tail(&q->fifo, skb);
 		q->stored--;
@@ -861,6 +865,8 @@ static void sch_bpf_destroy(struct Qdisc *sch)
 	sch_bpf_reset(sch);
 	cancel_delayed_work_sync(&q->report);
 	bpf_rbtree_disown(&q->owner);
+	/* No packet outlives the device and its namespace. */
+	bpf_rbtree_flush();
 	sch_bpf_class_destroy(sch);
 	if (q->enqueue)
 		bpf_prog_put(q->enqueue);

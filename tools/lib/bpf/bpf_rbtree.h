@@ -18,8 +18,8 @@
  * @value: the value; kptrs of the new element are empty, whatever is here
  *
  * Returns 0; -E2BIG if the map is full; -EPERM if it was created with
- * BPF_F_RDONLY_PROG; -ENOMEM without memory, if elements are not preallocated;
- * -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ * BPF_F_RDONLY_PROG; -ENOMEM without memory for an element; -EDEADLK or
+ * -ETIMEDOUT if its lock could not be had.
  */
 extern int bpf_rbtree_map_push(void *map, const void *key, const void *value) __ksym;
 
@@ -55,6 +55,19 @@ extern int bpf_rbtree_map_pop_until(void *map, const void *bound, void *key, voi
  * Returns as bpf_rbtree_map_pop(); -ENOENT if there is no element of the key.
  */
 extern int bpf_rbtree_map_pop_key(void *map, const void *key, void *value) __ksym;
+
+/**
+ * bpf_rbtree_map_move() - give the oldest element of a key another key
+ * @map: an ordered map that holds no packets; one of maps, too
+ * @from: its key
+ * @to: its next key, behind all others of which it comes; may be the same
+ *
+ * In one step: nobody sees the map without the element, and what it holds stays.
+ * Returns 0; -ENOENT if there is no element of the key; -EPERM if the map was
+ * created with BPF_F_RDONLY_PROG; -EDEADLK or -ETIMEDOUT if its lock could not be
+ * had.
+ */
+extern int bpf_rbtree_map_move(void *map, const void *from, const void *to) __ksym;
 
 /**
  * bpf_rbtree_map_first() - look at the first element
@@ -104,7 +117,7 @@ extern struct task_struct *bpf_rbtree_map_pop_task(void *map, void *key) __ksym;
  * @key: the key
  * @inner: a map like the one that the outer map was created with
  *
- * Returns as bpf_rbtree_map_push(); -ENOENT if the inner map is about to go away.
+ * Returns as bpf_rbtree_map_push(); -ENOENT if nobody has the inner map any more.
  */
 extern int bpf_rbtree_map_push_map(void *map, const void *key, void *inner) __ksym;
 
@@ -113,9 +126,10 @@ extern int bpf_rbtree_map_push_map(void *map, const void *key, void *inner) __ks
  * @map: an ordered map of maps
  * @key: where to store its key
  *
- * The program can use the map, and push it again, until it returns. Returns NULL
- * if there is none, the outer map was created with BPF_F_RDONLY_PROG, or its lock
- * could not be had.
+ * The program can use the map until it returns. It can push the map again if
+ * somebody else has it, too: an inner map that nobody but this outer map had is
+ * about to go away. bpf_rbtree_map_move() keeps it. Returns NULL if there is none,
+ * the outer map was created with BPF_F_RDONLY_PROG, or its lock could not be had.
  */
 extern void *bpf_rbtree_map_pop_map(void *map, void *key) __ksym;
 
