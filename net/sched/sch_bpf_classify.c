@@ -34,15 +34,19 @@ static int sch_bpf_run_filters(struct sk_buff *skb, const struct tcf_proto *tp,
 			       struct tcf_result *res)
 {
 	struct netdev_xmit *xmit = sch_bpf_xmit_state();
-	u8 nest = xmit->sched_mirred_nest;
 	u16 recursion = xmit->recursion;
 	int act;
+#if IS_ENABLED(CONFIG_NET_ACT_MIRRED)
+	u8 nest = xmit->sched_mirred_nest;
 
 	xmit->sched_mirred_nest = MIRRED_NEST_LIMIT;
+#endif
 	xmit->recursion = XMIT_RECURSION_LIMIT + 1;
 	act = tcf_classify_qdisc(skb, tp, res, false);
 	xmit->recursion = recursion;
+#if IS_ENABLED(CONFIG_NET_ACT_MIRRED)
 	xmit->sched_mirred_nest = nest;
+#endif
 	return act;
 }
 
