@@ -154,20 +154,25 @@ static void sch_bpf_report(struct work_struct *work)
 /* Take the packets out of the maps, in key order, to leave before all others. */
 static void sch_bpf_rescue(struct sch_bpf_data *q)
 {
+	struct sk_buff_head list;
 	struct sk_buff *skb;
 
+	__skb_queue_head_init(&list);
 	while ((skb = bpf_rbtree_drain(&q->owner)))
-		__skb_queue_tail(&q->fifo, skb);
+		__skb_queue_tail(&list, skb);
+	skb_queue_splice(&list, &q->fifo);
 	q->stored = 0;
 	q->rescued = true;
 }
 
-/* The policy is out of service. */
+/* The policy is out of service. Its packets stay in the maps until they leave, which
+ * costs the same for a million of them as for one.
+ */
 static void sch_bpf_set_stuck(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	sch_bpf_rescue(q);
+	q->rescued = true;
 	q->stuck = true;
 	q->xstats.stuck++;
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
@@ -184,21 +189,25 @@ static int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct s
 	if (q->fifo.qlen >= sch->limit)
 		return qdisc_drop_reason(skb, sch, to_free, QDISC_DROP_OVERLIMIT);
 	__skb_queue_tail(&q->fifo, skb);
-	qdisc_qlen_inc(sch);
-	qdisc_qstats_backlog_inc(sch, skb);
+	sch_bpf_count_stored(q, skb);
+	q->stored--;
 	return NET_XMIT_SUCCESS;
 }
 
+/* Of a stuck policy, what is in its maps has come before what is in the FIFO. */
 static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sk_buff *skb = __skb_dequeue(&q->fifo);
+	struct sk_buff *skb = q->stuck ? bpf_rbtree_drain(&q->owner) : NULL;
 
-	if (skb) {
-		qdisc_qlen_dec(sch);
-		qdisc_qstats_backlog_dec(sch, skb);
-		qdisc_bstats_update(sch, skb);
+	if (!skb) {
+		skb = __skb_dequeue(&q->fifo);
+		if (!skb)
+			return NULL;
+		q->stored++;
 	}
+	sch_bpf_count_taken(q, skb);
+	qdisc_bstats_update(sch, skb);
 	return skb;
 }
 
@@ -393,42 +402,41 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	return sch_bpf_dequeue_run(q);
 }
 
-/* Take all packets, those of classes excepted, for the caller to free. */
+/* A worker of the map's calls this, after a reset or a flush. */
+static void sch_bpf_free_packet(void *skb)
+{
+	kfree_skb_reason(skb, SKB_DROP_REASON_QUEUE_PURGE);
+}
+
+/* Take all packets, those of classes excepted: a worker frees what is in the maps, the
+ * caller what is in @list. It takes as long for a million packets as for one.
+ */
 static void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list)
 {
-	struct sk_buff *skb;
-
-	while ((skb = __skb_dequeue(&q->fifo)))
-		__skb_queue_tail(list, skb);
-	while ((skb = bpf_rbtree_drain(&q->owner)))
-		__skb_queue_tail(list, skb);
+	skb_queue_splice_tail_init(&q->fifo, list);
+	bpf_rbtree_detach(&q->owner, sch_bpf_free_packet);
 	q->stored = 0;
+	q->bytes = 0;
 }
 
 static void sch_bpf_free_list(struct sk_buff_head *list)
 {
-	struct sk_buff *skb;
-
-	while ((skb = __skb_dequeue(list)))
-		rtnl_kfree_skbs(skb, skb);
-}
-
-static void sch_bpf_free_packet(void *skb)
-{
-	kfree_skb(skb);
+	if (!skb_queue_empty(list))
+		rtnl_kfree_skbs(skb_peek(list), skb_peek_tail(list));
 }
 
 static void sch_bpf_reset(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sk_buff_head list;
 
 	/* Not initialised if another kind's init failed before ours. */
 	if (q->watchdog.qdisc != sch)
 		return;
 	qdisc_watchdog_cancel(&q->watchdog);
-	sch_bpf_free_list(&q->fifo);
-	bpf_rbtree_detach(&q->owner, sch_bpf_free_packet);
-	q->stored = 0;
+	__skb_queue_head_init(&list);
+	sch_bpf_purge(q, &list);
+	sch_bpf_free_list(&list);
 	sch_bpf_class_reset(sch);
 	q->idle = 0;
 	q->trouble = 0;
@@ -775,16 +783,13 @@ static bool sch_bpf_prepare_force(struct sch_bpf_data *q, const struct sch_bpf_c
 static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sk_buff *skb;
-	u32 bytes = 0;
+	u32 packets = q->stored + q->fifo.qlen, bytes = q->bytes;
 
 	sch_bpf_purge(q, list);
-	skb_queue_walk(list, skb)
-		bytes += qdisc_pkt_len(skb);
-	WRITE_ONCE(sch->q.qlen, sch->q.qlen - list->qlen);
+	WRITE_ONCE(sch->q.qlen, sch->q.qlen - packets);
 	qstats_backlog_sub(sch, bytes);
-	__qdisc_qstats_drop(sch, list->qlen);
-	qdisc_tree_reduce_backlog(sch, list->qlen, bytes);
+	__qdisc_qstats_drop(sch, packets);
+	qdisc_tree_reduce_backlog(sch, packets, bytes);
 }
 
 /**
@@ -815,8 +820,10 @@ int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
 	sch_tree_lock(sch);
 	if (how >= SCH_BPF_FORCE)
 		was_stuck = sch_bpf_prepare_force(q, cfg, how);
-	else
+	else if (!q->stuck || !cfg->enqueue)
 		lost = sch_bpf_out_of_reach(q, cfg);
+	else if (how == SCH_BPF_CHANGE)
+		sch_bpf_rescue(q);	/* the new policy may have other maps */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
 				   lost->name);

@@ -37,9 +37,10 @@ struct sch_bpf_data {
 	struct bpf_prog *dequeue;
 	struct bpf_rbtree_owner owner;
 	u32 stored;			/* packets in the maps; qlen has more to it */
+	u32 bytes;			/* in the maps and in fifo; backlog has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
 	bool stuck;			/* the kernel serves fifo instead of the policy */
-	bool rescued;			/* stuck, or fifo may hold packets still */
+	bool rescued;			/* stuck, or fifo may hold packets */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
@@ -97,6 +98,28 @@ static inline struct sch_bpf_data *sch_bpf_data(struct sch_bpf_ctx *ctx)
 static inline struct Qdisc *sch_bpf_qdisc(struct sch_bpf_data *q)
 {
 	return container_of((void *)q, struct Qdisc, privdata);
+}
+
+static inline void sch_bpf_count_stored(struct sch_bpf_data *q, const struct sk_buff *skb)
+{
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+	u32 len = qdisc_pkt_len(skb);
+
+	q->stored++;
+	q->bytes += len;
+	qdisc_qlen_inc(sch);
+	qstats_backlog_add(sch, len);
+}
+
+static inline void sch_bpf_count_taken(struct sch_bpf_data *q, const struct sk_buff *skb)
+{
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+	u32 len = qdisc_pkt_len(skb);
+
+	q->stored--;
+	q->bytes -= len;
+	qdisc_qlen_dec(sch);
+	qstats_backlog_sub(sch, len);
 }
 
 /* Other packets than the usual one came into the qdisc, or left it. */

@@ -20,24 +20,6 @@
 
 /* ---- what programs call ---- */
 
-static void sch_bpf_count_stored(struct sch_bpf_data *q, const struct sk_buff *skb)
-{
-	struct Qdisc *sch = sch_bpf_qdisc(q);
-
-	q->stored++;
-	qdisc_qlen_inc(sch);
-	qdisc_qstats_backlog_inc(sch, skb);
-}
-
-static void sch_bpf_count_taken(struct sch_bpf_data *q, const struct sk_buff *skb)
-{
-	struct Qdisc *sch = sch_bpf_qdisc(q);
-
-	q->stored--;
-	qdisc_qlen_dec(sch);
-	qdisc_qstats_backlog_dec(sch, skb);
-}
-
 /* The map did not take the packet, for the reason that @err says. */
 static noinline int sch_bpf_push_failed(struct sch_bpf_data *q, struct sk_buff *skb, int err)
 {
