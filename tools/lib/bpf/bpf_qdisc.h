@@ -70,7 +70,7 @@ extern int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) _
  *
  * Returns 0; or, with the packet dropped and counted, -ENOSPC if the map or the
  * qdisc's limit is full, -EBUSY if another qdisc keeps packets in the map, -ENOMEM
- * without memory (maps with BPF_F_NO_PREALLOC only).
+ * without memory for an element.
  */
 static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, const void *key,
 					  struct sk_buff *skb)
