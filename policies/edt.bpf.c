@@ -36,12 +36,13 @@
  *
  * Where it does badly: flows are told apart by the packet's hash, so two flows
  * may share one rate, and a TCP connection that chooses a new hash after a time-out
- * starts anew beside what it has in the queue. A GSO packet leaves whole, its
- * segments at the speed of the link. A new rate holds for packets to come, not
- * for those that stand. Beyond 65536 flows the longest silent one is forgotten,
- * also if its packets still stand. Packets that are neither IPv4 nor IPv6 are
- * not paced. With drop_late and a delta that is shorter than a timer may be late,
- * few packets leave.
+ * starts anew beside what it has in the queue. Behind a VLAN tag in the frame, a
+ * packet whose hash neither its socket nor a NIC has given is told by its addresses
+ * alone. A GSO packet leaves whole, its segments at the speed of the link. A new
+ * rate holds for packets to come, not for those that stand. Beyond 65536 flows the
+ * longest silent one is forgotten, also if its packets still stand. Packets that
+ * are neither IPv4 nor IPv6 are not paced, but counted. With drop_late and a delta
+ * that is shorter than a timer may be late, few packets leave.
  *
  * Statistics: map edt_stats, per device and CPU. What has waited for its time the
  * kernel counts: overlimits.
@@ -49,6 +50,7 @@
 #include "policy.h"
 
 #define MAX_PACKETS	10000
+#define VLAN_TAGS	8		/* in front of a packet, at most */
 #define CATCH_UP	(20 * NSEC_PER_MSEC)
 #define NEVER		(~0ULL)
 
@@ -70,6 +72,7 @@ struct edt_stats {
 	__u64 dropped_bytes;
 	__u64 given_back;	/* ns, for packets dropped */
 	__u64 late;		/* packets dropped because they were */
+	__u64 not_paced;	/* packets that got no time: not IP, or no memory */
 };
 
 struct {				/* departure time, ns CLOCK_MONOTONIC -> packet */
@@ -136,12 +139,52 @@ static __u64 reserve(__u64 *next, __u64 floor, __u64 cost)
 	return __sync_fetch_and_add(next, cost);
 }
 
-/* The earliest time for a packet, which its sender may have paced already. */
+/* The earliest time for a packet, which its sender may have paced already. A sender that
+ * asks for one beyond the horizon does not hold up the packets that share its flow.
+ */
 static __u64 earliest(struct __sk_buff *skb, __u64 now)
 {
+	__u64 last = saturating_add(now, horizon);
+
 	if (skb->tstamp_type == BPF_SKB_CLOCK_MONOTONIC && skb->tstamp > now)
-		return skb->tstamp;
+		return skb->tstamp < last ? skb->tstamp : last;
 	return now - CATCH_UP;
+}
+
+/* Where the IP header is, or 0. One VLAN tag may be in skb->vlan_tci; all others are in
+ * the frame.
+ */
+static __u32 find_ip(struct __sk_buff *skb)
+{
+	__be16 protocol = skb->protocol;
+	__u32 i, offset = ETH_HLEN;
+
+	for (i = 0; i < VLAN_TAGS; i++, offset += VLAN_HLEN)
+		if ((protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD)) ||
+		    bpf_skb_load_bytes(skb, offset + 2, &protocol, sizeof(protocol)))
+			break;
+	return protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6) ? offset : 0;
+}
+
+/* Behind a tag in the frame the kernel looks for addresses in the wrong place. Where
+ * neither the socket nor the NIC has given a hash, it is one of the addresses then.
+ */
+static __u32 hash_of(struct __sk_buff *skb, __u32 ip)
+{
+	__u32 i, words[8] = {}, hash = 0;
+	__u8 version = 0;
+
+	if (ip <= ETH_HLEN || skb->hash)
+		return bpf_get_hash_recalc(skb);
+	bpf_skb_load_bytes(skb, ip, &version, sizeof(version));
+	if (version >> 4 == 6)
+		bpf_skb_load_bytes(skb, ip + 8, words, sizeof(words));
+	else
+		bpf_skb_load_bytes(skb, ip + 12, words, 8);
+	for (i = 0; i < 8; i++)
+		hash = (hash ^ words[i]) * 0x9e3779b1 + (hash >> 15) + 1;
+	bpf_set_hash(skb, hash);
+	return hash;
 }
 
 static struct edt_stats *stats_of(__u32 ifindex)
@@ -159,27 +202,24 @@ SEC("tc")
 int edt_stamp(struct __sk_buff *skb)
 {
 	struct edt_flow flow = { .ifindex = skb->ifindex, .mark = skb->mark };
-	__u64 now = bpf_ktime_get_ns();
+	__u64 cost = time_of(flow.ifindex, skb->wire_len);
+	__u64 now = bpf_ktime_get_ns(), *next;
+	__u32 ip = find_ip(skb);
 	struct edt_stats *s;
-	__u64 cost, *next;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
-		return TC_ACT_UNSPEC;
-	cost = time_of(flow.ifindex, skb->wire_len);
 	if (!cost)
 		return TC_ACT_UNSPEC;
-
 	if (!flow.mark)
-		flow.hash = bpf_get_hash_recalc(skb);
-	next = find_flow(&flow, now);
-	if (!next)
-		return TC_ACT_UNSPEC;
-	bpf_skb_set_tstamp(skb, reserve(next, earliest(skb, now), cost),
-			   BPF_SKB_CLOCK_MONOTONIC);
+		flow.hash = hash_of(skb, ip);
+	next = ip ? find_flow(&flow, now) : NULL;
+	if (next)
+		bpf_skb_set_tstamp(skb, reserve(next, earliest(skb, now), cost),
+				   BPF_SKB_CLOCK_MONOTONIC);
 	s = stats_of(flow.ifindex);
 	if (s) {
-		s->paced++;
-		s->paced_bytes += skb->wire_len;
+		s->paced += !!next;
+		s->paced_bytes += next ? skb->wire_len : 0;
+		s->not_paced += !next;
 	}
 	return TC_ACT_UNSPEC;
 }
@@ -215,7 +255,7 @@ static __u64 give_back(struct edt_flow *flow, __u32 len)
 	return cost;
 }
 
-static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, bool late)
+static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason, bool late)
 {
 	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .mark = skb->mark };
 	struct edt_stats *s = stats_of(flow.ifindex);
@@ -231,7 +271,7 @@ static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, bool late)
 		s->given_back += cost;
 		s->late += late;
 	}
-	return bpf_qdisc_drop(ctx, skb, 0);
+	return bpf_qdisc_drop(ctx, skb, reason);
 }
 
 /* A packet without a time is to leave after those that are due. It gets a note in any
@@ -264,7 +304,8 @@ static bool full(const struct Qdisc *sch)
 
 static bool beyond_horizon(__u64 when)
 {
-	return when > past + horizon && when > read_clock() + horizon;
+	return when > saturating_add(past, horizon) &&
+	       when > saturating_add(read_clock(), horizon);
 }
 
 SEC("qdisc/enqueue")
@@ -274,65 +315,67 @@ int edt_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 when = time_of_departure(ctx, skb);
 
 	if (drop_late && is_late(skb))
-		return drop(ctx, skb, true);
-	if (full(ctx->qdisc) || beyond_horizon(when))
-		return drop(ctx, skb, false);
+		return drop(ctx, skb, 0, true);
+	if (full(ctx->qdisc))
+		return drop(ctx, skb, QDISC_DROP_OVERLIMIT, false);
+	if (beyond_horizon(when))
+		return drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT, false);
 	return bpf_qdisc_push(ctx, &edt_pkts, &when, skb);
 }
 
-static int throttle(struct sch_bpf_ctx *ctx, __u64 first)
+/* The first packet, if there is one, is due at ctx->expire, and leaves `delta` before. */
+static int throttle(struct sch_bpf_ctx *ctx)
 {
-	next = first;
-	ctx->expire = first - delta;
-	return SCH_BPF_THROTTLE;
+	next = ctx->expire;
+	if (next)
+		ctx->expire -= delta;
+	return 0;
 }
 
 static int pop_in_time(struct sch_bpf_ctx *ctx)
 {
-	__u64 now = read_clock(), due = now + delta;
+	__u64 now = read_clock(), due = saturating_add(now, delta);
 	struct sk_buff *skb;
 	int i;
 
 	bpf_for(i, 0, MAX_PACKETS) {
 		skb = bpf_qdisc_take_until(ctx, &edt_pkts, &due);
 		if (!skb)
-			return ctx->expire ? throttle(ctx, ctx->expire) : SCH_BPF_EMPTY;
+			return throttle(ctx);
 		if (*note(skb) >= now) {
 			if (*note(skb) != NEVER)
 				last_left = *note(skb);
 			return bpf_qdisc_deliver(ctx, skb);
 		}
-		drop(ctx, skb, true);
+		drop(ctx, skb, 0, true);
 	}
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 static int pop_due(struct sch_bpf_ctx *ctx, __u64 due)
 {
-	int verdict = bpf_qdisc_pop_until(ctx, &edt_pkts, &due);
+	int err = bpf_qdisc_pop_until(ctx, &edt_pkts, &due);
 
-	if (verdict != SCH_BPF_THROTTLE)
+	if (err != -EAGAIN)
 		next = 0;
-	return verdict;
+	return err;
 }
 
 SEC("qdisc/dequeue")
 int edt_dequeue(struct sch_bpf_ctx *ctx)
 {
-	__u64 due = past + delta;
-	int verdict;
+	__u64 due = saturating_add(past, delta);
 
 	if (drop_late)
 		return pop_in_time(ctx);
 	if (next > due)
-		due = read_clock() + delta;
-	verdict = pop_due(ctx, due);
-	if (verdict != SCH_BPF_THROTTLE)
-		return verdict;
-	due = read_clock() + delta;
+		due = saturating_add(read_clock(), delta);
+	if (pop_due(ctx, due) != -EAGAIN)
+		return 0;
+	due = saturating_add(read_clock(), delta);
 	if (ctx->expire <= due)
 		return pop_due(ctx, due);
-	return throttle(ctx, ctx->expire);
+	return throttle(ctx);
 }
 
 char LICENSE[] SEC("license") = "GPL";

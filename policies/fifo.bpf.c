@@ -82,7 +82,7 @@ static void make_room(struct sch_bpf_ctx *ctx, __u32 len)
 		if (!oldest)
 			return;
 		count_dropped(bpf_qdisc_pkt_len(oldest));
-		bpf_qdisc_drop(ctx, oldest, 0);
+		bpf_qdisc_drop(ctx, oldest, QDISC_DROP_OVERLIMIT);
 	}
 }
 
@@ -91,19 +91,18 @@ int fifo_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
 	__u32 len = bpf_qdisc_pkt_len(skb);
-	int verdict;
 
 	if (bypass)
 		bpf_qdisc_bypass(ctx);
 	if (head_drop)
 		make_room(ctx, len);
-	if (too_many_bytes(ctx->qdisc, len))
-		verdict = bpf_qdisc_drop(ctx, skb, 0);
-	else
-		verdict = bpf_qdisc_push(ctx, &fifo_pkts, &key, skb);
-	if (verdict == SCH_BPF_DROPPED)
+	if (too_many_bytes(ctx->qdisc, len)) {
 		count_dropped(len);
-	return verdict;
+		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
+	}
+	if (bpf_qdisc_push(ctx, &fifo_pkts, &key, skb))
+		count_dropped(len);
+	return 0;
 }
 
 SEC("qdisc/dequeue")

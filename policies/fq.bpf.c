@@ -34,9 +34,10 @@
  *   # bpftool map update name fq_weights key 7 0 0 0 value 20 0 0 0
  *
  * Where it does badly: flows are told apart by the packet's hash, so two may share
- * one share. A packet without a time may overtake one of its flow that waits. With
- * groups, what stands has paid by the number of flows in its group when it came,
- * not by the present one: a burst that came first is ahead until it has left.
+ * one share; behind a VLAN tag in the frame, a hash that is not the socket's or the
+ * NIC's tells nothing. A packet without a time may overtake one of its flow that
+ * waits. With groups, what stands has paid by the number of flows in its group when it
+ * came, not by the present one: a burst that came first is ahead until it has left.
  *
  * Statistics: map fq_stats.
  */
@@ -313,12 +314,14 @@ static __u64 rate_of(struct sk_buff *skb)
 	return sk && sk->sk_pacing_rate != NEVER ? sk->sk_pacing_rate : 0;
 }
 
-/* When a flow's next packet may go at @rate bytes a second. */
+/* When a flow's next packet may go at @rate bytes a second, which the socket may change:
+ * no packet holds up the next one for longer than a second.
+ */
 static __u64 slot(struct flow *flow, __u64 rate, __u32 len, __u64 now)
 {
 	__u64 when = flow->next > now ? flow->next : now;
 
-	flow->next = when + len * NSEC_PER_SEC / rate;
+	flow->next = when + (len < rate ? len * NSEC_PER_SEC / rate : NSEC_PER_SEC);
 	return when;
 }
 
@@ -331,20 +334,31 @@ static bool is_later(struct fq *q, __u64 when)
 	return when > q->past;
 }
 
+/* Does a packet ask to leave beyond the horizon? A time that far away is given as that of
+ * the qdisc's own horizon, counted from now: so the clock is read before.
+ */
+static bool beyond_horizon(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb, __u64 when)
+{
+	if (when < saturating_add(q->past, horizon))
+		return false;
+	q->past = bpf_ktime_get_ns();
+	return bpf_qdisc_departure(ctx, skb) >= saturating_add(q->past, horizon);
+}
+
 /* Somebody is waiting, or this packet has to. */
 static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb,
 			struct note *note, __u64 rate, bool wait)
 {
 	struct flow *flow;
-	int verdict;
+	int err;
 
 	note->flow = bpf_skb_get_hash(skb) % FLOWS;
 	flow = flow_of(q, note->flow);
 	if (!flow)
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, skb, 0);
 	if (flow->qlen >= flow_limit) {
 		count(flow_limit);
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_FLOW_LIMIT);
 	}
 	if (!flow->qlen++ && group_by)
 		activate(ctx, q, flow, skb);
@@ -354,10 +368,10 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 		note->when = slot(flow, rate, bpf_qdisc_pkt_len(skb), now);
 		wait = note->when > now;
 	}
-	verdict = wait ? push_later(ctx, q, skb, note->when) : push_now(ctx, q, flow, skb);
-	if (verdict != SCH_BPF_QUEUED)
+	err = wait ? push_later(ctx, q, skb, note->when) : push_now(ctx, q, flow, skb);
+	if (err)
 		flow_loses(q, flow);
-	return verdict;
+	return err;
 }
 
 SEC("qdisc/enqueue")
@@ -371,7 +385,7 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	bool wait = false;
 
 	if (!q)
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, skb, 0);
 	if (qlen >= ctx->qdisc->limit)	/* before the hash is computed */
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	note->when = NEVER;		/* a threshold may be set while it waits */
@@ -379,11 +393,11 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 		q->round = bpf_ktime_get_ns();
 	if (skb->tstamp || ce_threshold) {
 		note->when = bpf_qdisc_departure(ctx, skb);
-		wait = is_later(q, note->when);
-		if (wait && note->when > q->past + horizon) {
+		if (beyond_horizon(ctx, q, skb, note->when)) {
 			count(horizon);
-			return SCH_BPF_DROP;
+			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
 		}
+		wait = is_later(q, note->when);
 	}
 	if (!skb->tstamp)
 		rate = rate_of(skb);
@@ -423,7 +437,7 @@ static void release(struct sch_bpf_ctx *ctx, struct fq *q)
 		flow = flow_of(q, note->flow);
 		if (!flow)
 			bpf_qdisc_drop(ctx, skb, 0);
-		else if (push_now(ctx, q, flow, skb) != SCH_BPF_QUEUED)
+		else if (push_now(ctx, q, flow, skb))
 			flow_loses(q, flow);
 	}
 }
@@ -432,13 +446,11 @@ static void release(struct sch_bpf_ctx *ctx, struct fq *q)
 static int pop_due(struct sch_bpf_ctx *ctx, struct fq *q)
 {
 	__u64 now = q->past;
-	int verdict = bpf_qdisc_pop_until(ctx, &fq_later, &now);
+	int err = bpf_qdisc_pop_until(ctx, &fq_later, &now);
 
-	if (verdict == SCH_BPF_THROTTLE)
-		q->next_due = ctx->expire;
-	else if (verdict == SCH_BPF_EMPTY)
-		q->next_due = NEVER;
-	return verdict;
+	if (err)
+		q->next_due = err == -EAGAIN ? ctx->expire : NEVER;
+	return err;
 }
 
 static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
@@ -446,9 +458,8 @@ static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
 	if (due(q)) {
 		if (q->ready)
 			release(ctx, q);
-		else if (pop_due(ctx, q) == SCH_BPF_DEQUEUED ||
-			 (due(q) && pop_due(ctx, q) == SCH_BPF_DEQUEUED))
-			return SCH_BPF_DEQUEUED;
+		else if (!pop_due(ctx, q) || (due(q) && !pop_due(ctx, q)))
+			return 0;
 	}
 	return bpf_qdisc_pop(ctx, &fq_now);
 }
@@ -474,22 +485,19 @@ int fq_dequeue(struct sch_bpf_ctx *ctx)
 	struct note *note;
 
 	if (!q)
-		return SCH_BPF_EMPTY;
-	if (pop(ctx, q) != SCH_BPF_DEQUEUED) {
-		if (q->next_due == NEVER)
-			return SCH_BPF_EMPTY;
-		ctx->expire = q->next_due;
-		return SCH_BPF_THROTTLE;
-	}
+		return 0;
+	pop(ctx, q);
 	skb = ctx->skb;
-	if (!skb)
-		return SCH_BPF_EMPTY;
+	if (!skb) {
+		ctx->expire = q->next_due == NEVER ? 0 : q->next_due;
+		return 0;
+	}
 	note = bpf_qdisc_cb(skb);
 	account(q, note);
 	if (ce_threshold && note->when != NEVER && bpf_ktime_get_ns() - note->when > ce_threshold &&
 	    bpf_qdisc_ecn_mark(ctx, skb))
 		count(ce_marks);
-	return SCH_BPF_DEQUEUED;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -86,7 +86,7 @@ static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index)
 
 	if (dropped)
 		++*dropped;
-	return bpf_qdisc_drop(ctx, skb, 0);
+	return bpf_qdisc_drop(ctx, skb, skbprio ? QDISC_DROP_OVERLIMIT : QDISC_DROP_BAND_LIMIT);
 }
 
 /* Drop the last packet, or this one if that is not of a higher band. */
@@ -133,16 +133,16 @@ int prio_enqueue(struct sch_bpf_ctx *ctx)
 	band = find_band(index);
 	if (band->qlen >= band_limit)
 		return drop(ctx, skb, index);
-	band->qlen++;
 	key = (__u64)index << BAND_SHIFT;
 	*note(skb) = key;
-	return bpf_qdisc_push(ctx, &prio_pkts, &key, skb);
+	band->qlen += !bpf_qdisc_push(ctx, &prio_pkts, &key, skb);
+	return 0;
 }
 
 SEC("qdisc/dequeue")
 int prio_dequeue(struct sch_bpf_ctx *ctx)
 {
-	int verdict = bpf_qdisc_pop(ctx, &prio_pkts);
+	int err = bpf_qdisc_pop(ctx, &prio_pkts);
 	struct sk_buff *skb = ctx->skb;
 	struct band *band;
 
@@ -151,7 +151,7 @@ int prio_dequeue(struct sch_bpf_ctx *ctx)
 		if (band->qlen)
 			band->qlen--;
 	}
-	return verdict;
+	return err;
 }
 
 char LICENSE[] SEC("license") = "GPL";

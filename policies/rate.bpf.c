@@ -65,7 +65,7 @@ static void *packets_of(struct sch_bpf_ctx *ctx)
  */
 static __u64 time_of(struct sk_buff *skb)
 {
-	__u64 cost = rate ? (bpf_qdisc_pkt_len(skb) * NSEC_PER_SEC + rate - 1) / rate : 0;
+	__u64 cost = rate ? (bpf_qdisc_pkt_len(skb) * NSEC_PER_SEC - 1) / rate + 1 : 0;
 
 	return cost < horizon ? cost : horizon;
 }
@@ -86,25 +86,23 @@ SEC("qdisc/enqueue")
 int rate_enqueue(struct sch_bpf_ctx *ctx)
 {
 	__u64 *link = bpf_map_lookup_elem(&rate_link, &(__u32){ 0 });
-	__u64 now = bpf_ktime_get_ns(), cost, when;
+	__u64 now = bpf_ktime_get_ns(), last = saturating_add(now, horizon), cost, when;
 	__u32 qlen = ctx->qdisc->q.qlen;
 	void *packets = packets_of(ctx);
-	int verdict;
+	struct sk_buff *skb = ctx->skb;
 
 	/* Before it takes time that others could use */
 	if (!link || !packets || qlen >= ctx->qdisc->limit || qlen >= MAX_PACKETS)
-		return SCH_BPF_DROP;
-	if (*link > now + horizon) {
-		when = now + horizon;
-		return qlen ? SCH_BPF_DROP : bpf_qdisc_push(ctx, packets, &when, ctx->skb);
-	}
+		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
+	if (*link > last)
+		return qlen ? bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT) :
+			      bpf_qdisc_push(ctx, packets, &last, skb);
 
-	cost = time_of(ctx->skb);
+	cost = time_of(skb);
 	when = reserve(link, now > burst ? now - burst : 0, cost);
-	verdict = bpf_qdisc_push(ctx, packets, &when, ctx->skb);
-	if (verdict != SCH_BPF_QUEUED)
+	if (bpf_qdisc_push(ctx, packets, &when, skb))
 		__sync_fetch_and_add(link, -cost);
-	return verdict;
+	return 0;
 }
 
 SEC("qdisc/dequeue")
@@ -113,7 +111,7 @@ int rate_dequeue(struct sch_bpf_ctx *ctx)
 	void *packets = packets_of(ctx);
 	__u64 now = bpf_ktime_get_ns();
 
-	return packets ? bpf_qdisc_pop_until(ctx, packets, &now) : SCH_BPF_EMPTY;
+	return packets ? bpf_qdisc_pop_until(ctx, packets, &now) : 0;
 }
 
 /* clang describes struct pkt, which only the inner map uses, if a function has it */

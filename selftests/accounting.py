@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""The books balance whatever a policy does with its packets, and whatever it says."""
+"""The books balance whatever a policy does with its packets, and whatever it returns."""
 
 import collections
 import enum
@@ -19,15 +19,14 @@ OPEN, ASKED = 0x100, (3, 1, 2, 2, 9, 0, 1, 3)   # also in pop_key.bpf.c
 class Mark(enum.IntEnum):
     """What becomes of a packet; also in verdicts.bpf.c."""
     QUEUE = 0
-    DROP_BY_KFUNC = 1
-    DROP_BY_VERDICT = 2
-    STEAL = 3
-    CLONE = 4
-    DROP_HEAD = 5
-    LIE = 6
-    DROP_AT_DEQUEUE = 7
-    MARK_CE = 8
-    OPEN = 9
+    DROP_NOW = 1
+    STEAL = 2
+    CLONE = 3
+    DROP_HEAD = 4
+    LIE = 5
+    DROP_AT_DEQUEUE = 6
+    MARK_CE = 7
+    OPEN = 8
 
 
 class Model:
@@ -40,7 +39,7 @@ class Model:
     def enqueue(self, number, size, mark):
         """Whether the sender is told that the packet was taken."""
         packet = number, size, mark
-        if mark in (Mark.DROP_BY_KFUNC, Mark.DROP_BY_VERDICT, Mark.LIE, Mark.MARK_CE):
+        if mark in (Mark.DROP_NOW, Mark.MARK_CE):
             self.dropped.append(packet)
             return False
         if mark == Mark.STEAL:

@@ -13,16 +13,18 @@ import lib
 from lib import PROGS, SO_MARK, SO_PRIORITY
 
 CLASSES = f"{PROGS}/classes.bpf.o"
+WAIT_CLASS = f"{PROGS}/wait_class.bpf.o"
+DELAY = 100 * lib.MS                    # also in wait_class.bpf.c
 TC_ACT_UNSPEC, TC_ACT_OK, TC_ACT_SHOT = -1, 0, 2
 ENOENT, ENODEV, EINVAL, EOPNOTSUPP = 2, 19, 22, 95
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3        # of clsact
 
 
 @contextlib.contextmanager
-def classful(*classes, options=()):
+def classful(*classes, options=(), obj=CLASSES):
     """A wire whose qdisc is 1: and has these classes, with a pfifo each."""
     with lib.link(*options) as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
-        device.attach(CLASSES, where=("root", "handle", "1:"))
+        device.attach(obj, where=("root", "handle", "1:"))
         for classid in classes:
             lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", classid, "bpf")
         yield device, sender, receiver
@@ -148,6 +150,24 @@ def wrong_classes_are_refused():
         lib.refused(*add, "2:1", "bpf")
         lib.run(*add, "1:1", "bpf")
         lib.refused(*add, "1:1", "bpf")
+        below = ("tc", "class", "add", "dev", device.a, "parent", "1:1", "classid", "1:2", "bpf")
+        lib.contains(lib.refused(*below), "A class of the bpf qdisc has no classes below it")
+        lib.equal(list(class_stats(device)), ["1:1"], "classes")
+
+
+def a_throttle_holds_while_a_class_waits():
+    """The policy asks for a time, and the class has another one, much later."""
+    with classful("1:1", "1:2", obj=WAIT_CLASS) as (device, sender, receiver):
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "netem", "delay", "10s")
+        begin = time.monotonic_ns()
+        for mark in (1, 2):
+            sender.set(SO_MARK, mark)
+            sender.send(mark)
+        (arrival,) = receiver.collect(1)
+        lib.equal(arrival.number, 2, "packet that left")
+        after = arrival.when - begin
+        lib.true(DELAY <= after < DELAY + lib.LATE, f"it left after {after / lib.MS:.1f} ms")
+        lib.equal(device.qdisc()["stuck"], 0, "found stuck")
 
 
 def actions_decide():
@@ -201,6 +221,43 @@ def what_actions_edit_is_taken_over():
         lib.equal(class_stats(device)["1:1"]["packets"], 2, "packets of the class")
         receiver.collect(3)
         lib.balance(device, sender, receiver)
+
+
+def filters_do_not_leave_the_devices_tx_queues():
+    """Whoever asks for one that is not there, the packet keeps its own."""
+    def queue_of(sender, receiver, number):
+        sender.send(number)
+        lib.equal(lib.numbers(receiver.collect(1)), [number], "packet that left")
+        return seen()["queue"]
+
+    with classful(options=("numtxqueues", "4")) as (device, sender, receiver):
+        before = queue_of(sender, receiver, 1)
+        for number, words in enumerate((("matchall", "action", "skbedit", "queue_mapping", "100", "continue"),
+                                        ("bpf", "da", "obj", f"{PROGS}/clone_redirect.bpf.o", "sec", "tc/queue")), 2):
+            lib.run("tc", "filter", "add", "dev", device.a, "parent", "1:", *words)
+            lib.equal(queue_of(sender, receiver, number), before, f"tx queue, with {words}")
+        lib.balance(device, sender, receiver)
+
+
+def packets_are_cloned_for_filters_alone():
+    """Where there are none, no clone is made."""
+    def clones(lines, sender, receiver):
+        sender.send(1)
+        receiver.collect(1)
+        return sum(" => bpf_skb_tc_classify" in line for line in lines())
+
+    lib.tracing("kprobe_events", "p:selftests/clone skb_clone")
+    lib.tracing("options/stacktrace", "1")
+    try:
+        with classful() as (device, sender, receiver), lib.traced("selftests/clone") as lines:
+            lib.equal(clones(lines, sender, receiver), 0, "clones without filters")
+            mark_filter(device.a, 11, "classid", "1:1")
+            lib.equal(clones(lines, sender, receiver), 1, "clones with a filter")
+            lib.run("tc", "filter", "del", "dev", device.a, "parent", "1:")
+            lib.equal(clones(lines, sender, receiver), 1, "clones after it has gone")
+    finally:
+        lib.tracing("options/stacktrace", "0")
+        lib.tracing("kprobe_events", "")
 
 
 def u32_chooses_the_class():
@@ -403,9 +460,12 @@ lib.main(filters_choose_the_class,
          a_full_child_drops,
          a_class_deleted_with_packets_queued,
          wrong_classes_are_refused,
+         a_throttle_holds_while_a_class_waits,
          actions_decide,
          a_program_steals,
          what_actions_edit_is_taken_over,
+         filters_do_not_leave_the_devices_tx_queues,
+         packets_are_cloned_for_filters_alone,
          u32_chooses_the_class,
          chains_choose_the_class,
          a_redirect_under_the_root_lock_is_refused,

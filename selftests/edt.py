@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """The policy edt: order, times, rate, and time given back for dropped packets."""
 
+import contextlib
+import socket
+import subprocess
 import time
 
 import lib
@@ -133,7 +136,7 @@ def a_dropped_packet_gives_its_time_back():
     """Twenty packets, of which about ten find no room. What is sent when there is room
     again leaves right after those that found it."""
     each = 100 * MS if not lib.DEBUG else NSEC      # tc takes its time there
-    with lib.wire(EDT, "limit", "10", "set", "horizon=20s") as (device, sender, receiver):
+    with lib.wire(EDT, "limit", "10", "horizon", "30s", "set", "horizon=20s") as (device, sender, receiver):
         stamp(device)
         set_rate(device, 1000 * NSEC // each)
         start = time.monotonic_ns()
@@ -156,6 +159,66 @@ def a_dropped_packet_gives_its_time_back():
         lib.equal((policy["dropped"], policy["dropped_bytes"]), (20 - count, 1000 * (20 - count)),
                   "drops counted by the policy")
         lib.equal(policy["given_back"], (20 - count) * each, "time given back")
+
+
+def a_time_far_ahead_does_not_hold_up_its_flow():
+    """The next packet of the flow finds room within the horizon, 2 s."""
+    with lib.wire(EDT) as (device, sender, receiver):
+        stamp(device)
+        set_rate(device, 1_000_000)
+        begin = time.monotonic_ns()
+        lib.true(sender.send(0, when=begin + 3600 * NSEC), "the first packet is refused")
+        lib.wait_until(lambda: sender.send(1), "the next packet is taken")
+        arrivals = receiver.collect(2)
+        lib.equal(lib.numbers(arrivals), [0, 1], "order")
+        lib.true(arrivals[1].when - begin < 2 * NSEC + LATE, "the flow was held up")
+
+
+@contextlib.contextmanager
+def tagged(device):
+    """Both ends of a wire, as devices whose frames have two VLAN tags on it: the outer one,
+    which the driver puts in front, and one in the frame."""
+    lines = []
+    for end in (device.a, device.b):
+        lines += [f"link add link {end} name {end}.5 up type vlan id 5 protocol 802.1ad",
+                  f"link add link {end}.5 name {end}.5.7 up type vlan id 7"]
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
+    with lib.Sender(f"{device.a}.5.7") as sender, lib.Receiver(f"{device.b}.5.7") as receiver:
+        yield sender, receiver
+
+
+def behind_vlan_tags_packets_are_paced():
+    """Whatever their length, all from one address to another at one rate."""
+    with lib.link() as device, tagged(device) as (sender, receiver):
+        device.attach(EDT)
+        stamp(device)
+        set_rate(device, 100_000)
+        start = time.monotonic_ns()
+        sizes = [900 + 7 * number % 100 for number in range(40)]
+        for number, size in enumerate(sizes):
+            sender.send(number, size)
+        arrivals = receiver.collect(40)
+        lib.equal(lib.numbers(arrivals), list(range(40)), "order")
+        took, wanted = arrivals[-1].when - start, sum(sizes[:-1]) * NSEC // 100_000
+        lib.true(wanted - CATCH_UP <= took < wanted * 11 // 10 + LATE,
+                 f"it took {took / MS:.1f} ms, expected {wanted / MS:.1f}")
+        counts = stats(device)
+        lib.equal((counts["paced"], counts["not_paced"]), (40, 0), "paced and not")
+
+
+def what_cannot_be_paced_is_counted():
+    """A frame that is neither IPv4 nor IPv6."""
+    with lib.wire(EDT) as (device, sender, receiver):
+        stamp(device)
+        set_rate(device, 100_000)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as other:
+            other.bind((device.a, 0x88B5))
+            for _ in range(3):
+                other.send(bytes(12) + b"\x88\xb5" + bytes(50))
+        sender.send(1)
+        receiver.collect(1)
+        counts = stats(device)
+        lib.equal((counts["paced"], counts["not_paced"]), (1, 3), "paced and not")
 
 
 def share_of_the_rate(attach):
@@ -208,5 +271,8 @@ lib.main(packets_leave_by_departure_time_and_not_before,
          a_flow_keeps_to_the_rate,
          each_flow_has_the_rate_of_its_own,
          a_dropped_packet_gives_its_time_back,
+         a_time_far_ahead_does_not_hold_up_its_flow,
+         behind_vlan_tags_packets_are_paced,
+         what_cannot_be_paced_is_counted,
          many_flows_under_one_rate_get_all_of_it,
          a_device_without_a_rate_is_not_paced)

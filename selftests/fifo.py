@@ -3,6 +3,8 @@
 """The policy fifo, and what the qdisc does for every policy: order, counts,
 limits, what it says about itself."""
 
+import threading
+
 import lib
 from lib import POLICIES, PROGS
 
@@ -66,13 +68,20 @@ def show_names_object_and_programs():
             lib.equal(program["type"], "qdisc", "type that bpftool names")
 
 
-def an_empty_queue_is_passed_by_if_the_policy_says_so():
-    def runs():
-        """How often the programs ran: for each packet 1, or with bypass 0."""
-        options = device.qdisc()["options"]
-        return [lib.bpftool("prog", "show", "id", str(options[op]["id"])).get("run_cnt", 0)
-                for op in ("enqueue", "dequeue")]
+def runs(device):
+    """How often the programs ran: for each packet 1, or with bypass 0."""
+    options = device.qdisc()["options"]
+    return [lib.bpftool("prog", "show", "id", str(options[op]["id"])).get("run_cnt", 0)
+            for op in ("enqueue", "dequeue")]
 
+
+def flood(sender, receiver, stop):
+    while not stop.is_set():
+        sender.send(0)
+        receiver.drain()
+
+
+def an_empty_queue_is_passed_by_if_the_policy_says_so():
     def offer(first, count=20):
         for number in range(first, first + count):
             sender.send(number)
@@ -80,24 +89,48 @@ def an_empty_queue_is_passed_by_if_the_policy_says_so():
 
     with lib.wire(FIFO, "set", "bypass=true") as (device, sender, receiver), lib.program_statistics():
         offer(0)
-        lib.equal(runs(), [1, 1], "runs: the first packet turns bypass on")
+        lib.equal(runs(device), [1, 1], "runs: the first packet turns bypass on")
         lib.equal(lib.balance(device, sender, receiver)["packets"], 20, "packets counted")
         lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "obj", FIFO)
         offer(20)
-        lib.equal(runs(), [20, 20], "runs after a change of the programs")
+        lib.equal(runs(device), [20, 20], "runs after a change of the programs")
         lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "bypass=true")
         offer(40)
-        lib.equal(runs(), [21, 21], "runs with bypass again")
+        lib.equal(runs(device), [21, 21], "runs with bypass again")
         lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "bypass=false")
         offer(60)
-        lib.equal(runs(), [41, 41], "runs without")
+        lib.equal(runs(device), [41, 41], "runs without")
         lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "bypass=true")
         offer(80)
-        lib.equal(runs(), [42, 42], "runs with bypass once more")
+        lib.equal(runs(device), [42, 42], "runs with bypass once more")
         lib.run("tc", "filter", "add", "dev", device.a, "parent", device.qdisc()["handle"], "matchall",
                 "classid", "1:1")
         offer(100)
-        lib.equal(runs(), [62, 62], "runs with a filter on the qdisc")
+        lib.equal(runs(device), [62, 62], "runs with a filter on the qdisc")
+        lib.balance(device, sender, receiver)
+
+
+def a_filter_ends_the_bypass_at_once():
+    """While packets are sent, of which the first after a change turns it on."""
+    with lib.wire(FIFO, "set", "bypass=true") as (device, sender, receiver), lib.program_statistics():
+        handle = device.qdisc()["handle"]
+        for _ in range(10):
+            stop = threading.Event()
+            thread = threading.Thread(target=flood, args=(sender, receiver, stop))
+            thread.start()
+            try:
+                lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "bypass=true")
+                lib.run("tc", "filter", "add", "dev", device.a, "parent", handle, "matchall", "classid", "1:1")
+            finally:
+                stop.set()
+                thread.join()
+            receiver.collect(sender.packets - receiver.packets)
+            before = runs(device)
+            for number in range(20):
+                sender.send(number)
+            receiver.collect(20)
+            lib.equal(runs(device), [each + 20 for each in before], "runs with a filter on the qdisc")
+            lib.run("tc", "filter", "del", "dev", device.a, "parent", handle)
         lib.balance(device, sender, receiver)
 
 
@@ -119,5 +152,6 @@ lib.main(packets_leave_in_the_order_of_arrival,
          the_limit_drops_and_counts,
          show_names_object_and_programs,
          an_empty_queue_is_passed_by_if_the_policy_says_so,
+         a_filter_ends_the_bypass_at_once,
          an_object_that_is_not_there_is_refused,
          a_qdisc_without_programs_is_refused)

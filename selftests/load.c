@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * load OBJECT: load each program of an object alone and compare what the verifier
- * says with the program's annotation, a BTF declaration tag:
+ * load OBJECT: load each program of an object alone, once as everybody does and once
+ * with BPF_F_TEST_STATE_FREQ, so that the verifier compares states wherever paths join,
+ * and compare what it says with the program's annotation, a BTF declaration tag:
  *
  *	accepted:		it must load
  *	refused:WORDS		it must not, and the verifier's log must have WORDS
@@ -13,6 +14,7 @@
 #include <bpf/libbpf.h>
 #include <err.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +46,7 @@ static struct bpf_object *open_object(const char *path)
 }
 
 /* 0 or a negative error; the verifier's log is in log_buf. */
-static int load_alone(const char *path, const char *name)
+static int load_alone(const char *path, const char *name, unsigned int flags)
 {
 	struct bpf_object *obj = open_object(path);
 	struct bpf_program *prog;
@@ -53,6 +55,7 @@ static int load_alone(const char *path, const char *name)
 	log_buf[0] = '\0';
 	bpf_object__for_each_program(prog, obj) {
 		bpf_program__set_autoload(prog, !strcmp(bpf_program__name(prog), name));
+		bpf_program__set_flags(prog, bpf_program__flags(prog) | flags);
 		bpf_program__set_log_buf(prog, log_buf, sizeof(log_buf));
 		bpf_program__set_log_level(prog, 1);
 	}
@@ -96,6 +99,22 @@ static int quiet(enum libbpf_print_level level, const char *format, va_list args
 	return 0;
 }
 
+/* Load @prog of the object at @path in one way. Is it as it should be? */
+static bool as_annotated(const char *path, const char *name, const char *expected,
+			 unsigned int flags, int number)
+{
+	int status = load_alone(path, name, flags);
+	const char *what = wrong(expected, status);
+
+	printf("%sok %d %s%s\n", what ? "not " : "", number, name, flags ? ", state by state" : "");
+	if (what) {
+		printf("# %s %s (%d)\n", name, what, status);
+		print_log();
+	}
+	fflush(stdout);
+	return !what;
+}
+
 int main(int argc, char **argv)
 {
 	struct bpf_object *obj;
@@ -107,22 +126,15 @@ int main(int argc, char **argv)
 	libbpf_set_print(quiet);
 	obj = open_object(argv[1]);
 	bpf_object__for_each_program(prog, obj)
-		count++;
+		count += 2;
 	printf("1..%d\n", count);
 	count = 0;
 	bpf_object__for_each_program(prog, obj) {
 		const char *name = bpf_program__name(prog);
 		const char *expected = annotation(bpf_object__btf(obj), name);
-		int status = load_alone(argv[1], name);
-		const char *what = wrong(expected, status);
 
-		printf("%sok %d %s\n", what ? "not " : "", ++count, name);
-		if (what) {
-			printf("# %s %s (%d)\n", name, what, status);
-			print_log();
-			failed = 1;
-		}
-		fflush(stdout);
+		failed |= !as_annotated(argv[1], name, expected, 0, ++count);
+		failed |= !as_annotated(argv[1], name, expected, BPF_F_TEST_STATE_FREQ, ++count);
 	}
 	return failed;
 }

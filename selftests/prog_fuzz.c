@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * prog_fuzz: 10,000 enqueue and dequeue programs, made up from verdicts, pushes, pops,
- * takes, deliveries, drops and clones, in half of them with mistakes. The verifier
- * accepts or refuses; what it accepts is put in force on a qdisc that has packets, alone
- * or below another one, and gets a few more. Whatever it does with them, the books
- * balance, in packets and bytes:
+ * prog_fuzz: 10,000 enqueue and dequeue programs, made up from all that a program can do
+ * with packets, in half of them with mistakes. The verifier accepts or refuses; it must
+ * refuse one that keeps its packet, or reads it from the context when it may have given
+ * it away. What it accepts is put in force on a qdisc that has packets, alone or below
+ * another one, and gets a few more. Whatever it does with them, the books balance, in
+ * packets and bytes:
  *
  *	put in + cloned = sent + freed as drops + queued
  *
@@ -58,22 +59,25 @@ static unsigned int dice(unsigned int sides)
 enum { R0, R1, R2, R3, R4, R5, CTX, OWN, OTHER, COUNT, FP };	/* what registers are for */
 
 static const char *const kfunc_names[] = {
-	"bpf_qdisc_push_skb", "bpf_qdisc_drop_skb", "bpf_qdisc_deliver_skb", "bpf_qdisc_pop",
+	"bpf_qdisc_push_skb", "bpf_qdisc_drop_skb", "bpf_qdisc_pass_skb", "bpf_qdisc_steal_skb",
+	"bpf_qdisc_deliver_skb", "bpf_qdisc_pop",
 	"bpf_qdisc_pop_until", "bpf_qdisc_pop_key", "bpf_qdisc_pop_class", "bpf_qdisc_take",
 	"bpf_qdisc_take_until", "bpf_qdisc_take_last", "bpf_qdisc_clone", "bpf_qdisc_ecn_mark",
 	"bpf_qdisc_set_queue", "bpf_qdisc_departure", "bpf_qdisc_bypass", "bpf_skb_tc_classify",
 	"bpf_skb_get_hash",
 };
-enum { PUSH, DROP, DELIVER, POP, POP_UNTIL, POP_KEY, POP_CLASS, TAKE, TAKE_UNTIL, TAKE_LAST, CLONE,
-       ECN_MARK, SET_QUEUE, DEPARTURE, BYPASS, CLASSIFY, GET_HASH, KFUNCS };
+enum { PUSH, DROP, PASS, STEAL, DELIVER, POP, POP_UNTIL, POP_KEY, POP_CLASS, TAKE, TAKE_UNTIL,
+       TAKE_LAST, CLONE, ECN_MARK, SET_QUEUE, DEPARTURE, BYPASS, CLASSIFY, GET_HASH, KFUNCS };
 
 static int kfunc_ids[KFUNCS];
 static int map_fds[DEVICES][3], wrong_maps[2];
 
 static struct bpf_insn insns[INSNS_MAX];
 static int length;
-static bool enqueue, owns;	/* the program's direction; it has its packet still */
-static unsigned int slips;	/* one chance in so many is a mistake; 0: none */
+static bool enqueue;		/* the program's direction */
+static bool owns, same;		/* OWN is a packet that it owns; on every path ctx->skb */
+static unsigned int slips;	/* one chance in so many is a mistake, if only for a while; 0: none */
+static bool mistaken;		/* there is one that must be noticed */
 static int on_device;
 
 static bool slip(void)
@@ -167,26 +171,32 @@ static void choose_key(void)
 	emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, KEY, 0);
 }
 
-static void push_or_drop(int skb)
+/* One that there is, as a rule */
+static int32_t class_of_ours(void)
 {
-	if (!enqueue && dice(2)) {
-		skb_argument(R1, skb);
-		ctx_argument(R2);
-		call(DELIVER);
-	} else if (dice(3)) {
-		if (dice(2))
-			choose_key();
-		skb_argument(R1, skb);
-		ctx_argument(R2);
+	return HANDLE + (dice(4) ? 1 : 2);
+}
+
+/* Give a packet to one of the functions that take one */
+static void give(int skb)
+{
+	static const int ways[2][8] = {
+		{ DELIVER, DELIVER, DELIVER, DELIVER, PUSH, PUSH, PUSH, DROP },
+		{ PUSH, PUSH, PUSH, PUSH, DROP, DROP, PASS, STEAL },
+	};
+	int way = ways[slip() ? dice(2) : enqueue][dice(8)];
+
+	if (way == PUSH && dice(2))
+		choose_key();
+	skb_argument(R1, skb);
+	ctx_argument(R2);
+	if (way == PUSH) {
 		map_argument(R3);
 		key_argument(R4);
-		call(PUSH);
-	} else {
-		skb_argument(R1, skb);
-		ctx_argument(R2);
-		set(R3, (int)dice(200));
-		call(DROP);
+	} else if (way == DROP || way == PASS) {
+		set(R3, way == DROP ? (int)dice(200) : class_of_ours());
 	}
+	call(way);
 }
 
 /* Another packet: R0, which may be NULL */
@@ -224,9 +234,9 @@ static void do_other(void)
 		}
 	}
 	if (!slip())
-		push_or_drop(OTHER);
+		give(OTHER);
 	if (slip())
-		push_or_drop(OTHER);
+		give(OTHER);
 	if (null >= 0)
 		land(null);
 }
@@ -243,7 +253,7 @@ static void do_loop(void)
 	call(dice(2) ? TAKE : TAKE_LAST);
 	end = jump(BPF_JEQ, R0, 0);
 	move(OTHER, R0);
-	push_or_drop(OTHER);
+	give(OTHER);
 	emit(BPF_ALU64 | BPF_SUB | BPF_K, COUNT, 0, 0, slip() ? 0 : 1);
 	emit(BPF_JMP | BPF_JNE | BPF_K, COUNT, 0, (int16_t)(start - length - 1), 0);
 	land(end);
@@ -253,8 +263,48 @@ static void do_own(void)
 {
 	if (!owns && !slip())
 		return;
-	push_or_drop(OWN);
+	give(OWN);
 	owns = false;
+}
+
+/* Another packet in the place of the own one, on one path of two that join here */
+static void do_swap(void)
+{
+	bool other_way = dice(2);
+	int swap, past, null;
+
+	if (!owns)
+		return;
+	emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+	swap = jump(BPF_JSET, R0, 1);
+	if (other_way) {		/* the verifier goes straight on first */
+		past = emit(BPF_JMP | BPF_JA, 0, 0, 0, 0);
+		land(swap);
+	} else {
+		past = swap;
+	}
+	get_other();
+	null = jump(BPF_JEQ, R0, 0);
+	move(OTHER, R0);
+	give(OWN);
+	move(OWN, OTHER);
+	land(null);
+	land(past);
+	same = false;
+}
+
+/* Read the context's packet again; that is a mistake if it may have been given away. */
+static void do_read_again(void)
+{
+	int reg = owns && same ? OWN : OTHER;
+
+	if (!enqueue || (reg == OTHER && (slips || dice(4))))
+		return;
+	emit(BPF_LDX | BPF_MEM | BPF_DW, (uint8_t)reg, CTX, 0, 0);
+	if (reg == OWN)
+		return;
+	mistaken = true;
+	give(OTHER);
 }
 
 static void do_pop(void)
@@ -265,7 +315,7 @@ static void do_pop(void)
 		return;
 	ctx_argument(R1);
 	if (which == 3) {
-		set(R2, HANDLE + (dice(4) ? 1 : 2));
+		set(R2, class_of_ours());
 	} else {
 		map_argument(R2);
 		if (which)
@@ -288,11 +338,11 @@ static void do_delivered(void)
 		int no_clone = jump(BPF_JEQ, R0, 0);
 
 		move(OTHER, R0);
-		push_or_drop(OTHER);
+		give(OTHER);
 		land(no_clone);
 	}
 	if (slip())
-		push_or_drop(OTHER);
+		give(OTHER);
 	if (null >= 0)
 		land(null);
 }
@@ -301,13 +351,12 @@ static void do_context(void)
 {
 	/* skb, qdisc, expire, classid, queue */
 	static const int8_t places[] = { 0, 8, 16, 24, 28 };
-	bool word = dice(2);
 
 	if (slip()) {
-		emit(BPF_ST | BPF_MEM | (word ? BPF_W : BPF_DW), CTX, 0, places[dice(5)] + (slip() ? 4 : 0),
+		emit(BPF_ST | BPF_MEM | (dice(2) ? BPF_W : BPF_DW), CTX, 0, places[dice(5)] + (slip() ? 4 : 0),
 		     (int)dice(1000));
-	} else if (word || enqueue) {
-		emit(BPF_ST | BPF_MEM | BPF_W, CTX, 0, 24, HANDLE + (dice(4) ? 1 : 2));
+	} else if (enqueue) {
+		emit(BPF_LDX | BPF_MEM | BPF_W, R0, CTX, 24, 0);
 	} else {
 		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_ktime_get_ns);
 		emit(BPF_ALU64 | BPF_ADD | BPF_K, R0, 0, 0, (int)dice(5000000));
@@ -342,31 +391,19 @@ static void end(void)
 
 	if (slip() && slip())
 		emit(BPF_JMP | BPF_CALL, 0, 0, 0, helpers[dice(2)]);
-	if (slip()) {
-		exit_with((int)dice(12) - 1);
-	} else if (enqueue && owns && !dice(3)) {
-		exit_with(SCH_BPF_DROP + (int)dice(3));
-	} else if (enqueue && owns) {
-		do_own();
-		if (dice(2))
-			emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
-		else
-			exit_with(SCH_BPF_QUEUED + (int)dice(3));
-		owns = true;	/* at the other end of the branch */
-	} else if (enqueue) {
-		exit_with(SCH_BPF_QUEUED + (int)dice(3));
-	} else if (dice(3)) {
+	if (owns && !slips && !dice(50))
+		mistaken = true;
+	else if (owns && !slip())
+		give(OWN);
+	else if (!enqueue && dice(3))
 		do_pop();
-		emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
-	} else {
-		exit_with(SCH_BPF_PASS + (int)dice(4));
-	}
+	exit_with((int)dice(12) - 1);
 }
 
 static void statements(int depth)
 {
 	for (unsigned int n = 1 + dice(4); n--;) {
-		switch (dice(14)) {
+		switch (dice(16)) {
 		case 0:
 			choose_key();
 			break;
@@ -396,9 +433,15 @@ static void statements(int depth)
 		case 10:
 			do_call();
 			break;
+		case 11:
+			do_swap();
+			break;
+		case 12:
+			do_read_again();
+			break;
 		default:
 			if (depth) {
-				bool before = owns;
+				bool before = owns, same_before = same;
 				int otherwise;
 
 				emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
@@ -406,6 +449,7 @@ static void statements(int depth)
 				statements(depth - 1);
 				end();
 				owns = before;
+				same = same_before;
 				land(otherwise);
 			}
 		}
@@ -416,6 +460,8 @@ static void generate(void)
 {
 	length = 0;
 	owns = enqueue;
+	same = true;
+	mistaken = false;
 	slips = dice(5) < 2 ? 0 : 5 + dice(40);
 	move(CTX, R1);
 	if (enqueue)
@@ -640,6 +686,7 @@ static void put_in(struct device *device)
 
 /* ---- the whole ---- */
 
+static unsigned int mistakes;	/* programs that had to be refused */
 static uint64_t stuck, stolen, all_cloned, all_dropped, all_sent, all_packets;
 
 static bool end_life(struct device *device)
@@ -688,6 +735,13 @@ static bool put_in_force(struct device *device)
 	return end_life(device) && attach(device);
 }
 
+static void print_program(unsigned int seed)
+{
+	printf("# SEED=%u, %s, the program is\n", seed, enqueue ? "enqueue" : "dequeue");
+	for (int i = 0; i < length; i++)
+		printf("#\t%016llx\n", *(unsigned long long *)&insns[i]);
+}
+
 static bool one_program(unsigned int seed, unsigned int *accepted)
 {
 	struct device *device;
@@ -700,6 +754,12 @@ static bool one_program(unsigned int seed, unsigned int *accepted)
 	enqueue = dice(2);
 	generate();
 	fd = load_program();
+	mistakes += mistaken;
+	if (mistaken && fd >= 0) {
+		printf("# accepted, with a packet that is given to nobody, or read when it is gone\n");
+		print_program(seed);
+		return false;
+	}
 	if (fd < 0)
 		return true;
 	accepted[enqueue]++;
@@ -709,11 +769,8 @@ static bool one_program(unsigned int seed, unsigned int *accepted)
 	if (!device->programs[!enqueue])
 		return true;
 	ok = put_in_force(device);
-	if (!ok) {
-		printf("# SEED=%u, %s, the program is\n", seed, enqueue ? "enqueue" : "dequeue");
-		for (int i = 0; i < length; i++)
-			printf("#\t%016llx\n", *(unsigned long long *)&insns[i]);
-	}
+	if (!ok)
+		print_program(seed);
 	return ok;
 }
 
@@ -795,8 +852,9 @@ static bool both(const unsigned int *accepted, unsigned int count)
 {
 	unsigned int good = accepted[0] + accepted[1];
 
-	printf("# %u programs: accepted %u to enqueue, %u to dequeue; refused %u\n", count, accepted[1],
-	       accepted[0], count - good);
+	printf("# %u programs: accepted %u to enqueue, %u to dequeue; refused %u, %u of them had to be\n",
+	       count, accepted[1], accepted[0], count - good, mistakes);
+	expect(mistakes > count / 100);
 	expect(good > count / 5 && count - good > count / 5);
 	expect(accepted[0] > good / 5 && accepted[1] > good / 5);
 	return true;

@@ -17,6 +17,11 @@
 
 #define DEV	"programs0"
 
+/* What the kernel's enqueue functions return; the last says that an action has the packet. */
+#define NET_XMIT_SUCCESS	0
+#define NET_XMIT_DROP		1
+#define NET_XMIT_STOLEN		0x10000
+
 static int ifindex;
 
 static struct bpf_qdisc_info query(void)
@@ -53,7 +58,7 @@ static bool drains(void)
 
 /* ---- BPF_PROG_TEST_RUN ---- */
 
-/* What the program returns, or a negative errno */
+/* What the caller of enqueue would get, or a negative errno */
 static int test_run(const struct bpf_program *prog, size_t size, int repeat, struct __sk_buff *ctx)
 {
 	char frame[70000] = { [12] = 0x88, [13] = 0xb5 };
@@ -76,14 +81,15 @@ static bool runs_by_hand(struct programs *skel)
 	const struct bpf_program *prog = skel->progs.pkts_enqueue;
 	struct __sk_buff ctx = { .mark = 4711 };
 
-	expect_equal(test_run(prog, 100, 1, NULL), SCH_BPF_QUEUED);
-	expect_equal(test_run(prog, 66, 1, NULL), SCH_BPF_DROP);
-	expect_equal(test_run(prog, 77, 1, NULL), SCH_BPF_PASS);
-	expect_equal(skel->bss->seen.runs, 3);
+	expect_equal(test_run(prog, 100, 1, NULL), NET_XMIT_SUCCESS);
+	expect_equal(test_run(prog, 66, 1, NULL), NET_XMIT_DROP);
+	expect_equal(test_run(prog, 77, 1, NULL), NET_XMIT_DROP);
+	expect_equal(test_run(prog, 88, 1, NULL), NET_XMIT_STOLEN);
+	expect_equal(skel->bss->seen.runs, 4);
 	expect_equal(skel->bss->seen.key, 0);
 	/* more runs than the map has room for packets */
-	expect_equal(test_run(prog, 60000, 1000, &ctx), SCH_BPF_QUEUED);
-	expect_equal(skel->bss->seen.runs, 1003);
+	expect_equal(test_run(prog, 60000, 1000, &ctx), NET_XMIT_SUCCESS);
+	expect_equal(skel->bss->seen.runs, 1004);
 	expect_equal(skel->bss->seen.key, 4711);
 	expect(empty(skel->maps.pkts));
 	return true;
@@ -94,7 +100,7 @@ static bool functions_by_hand(struct programs *skel)
 {
 	struct __sk_buff ctx = { .tstamp = 1234567890 };
 
-	expect_equal(test_run(skel->progs.all_enqueue, 90, 10, &ctx), SCH_BPF_QUEUED);
+	expect_equal(test_run(skel->progs.all_enqueue, 90, 10, &ctx), NET_XMIT_SUCCESS);
 	expect_equal(skel->bss->seen.runs, 10);
 	expect_equal(skel->bss->seen.key, 1234567890);
 	expect_equal(skel->bss->seen.len, 90);
@@ -126,14 +132,14 @@ static bool runs_beside_a_qdisc(struct programs *skel)
 {
 	expect(!attach(skel->progs.pkts_enqueue, skel->progs.pkts_dequeue));
 	expect(send_packet(1, 100) && send_packet(2, 100));
-	expect_equal(test_run(skel->progs.pkts_enqueue, 100, 50, NULL), SCH_BPF_DROPPED);
+	expect_equal(test_run(skel->progs.pkts_enqueue, 100, 50, NULL), NET_XMIT_DROP);
 	expect_equal(query().qlen, 2);
 	expect_equal(query().drops, 0);
 	skel->data->closed = false;
 	expect(send_packet(3, 100));
 	expect(drains());
 	expect_equal(query().packets, 3);
-	expect_equal(test_run(skel->progs.pkts_enqueue, 100, 50, NULL), SCH_BPF_QUEUED);
+	expect_equal(test_run(skel->progs.pkts_enqueue, 100, 50, NULL), NET_XMIT_SUCCESS);
 	expect(send_packet(4, 100));
 	expect(drains());
 	expect_equal(query().packets, 4);

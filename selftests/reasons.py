@@ -4,13 +4,15 @@
 policy, or the kernel for it, has dropped the packet."""
 
 import contextlib
+import os
 import re
 
 import lib
 from lib import PROGS, SO_MARK
 
 REASONS = f"{PROGS}/reasons.bpf.o"
-LATE = 0x100                    # also in reasons.bpf.c
+SHARED = f"{PROGS}/shared.bpf.o"
+LATE, NOWHERE, TWICE = 0x100, 0x200, 0x400      # also in reasons.bpf.c
 # of enum qdisc_drop_reason
 GENERIC, OVERLIMIT, CONGESTED = 1, 2, 3
 
@@ -56,4 +58,28 @@ def each_drop_has_its_reason():
         lib.equal(device.qdisc()["qlen"], 2, "queued")
 
 
-lib.main(each_drop_has_its_reason)
+def drops_of_the_kernel_have_theirs():
+    """For a class that is not there, and for what is delivered after another packet."""
+    with lib.wire(REASONS) as (device, sender, receiver), lib.traced("qdisc/qdisc_drop", "skb/kfree_skb") as lines:
+        send(sender, NOWHERE, TWICE)
+        lib.wait_until(lambda: device.qdisc()["drops"] == 2, "two drops")
+        lib.equal(lib.numbers(receiver.collect(1)), [TWICE], "the clone")
+        sender.sock.close()
+        lib.equal(drops(lines(), device), ["NO_CLASS", "DELIVERED_TWICE"], "reasons")
+
+
+def a_busy_map_is_no_full_one():
+    """The first device has packets in the map that both find."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.unlink, f"{lib.GLOBALS}/shared_pkts")
+        (_, first, _), (device, sender, _) = (stack.enter_context(lib.wire(SHARED)) for _ in range(2))
+        lines = stack.enter_context(lib.traced("qdisc/qdisc_drop", "skb/kfree_skb"))
+        lib.true(first.send(1), "the first device takes its packet")
+        lib.true(not sender.send(2), "the second one learns of the drop")
+        sender.sock.close()
+        lib.equal(drops(lines(), device), ["MAP_BUSY"], "reasons")
+
+
+lib.main(each_drop_has_its_reason,
+         drops_of_the_kernel_have_theirs,
+         a_busy_map_is_no_full_one)

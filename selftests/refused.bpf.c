@@ -42,24 +42,69 @@ int push(struct sch_bpf_ctx *ctx)
 
 SEC("qdisc/enqueue")
 __accepted
-int keep_and_drop(struct sch_bpf_ctx *ctx)
+int drop(struct sch_bpf_ctx *ctx)
 {
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, QDISC_DROP_OVERLIMIT);
 }
 
 SEC("qdisc/enqueue")
-__refused("the packet is still owned")
-int queued_without_push(struct sch_bpf_ctx *ctx)
+__accepted
+int pass(struct sch_bpf_ctx *ctx)
 {
-	return SCH_BPF_QUEUED;
+	return bpf_qdisc_pass(ctx, ctx->skb, ctx->classid);
 }
 
 SEC("qdisc/enqueue")
-__refused("the packet was given away")
+__accepted
+int steal(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_steal(ctx, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int give_to_nobody(struct sch_bpf_ctx *ctx)
+{
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int read_and_give_to_nobody(struct sch_bpf_ctx *ctx)
+{
+	return ctx->skb->len;
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
 int drop_after_push(struct sch_bpf_ctx *ctx)
 {
-	bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
-	return SCH_BPF_DROP;
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_steal_skb expects referenced PTR_TO_BTF_ID")
+int steal_after_pass(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_pass(ctx, skb, 0x10001);
+	return bpf_qdisc_steal(ctx, skb);
+}
+
+/* A push that fails has dropped the packet. */
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
+int drop_if_push_fails(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	if (bpf_qdisc_push(ctx, &pkts, KEY, skb))
+		bpf_qdisc_drop(ctx, skb, 0);
+	return 0;
 }
 
 SEC("qdisc/enqueue")
@@ -87,18 +132,18 @@ int read_after_push(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 
 	bpf_qdisc_push(ctx, &pkts, KEY, skb);
-	return skb->len ? SCH_BPF_QUEUED : SCH_BPF_DROPPED;
+	return skb->len;
 }
 
 SEC("qdisc/enqueue")
-__refused("the packet is still owned")
+__refused("Unreleased reference")
 int push_on_one_path_only(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
 
 	if (skb->len > 100)
 		return bpf_qdisc_push(ctx, &pkts, KEY, skb);
-	return SCH_BPF_QUEUED;
+	return 0;
 }
 
 SEC("qdisc/enqueue")
@@ -106,15 +151,17 @@ __refused("Unreleased reference")
 int leak_a_packet_that_was_taken(struct sch_bpf_ctx *ctx)
 {
 	bpf_qdisc_take(ctx, &pkts);
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/enqueue")
 __refused("Unreleased reference")
 int leak_a_clone(struct sch_bpf_ctx *ctx)
 {
-	bpf_qdisc_clone(ctx, ctx->skb);
-	return SCH_BPF_DROP;
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_clone(ctx, skb);
+	return bpf_qdisc_drop(ctx, skb, 0);
 }
 
 SEC("qdisc/enqueue")
@@ -122,32 +169,18 @@ __refused("Possibly NULL pointer")
 int push_what_may_be_null(struct sch_bpf_ctx *ctx)
 {
 	bpf_qdisc_push(ctx, &pkts, KEY, bpf_qdisc_take(ctx, &pkts));
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
+/* What a program returns means nothing. */
 SEC("qdisc/enqueue")
-__refused("should have been in")
-int verdict_of_a_dequeue_program(struct sch_bpf_ctx *ctx)
+__accepted
+int return_any_number(struct sch_bpf_ctx *ctx)
 {
-	bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
-	return SCH_BPF_DEQUEUED;
-}
+	struct sk_buff *skb = ctx->skb;
+	__u32 len = skb->len;
 
-SEC("qdisc/enqueue")
-__refused("should have been in")
-int verdict_that_does_not_exist(struct sch_bpf_ctx *ctx)
-{
-	bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
-	return 42;
-}
-
-SEC("qdisc/enqueue")
-__refused("should have been in")
-int verdict_that_nobody_knows(struct sch_bpf_ctx *ctx)
-{
-	__u32 len = ctx->skb->len;
-
-	bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
 	return len;
 }
 
@@ -159,7 +192,7 @@ int take_and_deliver(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
 
-	return skb ? bpf_qdisc_deliver(ctx, skb) : SCH_BPF_EMPTY;
+	return skb ? bpf_qdisc_deliver(ctx, skb) : 0;
 }
 
 SEC("qdisc/dequeue")
@@ -168,7 +201,7 @@ int take_and_leak(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
 
-	return skb ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
+	return skb ? skb->len : 0;
 }
 
 SEC("qdisc/dequeue")
@@ -178,7 +211,7 @@ int deliver_twice(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
 
 	if (!skb)
-		return SCH_BPF_EMPTY;
+		return 0;
 	bpf_qdisc_deliver(ctx, skb);
 	return bpf_qdisc_deliver(ctx, skb);
 }
@@ -187,14 +220,14 @@ SEC("qdisc/dequeue")
 __accepted
 int look_at_what_was_popped(struct sch_bpf_ctx *ctx)
 {
-	int verdict = bpf_qdisc_pop(ctx, &pkts);
+	int err = bpf_qdisc_pop(ctx, &pkts);
 	struct sk_buff *skb = ctx->skb;
 
 	if (skb) {
 		skb->mark = skb->len;
 		bpf_qdisc_ecn_mark(ctx, skb);
 	}
-	return verdict;
+	return err;
 }
 
 SEC("qdisc/dequeue")
@@ -202,7 +235,7 @@ __refused("invalid mem access 'trusted_ptr_or_null_'")
 int look_at_what_may_not_be_there(struct sch_bpf_ctx *ctx)
 {
 	bpf_qdisc_pop(ctx, &pkts);
-	return ctx->skb->len ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
+	return ctx->skb->len;
 }
 
 SEC("qdisc/dequeue")
@@ -215,7 +248,7 @@ int drop_what_was_popped(struct sch_bpf_ctx *ctx)
 	skb = ctx->skb;
 	if (skb)
 		bpf_qdisc_drop(ctx, skb, 0);
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 SEC("qdisc/dequeue")
@@ -223,7 +256,7 @@ __refused("Unreleased reference")
 int leak_the_last(struct sch_bpf_ctx *ctx)
 {
 	bpf_qdisc_take_last(ctx, &pkts);
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 SEC("qdisc/dequeue")
@@ -231,14 +264,332 @@ __refused("Unreleased reference")
 int leak_what_is_due(struct sch_bpf_ctx *ctx)
 {
 	bpf_qdisc_take_until(ctx, &pkts, KEY);
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 SEC("qdisc/dequeue")
-__refused("should have been in")
-int verdict_of_an_enqueue_program(struct sch_bpf_ctx *ctx)
+__accepted
+int deliver_nothing(struct sch_bpf_ctx *ctx)
 {
-	return SCH_BPF_QUEUED;
+	ctx->expire = bpf_ktime_get_ns() + NSEC_PER_SEC;
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int make_room_and_keep_the_rest(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take_last(ctx, &pkts);
+
+	if (skb && skb->len > 100)
+		return bpf_qdisc_drop(ctx, skb, 0);
+	return skb ? bpf_qdisc_push(ctx, &pkts, KEY, skb) : 0;
+}
+
+/* ---- paths that join, of which each owns another packet ---- */
+
+/* The packet of the context, read again here: also if it may have been given away */
+#define READ_AGAIN(ctx) (*(struct sk_buff * volatile *)&(ctx)->skb)
+
+/* A branch that stays one, whichever path the compiler would rather have first */
+#define IF(condition, number, label)						\
+	asm volatile goto("if %[n] " condition " 0 goto %l[" #label "]"		\
+			  : : [n] "r"(number) : : label)
+
+/* Owns a clone where the first path owns ctx->skb; the verifier sees that one first. */
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_a_clone(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+slow:
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	goto join;
+}
+
+/* The same, with the other path first */
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_a_clone_first(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("==", mark, join);
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_push(ctx, &pkts, KEY, skb);
+join:
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_a_packet_that_was_taken(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *taken;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+slow:
+	taken = bpf_qdisc_take(ctx, &pkts);
+	if (taken)
+		bpf_qdisc_drop(ctx, skb, 0);
+	goto join;
+}
+
+/* A path that owns nothing any more */
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_nothing(struct sch_bpf_ctx *ctx)
+{
+	__u32 mark = ctx->skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+slow:
+	bpf_qdisc_steal(ctx, ctx->skb);
+	goto join;
+}
+
+/* Both own a packet in the same register, and it is this one that they give away. */
+SEC("qdisc/enqueue")
+__accepted
+int join_and_drop_what_is_owned(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_drop(ctx, skb, 0);
+slow:
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (!clone)
+		goto join;
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	skb = clone;
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int join_and_drop_what_is_owned_in_the_other_order(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("==", mark, join);
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (!clone)
+		goto join;
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	skb = clone;
+join:
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+/* Both own the packet of the context. */
+SEC("qdisc/enqueue")
+__accepted
+int join_and_read_again(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+slow:
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_push(ctx, &pkts, KEY, clone);
+	goto join;
+}
+
+/* The end of a loop's first round is a join, too. */
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int loop_and_read_again(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	int i;
+
+	bpf_for(i, 0, 100) {
+		clone = bpf_qdisc_clone(ctx, skb);
+		if (!clone)
+			break;
+		bpf_qdisc_push(ctx, &pkts, KEY, skb);
+		skb = clone;
+	}
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int loop_and_drop_what_is_owned(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	int i;
+
+	bpf_for(i, 0, 100) {
+		clone = bpf_qdisc_clone(ctx, skb);
+		if (!clone)
+			break;
+		bpf_qdisc_push(ctx, &pkts, KEY, skb);
+		skb = clone;
+	}
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int loop_and_leak(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *clone = NULL;
+	int i;
+
+	bpf_for(i, 0, 100) {
+		clone = bpf_qdisc_clone(ctx, ctx->skb);
+		if (!clone)
+			break;
+	}
+	if (clone)
+		bpf_qdisc_drop(ctx, clone, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+static __noinline int push_again(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_in_a_subprogram(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return push_again(ctx);
+slow:
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, skb, 0);
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int push_in_a_subprogram(struct sch_bpf_ctx *ctx)
+{
+	return push_again(ctx);
+}
+
+static __noinline int push_if_long(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return skb->len > 100 ? bpf_qdisc_push(ctx, &pkts, KEY, skb) : 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int leak_in_a_subprogram(struct sch_bpf_ctx *ctx)
+{
+	return push_if_long(ctx, ctx->skb);
+}
+
+/* It is looked at alone, and so does not own a packet. */
+__noinline int push_in_a_global_function(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int push_globally(struct sch_bpf_ctx *ctx)
+{
+	return push_in_a_global_function(ctx);
+}
+
+struct loop {
+	struct sch_bpf_ctx *ctx;
+};
+
+static long push_in_a_callback(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int callback_that_pushes_each_time(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, push_in_a_callback, &loop, 0);
+	return 0;
+}
+
+static long push_a_clone_in_a_callback(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+	struct sk_buff *clone = bpf_qdisc_clone(ctx, ctx->skb);
+
+	if (clone)
+		bpf_qdisc_push(ctx, &pkts, KEY, clone);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int callback_that_pushes_clones(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, push_a_clone_in_a_callback, &loop, 0);
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int callback_without_a_packet(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_qdisc_drop(ctx, ctx->skb, 0);
+	bpf_loop(2, push_a_clone_in_a_callback, &loop, 0);
+	return 0;
+}
+
+static long leak_in_a_callback(__u64 i, struct loop *loop)
+{
+	bpf_qdisc_clone(loop->ctx, loop->ctx->skb);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int callback_that_leaks(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, leak_in_a_callback, &loop, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 /* ---- what belongs to the other direction ---- */
@@ -248,7 +599,7 @@ __refused("is not allowed")
 int pop_in_enqueue(struct sch_bpf_ctx *ctx)
 {
 	bpf_qdisc_pop(ctx, &pkts);
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/enqueue")
@@ -258,12 +609,30 @@ int deliver_in_enqueue(struct sch_bpf_ctx *ctx)
 	return bpf_qdisc_deliver(ctx, ctx->skb);
 }
 
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int pass_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_pass(ctx, skb, 0x10001) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int steal_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_steal(ctx, skb) : 0;
+}
+
 SEC("qdisc/enqueue")
 __refused("invalid bpf_context access")
 int expire_in_enqueue(struct sch_bpf_ctx *ctx)
 {
 	ctx->expire = 1;
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("tc")
@@ -321,12 +690,10 @@ int exchange_uncounted(struct sch_bpf_ctx *ctx)
 	struct pkt *p = bpf_map_lookup_elem(&pkts, KEY);
 	struct sk_buff *skb;
 
-	if (!p)
-		return SCH_BPF_DROP;
-	skb = bpf_kptr_xchg(&p->skb, NULL);
+	skb = p ? bpf_kptr_xchg(&p->skb, NULL) : NULL;
 	if (skb)
 		bpf_qdisc_drop(ctx, skb, 0);
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("kprobe/dev_queue_xmit_nit")
@@ -356,7 +723,7 @@ __refused("of a packet only tstamp, mark, priority")
 int write_length(struct sch_bpf_ctx *ctx)
 {
 	ctx->skb->len = 1;
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/enqueue")
@@ -364,7 +731,7 @@ __refused("of a packet only tstamp, mark, priority")
 int write_accounted_length(struct sch_bpf_ctx *ctx)
 {
 	((struct qdisc_skb_cb *)ctx->skb->cb)->pkt_len = 1;
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/enqueue")
@@ -372,7 +739,7 @@ __refused("only a packet can be written to")
 int write_to_the_qdisc(struct sch_bpf_ctx *ctx)
 {
 	ctx->qdisc->limit = 1;
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/enqueue")
@@ -380,7 +747,15 @@ __refused("invalid bpf_context access")
 int write_the_packets_pointer(struct sch_bpf_ctx *ctx)
 {
 	*(__u64 *)&ctx->skb = 0;
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("invalid bpf_context access")
+int write_the_class(struct sch_bpf_ctx *ctx)
+{
+	ctx->classid = 0x10001;
+	return bpf_qdisc_pass(ctx, ctx->skb, 0x10001);
 }
 
 SEC("qdisc/dequeue")
@@ -388,7 +763,7 @@ __refused("invalid bpf_context access")
 int write_the_queue(struct sch_bpf_ctx *ctx)
 {
 	ctx->queue = 1;
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 /* ---- other ways to get rid of a packet, which nobody would count ---- */
@@ -398,7 +773,7 @@ __refused("is not allowed")
 int free_uncounted(struct sch_bpf_ctx *ctx)
 {
 	bpf_kfree_skb(ctx->skb);
-	return SCH_BPF_DROPPED;
+	return 0;
 }
 
 SEC("qdisc/enqueue")
@@ -406,7 +781,7 @@ __refused("cannot use helper bpf_clone_redirect")
 int redirect(struct sch_bpf_ctx *ctx)
 {
 	bpf_clone_redirect((void *)ctx->skb, 1, 0);
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/enqueue")
@@ -414,7 +789,7 @@ __refused("cannot use helper bpf_skb_change_tail")
 int cut(struct sch_bpf_ctx *ctx)
 {
 	bpf_skb_change_tail((void *)ctx->skb, 20, 0);
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/enqueue")
@@ -422,7 +797,7 @@ __refused("tail_call")
 int tail_call(struct sch_bpf_ctx *ctx)
 {
 	bpf_tail_call(ctx, &hash, 0);
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 /* ---- what an iterator shows is a copy, no packet ---- */

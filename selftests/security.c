@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -47,12 +48,11 @@
 
 #define INSN(op, dst, src, offset, number) \
 	((struct bpf_insn){ .code = op, .dst_reg = dst, .src_reg = src, .off = offset, .imm = number })
-#define RETURN(number) \
-	INSN(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, number), INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
 
 static int ifindex;
 static struct hold *hold;
 static int enqueue, dequeue;	/* its programs */
+static int drop_id;		/* of bpf_qdisc_drop_skb() */
 static int refusals;
 static char *last_warning;	/* of libbpf, with what the kernel said */
 
@@ -97,15 +97,23 @@ static int close_fd(int fd)
 	return fd < 0 ? fd : 0;
 }
 
-static int load(enum bpf_prog_type type, __u32 attach_type, int verdict,
-		struct bpf_prog_load_opts *opts)
+/* A program that returns 0; one to enqueue has to give its packet away before. */
+static int load(enum bpf_prog_type type, __u32 attach_type, struct bpf_prog_load_opts *opts)
 {
-	const struct bpf_insn insns[] = { RETURN(verdict) };
+	const struct bpf_insn insns[] = {
+		INSN(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_2, BPF_REG_1, 0, 0),
+		INSN(BPF_LDX | BPF_MEM | BPF_DW, BPF_REG_1, BPF_REG_2, 0, 0),
+		INSN(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_3, 0, 0, 0),
+		INSN(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, drop_id),
+		INSN(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 0),
+		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+	};
+	int first = type == BPF_PROG_TYPE_QDISC && attach_type == BPF_QDISC_ENQUEUE ? 0 : 4;
 	LIBBPF_OPTS(bpf_prog_load_opts, none);
 
 	opts = opts ?: &none;
 	opts->expected_attach_type = attach_type;
-	return bpf_prog_load(type, "guard", "GPL", insns, 2, opts);
+	return bpf_prog_load(type, "guard", "GPL", insns + first, 6 - first, opts);
 }
 
 static int attach(int enqueue_fd, int dequeue_fd)
@@ -140,10 +148,10 @@ static bool attach_types_at_load(void)
 	for (__u32 type = 0; type < TYPES; type++) {
 		if (type == BPF_QDISC_ENQUEUE || type == BPF_QDISC_DEQUEUE)
 			continue;
-		refuses(close_fd(load(BPF_PROG_TYPE_QDISC, type, SCH_BPF_DROP, NULL)), EINVAL);
+		refuses(close_fd(load(BPF_PROG_TYPE_QDISC, type, NULL)), EINVAL);
 	}
-	expect_equal(close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, SCH_BPF_DROP, NULL)), 0);
-	expect_equal(close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_DEQUEUE, SCH_BPF_EMPTY, NULL)), 0);
+	expect_equal(close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, NULL)), 0);
+	expect_equal(close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_DEQUEUE, NULL)), 0);
 	return true;
 }
 
@@ -163,7 +171,7 @@ static bool ways_to_load(void)
 	char log[4096] = "";
 
 	for (unsigned int i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
-		refuses(close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, SCH_BPF_DROP, wrong[i])),
+		refuses(close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, wrong[i])),
 			EINVAL);
 
 	/* What it calls is for GPL programs */
@@ -229,7 +237,7 @@ static bool maps_of_programs(void)
 	static const enum bpf_map_type types[] = { BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_CPUMAP };
 	struct bpf_devmap_val dev = { .ifindex = ifindex, .bpf_prog.fd = enqueue };
 	struct bpf_cpumap_val cpu = { .qsize = 64, .bpf_prog.fd = enqueue };
-	int map, tc = load(BPF_PROG_TYPE_SCHED_CLS, 0, 0, NULL);
+	int map, tc = load(BPF_PROG_TYPE_SCHED_CLS, 0, NULL);
 	__u32 key = 0;
 
 	for (int i = 0; i < 2; i++) {
@@ -293,9 +301,9 @@ static bool other_programs(void)
 
 	for (unsigned int i = 0; i <= sizeof(others) / sizeof(others[0]); i++) {
 		if (i < sizeof(others) / sizeof(others[0]))
-			prog = load(others[i].type, others[i].attach_type, 0, NULL);
+			prog = load(others[i].type, others[i].attach_type, NULL);
 		else
-			prog = load(BPF_PROG_TYPE_SYSCALL, 0, 0, &sleepable);
+			prog = load(BPF_PROG_TYPE_SYSCALL, 0, &sleepable);
 		if (prog < 0)
 			printf("# program type %u: %d\n", others[i].type, prog);
 		expect(prog >= 0);
@@ -624,8 +632,8 @@ static void load_and_look(void)
 {
 	__u32 id = 0;
 
-	try(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, SCH_BPF_DROP, NULL), EPERM);
-	try(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_DEQUEUE, SCH_BPF_EMPTY, NULL), EPERM);
+	try(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, NULL), EPERM);
+	try(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_DEQUEUE, NULL), EPERM);
 	try(bpf_map_create(BPF_MAP_TYPE_RBTREE, "guard", 8, 8, 8, NULL), EPERM);
 	try(bpf_prog_get_fd_by_id(enqueue_id), EPERM);
 	try(bpf_map_get_fd_by_id(pkts_id), EPERM);
@@ -777,7 +785,7 @@ static void use_token(int sock)
 		_exit(-token);
 	LIBBPF_OPTS(bpf_prog_load_opts, prog, .prog_flags = BPF_F_TOKEN_FD, .token_fd = token);
 	LIBBPF_OPTS(bpf_map_create_opts, map, .map_flags = BPF_F_TOKEN_FD, .token_fd = token);
-	tried("load", __LINE__, close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, SCH_BPF_DROP, &prog)), 0);
+	tried("load", __LINE__, close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, &prog)), 0);
 	tried("create", __LINE__, close_fd(bpf_map_create(BPF_MAP_TYPE_RBTREE, "guard", 8, 8, 8, &map)), 0);
 	_exit(0);
 }
@@ -858,8 +866,12 @@ static const struct {
 int main(void)
 {
 	const int count = sizeof(all) / sizeof(all[0]);
+	struct btf *btf;
 
 	libbpf_set_print(keep_warning);
+	btf = btf__load_vmlinux_btf();
+	drop_id = btf ? btf__find_by_name_kind(btf, "bpf_qdisc_drop_skb", BTF_KIND_FUNC) : -1;
+	btf__free(btf);
 	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	printf("1..%d\n", count);
 	for (int i = 0; i < count; i++) {

@@ -55,7 +55,7 @@ def the_verifier_refuses(tc, device):
     err = fails(1, "refused the enqueue program 'leak_enqueue'",
                 *tc, *qdisc(device, "add", "obj", f"{PROGS}/leak.bpf.o"))
     lib.contains(err, "verifier log of program 'leak_enqueue'")
-    lib.contains(err, "still owned")
+    lib.contains(err, "Unreleased reference")
     lib.true(err.rstrip("\n").splitlines()[-1].startswith("qdisc bpf: "), "last line says it")
 
 

@@ -66,6 +66,21 @@ def the_policy_chooses_the_queue():
                   "sent and dropped")
 
 
+def below_another_qdisc_of_one_queue_it_does_not():
+    """mq has the locks; a queue that was chosen below it would be used without its own. The
+    policy drops packets whose queue it cannot choose."""
+    with nic("mq") as (sender, _):
+        for minor in range(1, TX + 1):
+            lib.run("tc", "qdisc", "replace", "dev", "eth0", "parent", f"1:{minor}", "handle", f"{minor + 1}:",
+                    "prio", "priomap", *["0"] * 16)
+            lib.run("tc", "qdisc", "add", "dev", "eth0", "parent", f"{minor + 1}:1", "bpf", "obj", CHOOSE)
+        for number in range(20):
+            sender.set(SO_MARK, number % TX)
+            lib.true(not sender.send(number, port=1000 + number), f"queue {number % TX} was chosen")
+        lib.equal([sum(each[what] for each in lib.instances("eth0")) for what in ("packets", "drops", "qlen")],
+                  [0, 20, 0], "sent, dropped and queued")
+
+
 def each_counts_what_its_queue_sends(sender, receiver, priorities):
     """Packets of several flows; returns how many each queue of the driver has sent."""
     before = tx_packets("eth0")
@@ -187,6 +202,7 @@ def no_default():
 
 
 lib.main(the_policy_chooses_the_queue,
+         below_another_qdisc_of_one_queue_it_does_not,
          an_instance_for_each_queue,
          below_mqprio,
          a_busy_driver,

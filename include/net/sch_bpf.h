@@ -12,9 +12,10 @@ struct sk_buff;
  * @skb: to an enqueue program the packet, which it owns; to a dequeue program
  *       the one that it has delivered, to look at and to mark, NULL before
  * @qdisc: the qdisc, to read
- * @expire: when a throttled qdisc wants to be asked again, ns CLOCK_MONOTONIC;
- *          read and written, dequeue programs only
- * @classid: class of SCH_BPF_PASS, a handle; read and written
+ * @expire: when a program that delivers nothing is to be asked again, ns
+ *          CLOCK_MONOTONIC; 0: no time is known; read and written, dequeue
+ *          programs only
+ * @classid: the class that bpf_skb_tc_classify() has found, a handle; to read
  * @queue: tx queue of the device that the qdisc belongs to
  */
 struct sch_bpf_ctx {

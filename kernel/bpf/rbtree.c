@@ -165,8 +165,9 @@ struct bpf_rbtree {
 	struct rbtree_chunk *chunks;	/* all, with the spare one */
 	u32 slots;			/* elements in them, at most max_entries */
 	u64 chunk_bytes;
-	struct irq_work grow_soon;
-	struct work_struct grow;
+	struct llist_head unused;	/* popped inner maps that nobody else had */
+	struct irq_work work_soon;
+	struct work_struct work;
 
 	struct llist_head detached;	/* trees; put there under the lock, taken without */
 	void (*free_obj)(void *obj);	/* what is in these */
@@ -570,17 +571,16 @@ static bool rbtree_chunk_add(struct bpf_rbtree *rb, struct rbtree_chunk *chunk)
 	return true;
 }
 
-static void rbtree_grow_soon(struct irq_work *work)
+static void rbtree_work_soon(struct irq_work *work)
 {
-	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, grow_soon);
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, work_soon);
 
-	queue_work(system_dfl_wq, &rb->grow);
+	queue_work(system_dfl_wq, &rb->work);
 }
 
 /* Allocate a spare chunk, as large as all others together. */
-static void rbtree_grow(struct work_struct *work)
+static void rbtree_grow(struct bpf_rbtree *rb)
 {
-	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, grow);
 	struct mem_cgroup *memcg, *old_memcg;
 	struct rbtree_chunk *chunk;
 	unsigned long flags;
@@ -613,7 +613,7 @@ static void rbtree_grow(struct work_struct *work)
 static void rbtree_want_spare(struct bpf_rbtree *rb)
 {
 	if (READ_ONCE(rb->slots) < rb->map.max_entries)
-		irq_work_queue(&rb->grow_soon);
+		irq_work_queue(&rb->work_soon);
 }
 
 /* Without the lock: a push has found that none of so many elements is free, and the worker
@@ -1876,6 +1876,36 @@ static void rbtree_set_inner(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 	*elem_obj(rb, elem) = inner;
 }
 
+/* Drop the reference of a popped inner map, whose memory stays for a grace period, so that
+ * programs can use it. False if it is the last one: what follows then takes locks that a
+ * program may have interrupted.
+ */
+static bool rbtree_inner_put(struct bpf_rbtree *rb, struct bpf_map *inner)
+{
+	if (atomic64_read(&rb->map.sleepable_refcnt))
+		WRITE_ONCE(inner->free_after_mult_rcu_gp, true);
+	else
+		WRITE_ONCE(inner->free_after_rcu_gp, true);
+	return atomic64_add_unless(&inner->refcnt, -1, 1);
+}
+
+static void rbtree_free_unused(struct bpf_rbtree *rb)
+{
+	struct rbtree_elem *elem, *next;
+
+	llist_for_each_entry_safe(elem, next, llist_del_all(&rb->unused), returned)
+		rbtree_elem_free(rb, elem);
+}
+
+/* What programs leave to a worker. */
+static void rbtree_work(struct work_struct *work)
+{
+	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, work);
+
+	rbtree_free_unused(rb);
+	rbtree_grow(rb);
+}
+
 static int rbtree_alloc_outer(struct bpf_rbtree *rb, int inner_map_fd)
 {
 	struct bpf_map *meta = bpf_map_meta_alloc(inner_map_fd);
@@ -1959,8 +1989,9 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	init_llist_head(&rb->returned);
 	init_llist_head(&rb->detached);
 	INIT_WORK(&rb->free_detached, rbtree_free_detached);
-	init_irq_work(&rb->grow_soon, rbtree_grow_soon);
-	INIT_WORK(&rb->grow, rbtree_grow);
+	init_llist_head(&rb->unused);
+	init_irq_work(&rb->work_soon, rbtree_work_soon);
+	INIT_WORK(&rb->work, rbtree_work);
 	INIT_LIST_HEAD(&rb->owner_node);
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
@@ -2020,8 +2051,6 @@ static void rbtree_free_elems(struct bpf_rbtree *rb)
 		return;
 	}
 
-	irq_work_sync(&rb->grow_soon);
-	cancel_work_sync(&rb->grow);
 	while ((chunk = rb->chunks)) {
 		rb->chunks = chunk->next;
 		rbtree_chunk_free(rb, chunk);
@@ -2032,6 +2061,9 @@ static void rbtree_map_free(struct bpf_map *map)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 
+	irq_work_sync(&rb->work_soon);
+	cancel_work_sync(&rb->work);
+	rbtree_free_unused(rb);
 	if (map->inner_map_meta)
 		rbtree_free_outer(rb);
 	rbtree_free_elems(rb);
@@ -2615,6 +2647,7 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 	struct rbtree_elem *elem;
 	struct bpf_map *inner = NULL;
 	unsigned long flags;
+	bool last = false;
 
 	if (rb->map.map_flags & BPF_F_RDONLY_PROG ||
 	    raw_res_spin_lock_irqsave(&rb->lock, flags))
@@ -2624,12 +2657,16 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 		memcpy(key__mapkey, elem->key, rb->map.key_size);
 		inner = *elem_obj(rb, elem);
 		rbtree_unlink(rb, elem);
-		rbtree_slot_put(rb, elem);
+		last = !rbtree_inner_put(rb, inner);
+		if (last)
+			llist_add(&elem->returned, &rb->unused);
+		else
+			rbtree_slot_put(rb, elem);
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	if (inner)
-		bpf_map_fd_put_ptr_any_context(&rb->map, inner);
+	if (last)
+		irq_work_queue(&rb->work_soon);
 	return inner;
 }
 

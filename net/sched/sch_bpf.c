@@ -2,24 +2,26 @@
 /* The qdisc "bpf": enqueue and dequeue are BPF programs
  *
  * Enqueue: the program owns the packet. It pushes it into an ordered map under
- * a key of its choice, drops it, or leaves it to the kernel with a verdict.
- * Dequeue: the program takes the next packet out of its maps, or says that there
- * is none now (SCH_BPF_EMPTY) or none before a time (SCH_BPF_THROTTLE).
+ * a key of its choice, passes it to a class, drops or steals it.
+ * Dequeue: the program delivers the next packet of its maps or classes. If it delivers
+ * none, ctx->expire says when to ask again; 0 means that it knows no time.
  *
  * Accounting is the kernel's. The functions that a program calls count what was
  * stored, taken and dropped (sch_bpf_prog.c); here the difference that a run has
  * made to qlen and backlog is made known to the parents and decides what the
- * caller gets. A verdict cannot make a packet appear or disappear.
+ * caller gets. What a program returns means nothing.
  *
  * Maps: a map of packets belongs to the qdisc that pushes first, until it is
  * empty (kernel/bpf/rbtree.c). Reset takes the packets of all maps that the
  * qdisc holds, also of inner maps that user space has unlinked meanwhile.
  *
- * A policy can be slow but not silent. A throttle has a horizon, and while
- * packets are stored and the program says EMPTY, it is asked again. If for five
- * seconds nothing leaves, although it could, the policy is stuck: the kernel takes
- * its packets in key order and serves a FIFO of its own, until the programs are
- * changed or the qdisc is reset.
+ * A policy can be slow but not silent. While packets are stored and the program
+ * delivers nothing, it is asked again: at ctx->expire, at the horizon if that comes
+ * first, or, without a time, soon. A policy is stuck if for five seconds it was asked
+ * and has neither delivered nor dropped a packet nor given a time to wait for. The
+ * kernel then takes its packets in key order and serves a FIFO of its own, until the
+ * programs are changed or the qdisc is reset. What is a wait, and what a deliberate
+ * drop, no sender can turn into being stuck.
  *
  * Change in place swaps both programs under the tree lock. Packets stay in their
  * maps; a change is refused if the new dequeue program knows nothing of a map
@@ -39,11 +41,11 @@
 
 #define SCH_BPF_LIMIT		10000
 
-/* A throttle for longer is none: the program is asked again as if it had said EMPTY. */
+/* A program that waits for longer is asked again after this time. */
 #define SCH_BPF_HORIZON		(10ULL * NSEC_PER_SEC)
 
-/* A program that says EMPTY while packets are stored is asked again after 1 ms,
- * 2 ms, ... 1024 ms.
+/* A program that delivers nothing while packets are stored, and gives no time, is asked
+ * again after 1 ms, 2 ms, ... 1024 ms.
  */
 #define SCH_BPF_RETRY		NSEC_PER_MSEC
 #define SCH_BPF_RETRY_SHIFT_MAX	10
@@ -74,29 +76,56 @@ void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		qdisc_dequeue_drop(sch, skb, reason);
 		return;
 	}
-	if (skb == q->run.ctx.skb)
-		q->run.state |= SCH_BPF_RUN_GIVEN_AWAY;
 	tcf_set_qdisc_drop_reason(skb, reason);
 	__qdisc_drop(skb, q->run.to_free);
 }
 
-static noinline u32 sch_bpf_run_timed(const struct bpf_prog *prog, const void *ctx)
+/**
+ * sch_bpf_set_queue() - choose the tx queue of a packet
+ * @sch: the qdisc that has it
+ * @skb: the packet
+ * @queue: index of a tx queue of the device
+ *
+ * A qdisc below mq, at whatever depth, sends to the tx queue of the mq class above it,
+ * because only the lock of that queue is held when the packet leaves.
+ *
+ * Context: under the qdisc's root lock.
+ * Return: 0; -EINVAL if the device has no such queue; -EOPNOTSUPP if the root above the
+ * qdisc belongs to one tx queue.
+ */
+int sch_bpf_set_queue(struct Qdisc *sch, struct sk_buff *skb, u32 queue)
 {
-	return bpf_prog_run(prog, ctx);
+	bool one_queue;
+
+	rcu_read_lock();
+	one_queue = qdisc_root_sleeping(sch)->flags & TCQ_F_ONETXQUEUE;
+	rcu_read_unlock();
+	if (one_queue)
+		return -EOPNOTSUPP;
+	if (queue >= READ_ONCE(qdisc_dev(sch)->real_num_tx_queues))
+		return -EINVAL;
+	skb_set_queue_mapping(skb, queue);
+	return 0;
+}
+
+static noinline void sch_bpf_run_timed(const struct bpf_prog *prog, const void *ctx)
+{
+	bpf_prog_run(prog, ctx);
 }
 
 /* bpf_prog_run(), but sysctl kernel.bpf_stats_enabled costs no register without it. */
-static __always_inline u32 sch_bpf_run(const struct bpf_prog *prog, const void *ctx)
+static __always_inline void sch_bpf_run(const struct bpf_prog *prog, const void *ctx)
 {
 	if (static_branch_unlikely(&bpf_stats_enabled_key))
-		return sch_bpf_run_timed(prog, ctx);
-	return bpf_dispatcher_nop_func(ctx, prog->insnsi, prog->bpf_func);
+		sch_bpf_run_timed(prog, ctx);
+	else
+		bpf_dispatcher_nop_func(ctx, prog->insnsi, prog->bpf_func);
 }
 
 /* ---- the safety net ---- */
 
-/* Nothing leaves although something could. Is it so for too long? Only what
- * happens again counts: a single event, and another one much later, do not.
+/* The program has packets, and neither sends one nor says when. Is it so for too long?
+ * Only what happens again counts: a single event, and another one much later, do not.
  */
 static bool sch_bpf_trouble(struct sch_bpf_data *q, u64 now)
 {
@@ -125,20 +154,25 @@ static void sch_bpf_report(struct work_struct *work)
 /* Take the packets out of the maps, in key order, to leave before all others. */
 static void sch_bpf_rescue(struct sch_bpf_data *q)
 {
+	struct sk_buff_head list;
 	struct sk_buff *skb;
 
+	__skb_queue_head_init(&list);
 	while ((skb = bpf_rbtree_drain(&q->owner)))
-		__skb_queue_tail(&q->fifo, skb);
+		__skb_queue_tail(&list, skb);
+	skb_queue_splice(&list, &q->fifo);
 	q->stored = 0;
 	q->rescued = true;
 }
 
-/* The policy is out of service. */
+/* The policy is out of service. Its packets stay in the maps until they leave, which
+ * costs the same for a million of them as for one.
+ */
 static void sch_bpf_set_stuck(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	sch_bpf_rescue(q);
+	q->rescued = true;
 	q->stuck = true;
 	q->xstats.stuck++;
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
@@ -155,84 +189,65 @@ static int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct s
 	if (q->fifo.qlen >= sch->limit)
 		return qdisc_drop_reason(skb, sch, to_free, QDISC_DROP_OVERLIMIT);
 	__skb_queue_tail(&q->fifo, skb);
-	qdisc_qlen_inc(sch);
-	qdisc_qstats_backlog_inc(sch, skb);
+	sch_bpf_count_stored(q, skb);
+	q->stored--;
 	return NET_XMIT_SUCCESS;
 }
 
+/* Of a stuck policy, what is in its maps has come before what is in the FIFO. */
 static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sk_buff *skb = __skb_dequeue(&q->fifo);
+	struct sk_buff *skb = q->stuck ? bpf_rbtree_drain(&q->owner) : NULL;
 
-	if (skb) {
-		qdisc_qlen_dec(sch);
-		qdisc_qstats_backlog_dec(sch, skb);
-		qdisc_bstats_update(sch, skb);
+	if (!skb) {
+		skb = __skb_dequeue(&q->fifo);
+		if (!skb)
+			return NULL;
+		q->stored++;
 	}
+	sch_bpf_count_taken(q, skb);
+	qdisc_bstats_update(sch, skb);
 	return skb;
 }
 
 /* ---- enqueue ---- */
 
-/* The packet is still owned: do what the verdict says, and say what it was. */
-static int sch_bpf_settle(struct sch_bpf_data *q, u32 verdict)
+/**
+ * sch_bpf_enqueue_ret() - what a run of the enqueue program comes to
+ * @q: the qdisc, after the run
+ *
+ * Tells the parents of what they do not count themselves.
+ *
+ * Context: under the qdisc's root lock, bottom halves off.
+ * Return: what enqueue returns to its caller, a NET_XMIT code.
+ */
+noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 {
-	switch (verdict) {
-	case SCH_BPF_PASS:
-		return sch_bpf_class_enqueue(q);
-	case SCH_BPF_STOLEN:
-		q->xstats.stolen++;
-		__qdisc_drop(q->run.ctx.skb, q->run.to_free);
-		return NET_XMIT_SUCCESS | __NET_XMIT_STOLEN;
-	default:
-		sch_bpf_drop(q, q->run.ctx.skb, QDISC_DROP_GENERIC);
-		return NET_XMIT_DROP;
-	}
-}
-
-/* Everything but one packet stored and nothing else done. */
-static noinline int sch_bpf_enqueue_slow(struct sch_bpf_data *q, u32 verdict)
-{
-	struct Qdisc *sch = sch_bpf_qdisc(q);
-	int ret, more = 0, bytes = 0;
+	int ret = NET_XMIT_DROP, more = 0, bytes = 0;
 	u32 len = q->run.len;
 
 	if (q->run.state & SCH_BPF_RUN_OTHERS) {
 		more = q->run.more;
 		bytes = q->run.bytes;
 	}
-	if (q->run.state & SCH_BPF_RUN_QUEUED)
-		ret = NET_XMIT_CN;
-	else if (q->run.state & SCH_BPF_RUN_GIVEN_AWAY)
-		ret = NET_XMIT_DROP;
-	else
-		ret = sch_bpf_settle(q, verdict);
-	if (ret == NET_XMIT_SUCCESS || q->run.state & SCH_BPF_RUN_QUEUED) {
-		more++;
-		bytes += len;
-	}
+	if (q->run.state & SCH_BPF_RUN_RET)
+		ret = q->run.ret;
 
 	/* The parents count this packet, and know that there is something to
 	 * take, if and only if this returns success. So it does whenever there
 	 * is more in the queue than before, if only a clone. Whatever else the
 	 * program has stored or dropped they do not know of.
 	 */
-	if (more > 0)
+	if (q->run.state & SCH_BPF_RUN_QUEUED) {
 		ret = NET_XMIT_SUCCESS;
-	if (ret == NET_XMIT_SUCCESS) {
+	} else if (more > 0) {
+		ret = NET_XMIT_SUCCESS;
 		more--;
 		bytes -= len;
 	}
 	if (more || bytes)
-		qdisc_tree_reduce_backlog(sch, -more, -bytes);
-
-	/* A full queue that waits for its time is no trouble, and what a class's
-	 * qdisc drops is not the policy's.
-	 */
-	if (ret == NET_XMIT_DROP && !(q->run.state & SCH_BPF_RUN_PASSED) && !qdisc_qlen(sch) &&
-	    sch_bpf_trouble(q, ktime_get_ns()))
-		sch_bpf_set_stuck(sch);
+		qdisc_tree_reduce_backlog(sch_bpf_qdisc(q), -more, -bytes);
 	return ret;
 }
 
@@ -240,7 +255,6 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 			   struct sk_buff **to_free)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	u32 verdict;
 
 	if (unlikely(q->stuck))
 		return sch_bpf_fifo_enqueue(skb, sch, to_free);
@@ -251,11 +265,11 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 	q->run.len = qdisc_pkt_len(skb);
 	q->run.state = 0;
 	q->idle = 0;
-	verdict = sch_bpf_run(q->enqueue, &q->run.ctx);
+	sch_bpf_run(q->enqueue, &q->run.ctx);
 
 	if (likely(q->run.state == SCH_BPF_RUN_QUEUED))
 		return NET_XMIT_SUCCESS;
-	return sch_bpf_enqueue_slow(q, verdict);
+	return sch_bpf_enqueue_ret(q);
 }
 
 /* ---- dequeue ---- */
@@ -278,59 +292,69 @@ static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 	return sch_bpf_dequeue(sch);
 }
 
+/* The program waits for a time. */
+static void sch_bpf_throttle(struct sch_bpf_data *q, u64 now)
+{
+	u64 when = min(q->run.ctx.expire, now + q->horizon);
+
+	q->idle = 0;
+	q->trouble = 0;
+	qdisc_watchdog_schedule_range_ns(&q->watchdog, when, SCH_BPF_SLACK);
+}
+
 /* Nothing left although packets are there: see to it that the program is asked
  * again. Returns a packet if it has been found stuck.
  */
-static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q, u32 verdict)
+static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 {
-	u64 now = ktime_get_ns(), when = 0, retry;
 	struct Qdisc *sch = sch_bpf_qdisc(q);
+	u64 now = ktime_get_ns(), wait = 0;
 
-	if (verdict == SCH_BPF_THROTTLE) {
+	if (q->run.ctx.expire) {
 		qdisc_qstats_overlimit(sch);
-		when = q->run.ctx.expire;
+		if (q->run.ctx.expire > now) {
+			sch_bpf_throttle(q, now);
+			return NULL;
+		}
 	}
 	/* To wait for a class is no fault of the policy. */
-	if (q->run.state & SCH_BPF_RUN_WAITING ||
-	    (when > now && when - now <= q->horizon))
+	if (q->run.state & SCH_BPF_RUN_WAITING) {
 		q->trouble = 0;
-	else if (sch_bpf_trouble(q, now))
-		goto stuck;
-	/* A time that has just passed is a time; one beyond the horizon is none. */
-	if (!when || when > now + q->horizon) {
-		retry = SCH_BPF_RETRY << min(q->idle++, SCH_BPF_RETRY_SHIFT_MAX);
-		when = now + min(retry, q->patience / 4);
+	} else if (sch_bpf_trouble(q, now)) {
+		sch_bpf_set_stuck(sch);
+		return sch_bpf_dequeue_rescued(sch);
 	}
-	qdisc_watchdog_schedule_range_ns(&q->watchdog, when, SCH_BPF_SLACK);
+	/* A time that has come since the program has looked at the clock is no reason to
+	 * wait. A program that gives such a time again and again knows none.
+	 */
+	if (!q->run.ctx.expire || q->idle)
+		wait = min(SCH_BPF_RETRY << min(q->idle, SCH_BPF_RETRY_SHIFT_MAX),
+			   q->patience / 4);
+	q->idle++;
+	qdisc_watchdog_schedule_range_ns(&q->watchdog, now + wait, SCH_BPF_SLACK);
 	return NULL;
-
-stuck:
-	sch_bpf_set_stuck(sch);
-	return sch_bpf_dequeue_rescued(sch);
 }
 
 /* The run did not end as most do. */
-static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q, u32 verdict)
+static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 	struct sk_buff *skb = q->run.ctx.skb;
-	int more = 0;
 
 	/* What was dropped the parents count still. If it was all but the packet
 	 * that leaves, they must not think that there is nothing to take: that
 	 * packet may have been asked for by peek.
 	 */
 	if (q->run.state & SCH_BPF_RUN_OTHERS) {
-		more = q->run.more;
-		if (more || q->run.bytes) {
+		if (q->run.more || q->run.bytes) {
 			WRITE_ONCE(sch->q.qlen, sch->q.qlen + !!skb);
-			qdisc_tree_reduce_backlog(sch, -more, -q->run.bytes);
+			qdisc_tree_reduce_backlog(sch, -q->run.more, -q->run.bytes);
 			WRITE_ONCE(sch->q.qlen, sch->q.qlen - !!skb);
 		}
+		if (q->run.more < 0)	/* a drop on purpose is no trouble */
+			q->trouble = 0;
 	}
 
-	if (!skb && verdict == SCH_BPF_PASS)
-		skb = sch_bpf_class_dequeue(q, q->run.ctx.classid);
 	if (skb) {
 		q->idle = 0;
 		q->trouble = 0;
@@ -338,28 +362,26 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q, u32
 		return skb;
 	}
 
-	/* A class that has packets, but none now, knows when to ask again. */
-	if (q->stored || (qdisc_qlen(sch) && !(q->run.state & SCH_BPF_RUN_WAITING)))
-		return sch_bpf_rearm(q, verdict);
-	if (more < 0 && sch_bpf_trouble(q, ktime_get_ns()))
-		sch_bpf_set_stuck(sch);	/* it drops whatever it gets */
+	/* A class that holds its packets back knows when to ask again; the program may
+	 * want to be asked earlier.
+	 */
+	if (q->stored ||
+	    (qdisc_qlen(sch) && (q->run.ctx.expire || !(q->run.state & SCH_BPF_RUN_WAITING))))
+		return sch_bpf_rearm(q);
 	return NULL;
 }
 
 /* Apart, for the half of all calls that find nothing: these save no registers. */
 static noinline struct sk_buff *sch_bpf_dequeue_run(struct sch_bpf_data *q)
 {
-	u32 verdict;
-
 	q->run.ctx.skb = NULL;
 	q->run.ctx.expire = 0;
-	q->run.ctx.classid = 0;
 	q->run.to_free = NULL;
 	q->run.state = 0;
-	verdict = sch_bpf_run(q->dequeue, &q->run.ctx);
+	sch_bpf_run(q->dequeue, &q->run.ctx);
 
 	if (unlikely(!q->run.ctx.skb || q->run.state))
-		return sch_bpf_dequeue_slow(q, verdict);
+		return sch_bpf_dequeue_slow(q);
 	q->idle = 0;
 	q->trouble = 0;
 	qdisc_bstats_update(sch_bpf_qdisc(q), q->run.ctx.skb);
@@ -380,42 +402,41 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	return sch_bpf_dequeue_run(q);
 }
 
-/* Take all packets, those of classes excepted, for the caller to free. */
+/* A worker of the map's calls this, after a reset or a flush. */
+static void sch_bpf_free_packet(void *skb)
+{
+	kfree_skb_reason(skb, SKB_DROP_REASON_QUEUE_PURGE);
+}
+
+/* Take all packets, those of classes excepted: a worker frees what is in the maps, the
+ * caller what is in @list. It takes as long for a million packets as for one.
+ */
 static void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list)
 {
-	struct sk_buff *skb;
-
-	while ((skb = __skb_dequeue(&q->fifo)))
-		__skb_queue_tail(list, skb);
-	while ((skb = bpf_rbtree_drain(&q->owner)))
-		__skb_queue_tail(list, skb);
+	skb_queue_splice_tail_init(&q->fifo, list);
+	bpf_rbtree_detach(&q->owner, sch_bpf_free_packet);
 	q->stored = 0;
+	q->bytes = 0;
 }
 
 static void sch_bpf_free_list(struct sk_buff_head *list)
 {
-	struct sk_buff *skb;
-
-	while ((skb = __skb_dequeue(list)))
-		rtnl_kfree_skbs(skb, skb);
-}
-
-static void sch_bpf_free_packet(void *skb)
-{
-	kfree_skb(skb);
+	if (!skb_queue_empty(list))
+		rtnl_kfree_skbs(skb_peek(list), skb_peek_tail(list));
 }
 
 static void sch_bpf_reset(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sk_buff_head list;
 
 	/* Not initialised if another kind's init failed before ours. */
 	if (q->watchdog.qdisc != sch)
 		return;
 	qdisc_watchdog_cancel(&q->watchdog);
-	sch_bpf_free_list(&q->fifo);
-	bpf_rbtree_detach(&q->owner, sch_bpf_free_packet);
-	q->stored = 0;
+	__skb_queue_head_init(&list);
+	sch_bpf_purge(q, &list);
+	sch_bpf_free_list(&list);
 	sch_bpf_class_reset(sch);
 	q->idle = 0;
 	q->trouble = 0;
@@ -762,16 +783,13 @@ static bool sch_bpf_prepare_force(struct sch_bpf_data *q, const struct sch_bpf_c
 static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sk_buff *skb;
-	u32 bytes = 0;
+	u32 packets = q->stored + q->fifo.qlen, bytes = q->bytes;
 
 	sch_bpf_purge(q, list);
-	skb_queue_walk(list, skb)
-		bytes += qdisc_pkt_len(skb);
-	WRITE_ONCE(sch->q.qlen, sch->q.qlen - list->qlen);
+	WRITE_ONCE(sch->q.qlen, sch->q.qlen - packets);
 	qstats_backlog_sub(sch, bytes);
-	__qdisc_qstats_drop(sch, list->qlen);
-	qdisc_tree_reduce_backlog(sch, list->qlen, bytes);
+	__qdisc_qstats_drop(sch, packets);
+	qdisc_tree_reduce_backlog(sch, packets, bytes);
 }
 
 /**
@@ -802,8 +820,10 @@ int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
 	sch_tree_lock(sch);
 	if (how >= SCH_BPF_FORCE)
 		was_stuck = sch_bpf_prepare_force(q, cfg, how);
-	else
+	else if (!q->stuck || !cfg->enqueue)
 		lost = sch_bpf_out_of_reach(q, cfg);
+	else if (how == SCH_BPF_CHANGE)
+		sch_bpf_rescue(q);	/* the new policy may have other maps */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
 				   lost->name);

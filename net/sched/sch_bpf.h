@@ -12,14 +12,13 @@
 
 /* What a run did with packets, when it was not the usual thing alone. */
 #define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: ctx.skb is in a map */
-#define SCH_BPF_RUN_GIVEN_AWAY	BIT(1)	/* enqueue: ctx.skb went another way */
+#define SCH_BPF_RUN_RET		BIT(1)	/* enqueue: ret is set */
 #define SCH_BPF_RUN_OTHERS	BIT(2)	/* more and bytes are set */
-#define SCH_BPF_RUN_WAITING	BIT(3)	/* dequeue: a class with packets has none now */
-#define SCH_BPF_RUN_PASSED	BIT(4)	/* enqueue: ctx.skb went to a class */
+#define SCH_BPF_RUN_WAITING	BIT(3)	/* dequeue: a class holds its packets back */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
- * and leave here what became of the packet. One to enqueue stores ctx.skb as a
- * rule, one to dequeue finds the packet that leaves, and the parents count these
+ * and leave here what became of the packet. An enqueue program stores ctx.skb as a
+ * rule, a dequeue program finds the packet that leaves, and the parents count these
  * themselves; of all others they must be told.
  */
 struct sch_bpf_run {
@@ -27,6 +26,7 @@ struct sch_bpf_run {
 	struct sk_buff **to_free;	/* enqueue only */
 	u32 len;			/* enqueue only: of the packet that came */
 	u32 state;
+	int ret;			/* enqueue only: what a class, or steal, says of ctx.skb */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
 };
@@ -37,14 +37,15 @@ struct sch_bpf_data {
 	struct bpf_prog *dequeue;
 	struct bpf_rbtree_owner owner;
 	u32 stored;			/* packets in the maps; qlen has more to it */
+	u32 bytes;			/* in the maps and in fifo; backlog has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
 	bool stuck;			/* the kernel serves fifo instead of the policy */
-	bool rescued;			/* stuck, or fifo may hold packets still */
+	bool rescued;			/* stuck, or fifo may hold packets */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
 	u64 trouble_last;
-	u64 horizon;			/* ns: a longer throttle is none */
+	u64 horizon;			/* ns: no program waits for longer without being asked */
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
 	struct delayed_work report;
@@ -99,6 +100,28 @@ static inline struct Qdisc *sch_bpf_qdisc(struct sch_bpf_data *q)
 	return container_of((void *)q, struct Qdisc, privdata);
 }
 
+static inline void sch_bpf_count_stored(struct sch_bpf_data *q, const struct sk_buff *skb)
+{
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+	u32 len = qdisc_pkt_len(skb);
+
+	q->stored++;
+	q->bytes += len;
+	qdisc_qlen_inc(sch);
+	qstats_backlog_add(sch, len);
+}
+
+static inline void sch_bpf_count_taken(struct sch_bpf_data *q, const struct sk_buff *skb)
+{
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+	u32 len = qdisc_pkt_len(skb);
+
+	q->stored--;
+	q->bytes -= len;
+	qdisc_qlen_dec(sch);
+	qstats_backlog_sub(sch, len);
+}
+
 /* Other packets than the usual one came into the qdisc, or left it. */
 static inline void sch_bpf_count_others(struct sch_bpf_run *run, int more, int bytes)
 {
@@ -113,13 +136,15 @@ static inline void sch_bpf_count_others(struct sch_bpf_run *run, int more, int b
 
 void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason);
+int sch_bpf_set_queue(struct Qdisc *sch, struct sk_buff *skb, u32 queue);
+int sch_bpf_enqueue_ret(struct sch_bpf_data *q);
 
 int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
 		     union bpf_attr __user *uattr);
 
 extern const struct Qdisc_class_ops sch_bpf_class_ops;
 
-int sch_bpf_class_enqueue(struct sch_bpf_data *q);
+int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch);
 int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack);

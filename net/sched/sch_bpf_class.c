@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Classes and filters of the qdisc "bpf"
  *
- * A class is a child qdisc with a handle. The program passes packets to it and
- * takes them from it with the verdict SCH_BPF_PASS and ctx->classid; classes mean
- * nothing else to the kernel. The filters on the qdisc itself are run only when a
- * program asks for it.
+ * A class is a child qdisc with a handle. Programs pass packets to it and pop packets
+ * from it; classes mean nothing else to the kernel, and there are none below a class.
+ * The filters on the qdisc itself are run only when a program asks for it.
  */
 #include <linux/rtnetlink.h>
 #include <linux/slab.h>
@@ -28,37 +27,46 @@ static struct sch_bpf_class *sch_bpf_class_find(struct Qdisc *sch, u32 classid)
 }
 
 /**
- * sch_bpf_class_enqueue() - pass the packet of an enqueue program to a class
- * @q: the qdisc, with the class in run.ctx.classid
+ * sch_bpf_class_enqueue() - pass a packet of an enqueue program to a class
+ * @q: the qdisc
+ * @skb: the packet
+ * @classid: handle of the class
  *
  * A packet for a class that does not exist is dropped and counted. A child that
  * drops or segments other packets tells all its parents itself, this qdisc too.
  *
  * Context: under the qdisc's root lock, bottom halves off.
- * Return: what the child's enqueue returns; NET_XMIT_DROP without a class.
+ * Return: 0; -ENOENT without a class; -ENOBUFS if its qdisc has dropped the packet.
  */
-int sch_bpf_class_enqueue(struct sch_bpf_data *q)
+int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 classid)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
-	struct sch_bpf_class *cl = sch_bpf_class_find(sch, q->run.ctx.classid);
-	struct sk_buff *skb = q->run.ctx.skb;
+	struct sch_bpf_class *cl = sch_bpf_class_find(sch, classid);
 	unsigned int len = qdisc_pkt_len(skb);
+	bool came = skb == q->run.ctx.skb;
 	int ret;
 
 	if (!cl) {
-		sch_bpf_drop(q, skb, QDISC_DROP_GENERIC);
-		return NET_XMIT_DROP;
+		sch_bpf_drop(q, skb, QDISC_DROP_NO_CLASS);
+		return -ENOENT;
 	}
 
-	q->run.state |= SCH_BPF_RUN_GIVEN_AWAY | SCH_BPF_RUN_PASSED;
+	/* The child may free it at once, and its address may then be that of a clone. */
+	if (came)
+		q->run.ctx.skb = NULL;
 	ret = qdisc_enqueue(skb, cl->qdisc, q->run.to_free);
 	if (ret == NET_XMIT_SUCCESS) {
 		qdisc_qlen_inc(sch);
 		qstats_backlog_add(sch, len);
+		sch_bpf_count_others(&q->run, 1, len);
 	} else if (net_xmit_drop_count(ret)) {
 		qdisc_qstats_drop(sch);
 	}
-	return ret;
+	if (came) {
+		q->run.state |= SCH_BPF_RUN_RET;
+		q->run.ret = ret;
+	}
+	return (ret & NET_XMIT_MASK) == NET_XMIT_DROP ? -ENOBUFS : 0;
 }
 
 static struct sk_buff *sch_bpf_class_take(struct sch_bpf_class *cl)
@@ -82,8 +90,8 @@ static void sch_bpf_class_count_taken(struct Qdisc *sch, const struct sk_buff *s
  * @classid: handle of the class
  *
  * Context: under the qdisc's root lock, bottom halves off.
- * Return: a packet, that is no longer counted in the qdisc; NULL if the class has
- * none now, or does not exist.
+ * Return: a packet, that is no longer counted in the qdisc; ERR_PTR(-ENOENT) if the
+ * class has none or does not exist; ERR_PTR(-EAGAIN) if its qdisc holds them back.
  */
 struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid)
 {
@@ -92,13 +100,16 @@ struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid)
 	struct sk_buff *skb;
 
 	if (!cl)
-		return NULL;
+		return ERR_PTR(-ENOENT);
 	skb = sch_bpf_class_take(cl);
-	if (skb)
+	if (skb) {
 		sch_bpf_class_count_taken(sch, skb);
-	else if (qdisc_qlen(cl->qdisc))
-		q->run.state |= SCH_BPF_RUN_WAITING;
-	return skb;
+		return skb;
+	}
+	if (!qdisc_qlen(cl->qdisc))
+		return ERR_PTR(-ENOENT);
+	q->run.state |= SCH_BPF_RUN_WAITING;
+	return ERR_PTR(-EAGAIN);
 }
 
 /**
@@ -106,7 +117,8 @@ struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid)
  * @sch: a qdisc whose policy is stuck
  *
  * Context: under the qdisc's root lock, bottom halves off.
- * Return: as sch_bpf_class_dequeue().
+ * Return: a packet, that is no longer counted in the qdisc; NULL if no class has one
+ * now.
  */
 struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch)
 {
@@ -185,6 +197,10 @@ static int sch_bpf_class_change(struct Qdisc *sch, u32 classid, u32 parentid,
 	struct sch_bpf_class *cl = (struct sch_bpf_class *)*arg;
 	int err;
 
+	if (parentid != TC_H_ROOT && TC_H_MIN(parentid)) {
+		NL_SET_ERR_MSG(extack, "A class of the bpf qdisc has no classes below it");
+		return -EINVAL;
+	}
 	if (tca[TCA_OPTIONS] && nla_len(tca[TCA_OPTIONS])) {
 		NL_SET_ERR_MSG_ATTR(extack, tca[TCA_OPTIONS],
 				    "A class of the bpf qdisc has no options");
@@ -319,6 +335,22 @@ static void sch_bpf_class_walk(struct Qdisc *sch, struct qdisc_walker *arg)
 				return;
 }
 
+/* The first filter of the qdisc is another one now, or there is none any more. Packets
+ * must not pass by a filter that is there: bpf_qdisc_bypass() looks at filter_list under
+ * the lock that is taken here, so what it has set before is cleared, and it sets nothing
+ * afterwards.
+ */
+static void sch_bpf_filters_changed(struct tcf_proto *first, void *priv)
+{
+	struct Qdisc *sch = priv;
+	struct sch_bpf_data *q = qdisc_priv(sch);
+
+	rcu_assign_pointer(q->filter_list, first);
+	sch_tree_lock(sch);
+	sch->flags &= ~TCQ_F_CAN_BYPASS;
+	sch_tree_unlock(sch);
+}
+
 /**
  * sch_bpf_class_init() - set up filters and classes
  * @sch: the qdisc
@@ -332,10 +364,14 @@ static void sch_bpf_class_walk(struct Qdisc *sch, struct qdisc_walker *arg)
  */
 int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack)
 {
+	struct tcf_block_ext_info ei = {
+		.chain_head_change	= sch_bpf_filters_changed,
+		.chain_head_change_priv	= sch,
+	};
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	int err;
 
-	err = tcf_block_get(&q->block, &q->filter_list, sch, extack);
+	err = tcf_block_get_ext(&q->block, sch, &ei, extack);
 	if (err)
 		return err;
 	return qdisc_class_hash_init(&q->classes);

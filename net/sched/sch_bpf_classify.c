@@ -4,7 +4,8 @@
  * Filters see a clone of the packet. The program owns the packet, and may hold
  * pointers into its bytes: an action that keeps it (act_ct) or moves its bytes
  * (act_pedit, act_vlan) must not do so to the packet itself. Of what the actions of
- * the qdisc's own filters edit, mark, priority and tx queue are taken over.
+ * the qdisc's own filters edit, mark, priority and tx queue are taken over; a tx queue
+ * only if a program may choose it (sch_bpf_set_queue()).
  *
  * Both run under the root lock of this qdisc. To send a packet to another device
  * from here could need this very lock again (a VLAN of the same device), so
@@ -33,24 +34,31 @@ static int sch_bpf_run_filters(struct sk_buff *skb, const struct tcf_proto *tp,
 			       struct tcf_result *res)
 {
 	struct netdev_xmit *xmit = sch_bpf_xmit_state();
-	u8 nest = xmit->sched_mirred_nest;
 	u16 recursion = xmit->recursion;
 	int act;
+#if IS_ENABLED(CONFIG_NET_ACT_MIRRED)
+	u8 nest = xmit->sched_mirred_nest;
 
 	xmit->sched_mirred_nest = MIRRED_NEST_LIMIT;
+#endif
 	xmit->recursion = XMIT_RECURSION_LIMIT + 1;
 	act = tcf_classify_qdisc(skb, tp, res, false);
 	xmit->recursion = recursion;
+#if IS_ENABLED(CONFIG_NET_ACT_MIRRED)
 	xmit->sched_mirred_nest = nest;
+#endif
 	return act;
 }
 
-static int sch_bpf_run_on_clone(struct sk_buff *skb, const struct tcf_proto *tp,
-				struct tcf_result *res, bool own)
+static int sch_bpf_run_on_clone(struct Qdisc *sch, struct sk_buff *skb,
+				const struct tcf_proto *tp, struct tcf_result *res, bool own)
 {
-	struct sk_buff *clone = skb_clone(skb, GFP_ATOMIC);
+	struct sk_buff *clone;
 	int act;
 
+	if (!tp)
+		return TC_ACT_UNSPEC;
+	clone = skb_clone(skb, GFP_ATOMIC);
 	if (!clone)
 		return -ENOMEM;
 	act = sch_bpf_run_filters(clone, tp, res);
@@ -59,7 +67,8 @@ static int sch_bpf_run_on_clone(struct sk_buff *skb, const struct tcf_proto *tp,
 	if (own) {
 		skb->mark = clone->mark;
 		skb->priority = clone->priority;
-		skb_set_queue_mapping(skb, skb_get_queue_mapping(clone));
+		if (skb_get_queue_mapping(skb) != skb_get_queue_mapping(clone))
+			sch_bpf_set_queue(sch, skb, skb_get_queue_mapping(clone));
 	}
 	consume_skb(clone);
 	return act;
@@ -111,8 +120,8 @@ __bpf_kfunc_start_defs();
  *          direction of clsact; 0 for the program's own qdisc
  *
  * The filters see a clone; mark, priority and tx queue as the own qdisc's filters
- * leave them are taken over. Redirects and mirrors to a device are refused, with
- * TC_ACT_SHOT.
+ * leave them are taken over, but for a tx queue that bpf_qdisc_set_queue() would refuse.
+ * Redirects and mirrors to a device are refused, with TC_ACT_SHOT.
  *
  * Context: enqueue programs, under the qdisc's root lock, bottom halves off.
  * Return: TC_ACT_UNSPEC if no filter matches; the matching filter's verdict,
@@ -140,12 +149,12 @@ __bpf_kfunc int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb
 		}
 	} else if (!handle || handle == sch->handle) {
 		tp = rcu_dereference_bh(q->filter_list);
-		act = sch_bpf_run_on_clone(skb, tp, &res, true);
+		act = sch_bpf_run_on_clone(sch, skb, tp, &res, true);
 		goto out;
 	}
 
 	tp = sch_bpf_find_filters(dev, handle);
-	act = IS_ERR(tp) ? PTR_ERR(tp) : sch_bpf_run_on_clone(skb, tp, &res, false);
+	act = IS_ERR(tp) ? PTR_ERR(tp) : sch_bpf_run_on_clone(sch, skb, tp, &res, false);
 out:
 	rcu_read_unlock_bh();
 	rcu_read_unlock();

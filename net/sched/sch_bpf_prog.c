@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /* BPF_PROG_TYPE_QDISC: the programs of the qdisc "bpf"
  *
- * Two mechanisms are kept apart. The verifier knows who owns a packet: an
- * enqueue program starts by owning ctx->skb, and every packet that a program
- * owns is given to one of the functions below or is still owned at a verdict
- * that keeps it. The functions count: what they store, take out and drop goes
- * into the qdisc's qlen, backlog and statistics here, whatever the program
- * returns afterwards.
+ * What was done is the verdict. An enqueue program starts by owning ctx->skb, and
+ * the verifier sees to it that a program gives every packet that it owns to exactly
+ * one of the functions below: push, drop, pass, steal or deliver. The functions count
+ * what they store, take out and drop in the qdisc's qlen, backlog and statistics, and
+ * leave in q->run what the qdisc has to tell its caller and its parents. What the
+ * program returns means nothing.
  */
 #include <linux/bpf.h>
 #include <linux/bpf_verifier.h>
@@ -20,56 +20,83 @@
 
 /* ---- what programs call ---- */
 
-static void sch_bpf_count_stored(struct sch_bpf_data *q, const struct sk_buff *skb)
+/* The map did not take the packet, for the reason that @err says. */
+static noinline int sch_bpf_push_failed(struct sch_bpf_data *q, struct sk_buff *skb, int err)
 {
-	struct Qdisc *sch = sch_bpf_qdisc(q);
-
-	q->stored++;
-	qdisc_qlen_inc(sch);
-	qdisc_qstats_backlog_inc(sch, skb);
+	switch (err) {
+	case -E2BIG:
+		sch_bpf_drop(q, skb, QDISC_DROP_OVERLIMIT);
+		return -ENOSPC;
+	case -ENOMEM:
+		sch_bpf_drop(q, skb, QDISC_DROP_MAP_NOMEM);
+		return -ENOMEM;
+	default:
+		sch_bpf_drop(q, skb, QDISC_DROP_MAP_BUSY);
+		return -EBUSY;
+	}
 }
 
-static void sch_bpf_count_taken(struct sch_bpf_data *q, const struct sk_buff *skb)
+/* What a map gave, if it is a packet, is the program's now. */
+static struct sk_buff *sch_bpf_taken(struct sch_bpf_data *q, struct sk_buff *skb)
 {
-	struct Qdisc *sch = sch_bpf_qdisc(q);
+	if (IS_ERR_OR_NULL(skb))
+		return NULL;
 
-	q->stored--;
-	qdisc_qlen_dec(sch);
-	qdisc_qstats_backlog_dec(sch, skb);
+	sch_bpf_count_taken(q, skb);
+	/* An enqueue program can take the packet that came out again. */
+	if (skb == q->run.ctx.skb)
+		q->run.state &= ~SCH_BPF_RUN_QUEUED;
+	else
+		sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
+	return skb;
+}
+
+/* What a map gave, if it is a packet, leaves the qdisc. */
+static __always_inline int sch_bpf_popped(struct sch_bpf_data *q, struct sk_buff *skb)
+{
+	if (!skb)
+		return -ENOENT;
+	if (IS_ERR(skb))
+		return PTR_ERR(skb);
+
+	sch_bpf_count_taken(q, skb);
+	q->run.ctx.skb = skb;
+	return 0;
 }
 
 __bpf_kfunc_start_defs();
 
 /**
  * bpf_qdisc_push_skb() - store a packet behind all others with an equal key
- * @skb: an owned packet; it is given away, whatever is returned
+ * @skb: an owned packet; it is given away
  * @ctx: context of the program
  * @map__packet_map: an ordered map of packets
  * @key__mapkey: the key, as long as the map's keys
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
- * Return: SCH_BPF_QUEUED; SCH_BPF_DROPPED if the qdisc is at its limit, the map
- * is full, or another qdisc keeps packets in it: the packet has been dropped
- * and counted.
+ * Return: 0; or, with the packet dropped and counted, -ENOSPC if the map or the
+ * qdisc is at its limit; -EBUSY if another qdisc keeps packets in the map, or the map
+ * is an inner one that is about to go away; -ENOMEM without memory, if elements are
+ * not preallocated.
  */
 __bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 				   void *map__packet_map, const void *key__mapkey)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	int err;
 
-	if (unlikely(q->stored >= sch_bpf_qdisc(q)->limit) ||
-	    unlikely(bpf_rbtree_push(map__packet_map, &q->owner, key__mapkey, skb))) {
-		sch_bpf_drop(q, skb, QDISC_DROP_OVERLIMIT);
-		return SCH_BPF_DROPPED;
-	}
+	if (unlikely(q->stored >= sch_bpf_qdisc(q)->limit))
+		return sch_bpf_push_failed(q, skb, -E2BIG);
+	err = bpf_rbtree_push(map__packet_map, &q->owner, key__mapkey, skb);
+	if (unlikely(err))
+		return sch_bpf_push_failed(q, skb, err);
 
 	sch_bpf_count_stored(q, skb);
-	/* One that was taken out again counts as any other packet then. */
-	if (likely(skb == ctx->skb && !(q->run.state & SCH_BPF_RUN_QUEUED)))
+	if (likely(skb == ctx->skb))
 		q->run.state |= SCH_BPF_RUN_QUEUED;
 	else
 		sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
-	return SCH_BPF_QUEUED;
+	return 0;
 }
 
 /**
@@ -80,14 +107,53 @@ __bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
  *          value stands for QDISC_DROP_GENERIC
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
- * Return: SCH_BPF_DROPPED.
+ * Return: 0.
  */
 __bpf_kfunc int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, int reason)
 {
 	if (reason <= __QDISC_DROP_REASON || reason >= QDISC_DROP_MAX)
 		reason = QDISC_DROP_GENERIC;
 	sch_bpf_drop(sch_bpf_data(ctx), skb, reason);
-	return SCH_BPF_DROPPED;
+	return 0;
+}
+
+/**
+ * bpf_qdisc_pass_skb() - pass a packet to the qdisc of a class
+ * @skb: an owned packet; it is given away
+ * @ctx: context of the program
+ * @classid: handle of the class
+ *
+ * Context: enqueue programs, under the qdisc's root lock, bottom halves off.
+ * Return: 0; or, with the packet dropped and counted, -ENOENT if there is no such
+ * class, -ENOBUFS if the qdisc of the class has dropped it.
+ */
+__bpf_kfunc int bpf_qdisc_pass_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, u32 classid)
+{
+	return sch_bpf_class_enqueue(sch_bpf_data(ctx), skb, classid);
+}
+
+/**
+ * bpf_qdisc_steal_skb() - end a packet that a filter's action has taken
+ * @skb: an owned packet; it is given away
+ * @ctx: context of the program
+ *
+ * The packet is counted as stolen, not as dropped, and the sender of ctx->skb is told
+ * that it was sent.
+ *
+ * Context: enqueue programs, under the qdisc's root lock, bottom halves off.
+ * Return: 0.
+ */
+__bpf_kfunc int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+
+	if (likely(skb == ctx->skb)) {
+		q->run.state |= SCH_BPF_RUN_RET;
+		q->run.ret = NET_XMIT_SUCCESS | __NET_XMIT_STOLEN;
+	}
+	q->xstats.stolen++;
+	__qdisc_drop(skb, q->run.to_free);
+	return 0;
 }
 
 /**
@@ -102,14 +168,8 @@ __bpf_kfunc int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 __bpf_kfunc struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map__packet_map)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	struct sk_buff *skb;
 
-	skb = bpf_rbtree_pop(map__packet_map, &q->owner);
-	if (IS_ERR_OR_NULL(skb))
-		return NULL;
-	sch_bpf_count_taken(q, skb);
-	sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
-	return skb;
+	return sch_bpf_taken(q, bpf_rbtree_pop(map__packet_map, &q->owner));
 }
 
 /**
@@ -127,15 +187,10 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *
 						 const void *key__mapkey)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	struct sk_buff *skb;
 
 	ctx->expire = 0;
-	skb = bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey, &ctx->expire);
-	if (IS_ERR_OR_NULL(skb))
-		return NULL;
-	sch_bpf_count_taken(q, skb);
-	sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
-	return skb;
+	return sch_bpf_taken(q, bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey,
+						     &ctx->expire));
 }
 
 /**
@@ -152,14 +207,8 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *
 __bpf_kfunc struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *map__packet_map)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	struct sk_buff *skb;
 
-	skb = bpf_rbtree_pop_last(map__packet_map, &q->owner);
-	if (IS_ERR_OR_NULL(skb))
-		return NULL;
-	sch_bpf_count_taken(q, skb);
-	sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
-	return skb;
+	return sch_bpf_taken(q, bpf_rbtree_pop_last(map__packet_map, &q->owner));
 }
 
 /**
@@ -167,22 +216,21 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *m
  * @skb: an owned packet; it is given away
  * @ctx: context of the program
  *
- * One packet leaves in a run: a second one is dropped and counted.
- *
  * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
- * Return: SCH_BPF_DEQUEUED.
+ * Return: 0; -EALREADY, with the packet dropped and counted, if this run has
+ * delivered one before.
  */
 __bpf_kfunc int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
 	if (unlikely(q->run.ctx.skb)) {
-		sch_bpf_drop(q, skb, QDISC_DROP_GENERIC);
-	} else {
-		sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
-		q->run.ctx.skb = skb;
+		sch_bpf_drop(q, skb, QDISC_DROP_DELIVERED_TWICE);
+		return -EALREADY;
 	}
-	return SCH_BPF_DEQUEUED;
+	sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
+	q->run.ctx.skb = skb;
+	return 0;
 }
 
 /**
@@ -190,26 +238,17 @@ __bpf_kfunc int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *c
  * @ctx: context of the program
  * @map__packet_map: an ordered map of packets
  *
- * Takes nothing if this run has a packet to deliver already.
- *
  * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
- * Return: SCH_BPF_DEQUEUED; SCH_BPF_EMPTY if this qdisc keeps none in the map.
+ * Return: 0; -ENOENT if the map is empty; -EBUSY if another qdisc keeps packets in it;
+ * -EALREADY, with nothing taken, if this run has delivered a packet before.
  */
 __bpf_kfunc int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map__packet_map)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	struct sk_buff *skb;
 
 	if (unlikely(q->run.ctx.skb))
-		return SCH_BPF_DEQUEUED;
-
-	skb = bpf_rbtree_pop(map__packet_map, &q->owner);
-	if (IS_ERR_OR_NULL(skb))
-		return SCH_BPF_EMPTY;
-
-	sch_bpf_count_taken(q, skb);
-	q->run.ctx.skb = skb;
-	return SCH_BPF_DEQUEUED;
+		return -EALREADY;
+	return sch_bpf_popped(q, bpf_rbtree_pop(map__packet_map, &q->owner));
 }
 
 /**
@@ -220,26 +259,18 @@ __bpf_kfunc int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map__packet_map)
  *               CLOCK_MONOTONIC where the keys are departure times
  *
  * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
- * Return: SCH_BPF_DEQUEUED; SCH_BPF_THROTTLE if the first key is higher, which
- * ctx->expire is then set to (keys that are no u64: 0); SCH_BPF_EMPTY if this
- * qdisc keeps no packet in the map.
+ * Return: as bpf_qdisc_pop(); -EAGAIN if the first key is higher, which ctx->expire is
+ * then set to (keys that are no u64: 0).
  */
 __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_map,
 				    const void *key__mapkey)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	struct sk_buff *skb;
 
 	if (unlikely(q->run.ctx.skb))
-		return SCH_BPF_DEQUEUED;
-
-	skb = bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey, &ctx->expire);
-	if (IS_ERR_OR_NULL(skb))
-		return skb == ERR_PTR(-EAGAIN) ? SCH_BPF_THROTTLE : SCH_BPF_EMPTY;
-
-	sch_bpf_count_taken(q, skb);
-	q->run.ctx.skb = skb;
-	return SCH_BPF_DEQUEUED;
+		return -EALREADY;
+	return sch_bpf_popped(q, bpf_rbtree_pop_until(map__packet_map, &q->owner, key__mapkey,
+						      &ctx->expire));
 }
 
 /**
@@ -249,25 +280,16 @@ __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_m
  * @key__mapkey: the key, as long as the map's keys
  *
  * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
- * Return: SCH_BPF_DEQUEUED; SCH_BPF_EMPTY if this qdisc keeps no packet under the
- * key.
+ * Return: as bpf_qdisc_pop(); -ENOENT if there is no packet of the key.
  */
 __bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map,
 				  const void *key__mapkey)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	struct sk_buff *skb;
 
 	if (unlikely(q->run.ctx.skb))
-		return SCH_BPF_DEQUEUED;
-
-	skb = bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey);
-	if (IS_ERR_OR_NULL(skb))
-		return SCH_BPF_EMPTY;
-
-	sch_bpf_count_taken(q, skb);
-	q->run.ctx.skb = skb;
-	return SCH_BPF_DEQUEUED;
+		return -EALREADY;
+	return sch_bpf_popped(q, bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey));
 }
 
 /**
@@ -275,20 +297,23 @@ __bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map
  * @ctx: context of the program
  * @classid: handle of the class
  *
- * What SCH_BPF_PASS does, for a program that wants to know whether there was a
- * packet.
- *
  * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
- * Return: SCH_BPF_DEQUEUED; SCH_BPF_EMPTY if the class has no packet now, or does
- * not exist.
+ * Return: 0; -ENOENT if the class has no packet, or does not exist; -EAGAIN if its
+ * qdisc holds its packets back: that qdisc asks again itself; -EALREADY as
+ * bpf_qdisc_pop().
  */
 __bpf_kfunc int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, u32 classid)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	struct sk_buff *skb;
 
-	if (likely(!q->run.ctx.skb))
-		q->run.ctx.skb = sch_bpf_class_dequeue(q, classid);
-	return q->run.ctx.skb ? SCH_BPF_DEQUEUED : SCH_BPF_EMPTY;
+	if (unlikely(q->run.ctx.skb))
+		return -EALREADY;
+	skb = sch_bpf_class_dequeue(q, classid);
+	if (IS_ERR(skb))
+		return PTR_ERR(skb);
+	q->run.ctx.skb = skb;
+	return 0;
 }
 
 /**
@@ -325,19 +350,26 @@ __bpf_kfunc bool bpf_qdisc_ecn_mark(struct sch_bpf_ctx *ctx, struct sk_buff *skb
  * @queue: index of a tx queue of the device
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
- * Return: 0; -EINVAL if the device has no such queue; -EOPNOTSUPP if the qdisc
- * belongs to one tx queue.
+ * Return: 0; -EINVAL if the device has no such queue; -EOPNOTSUPP if the qdisc, or the
+ * one at the root above it, belongs to one tx queue.
  */
 __bpf_kfunc int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb, u32 queue)
 {
-	struct Qdisc *sch = ctx->qdisc;
+	return sch_bpf_set_queue(ctx->qdisc, skb, queue);
+}
 
-	if (sch->flags & TCQ_F_ONETXQUEUE)
-		return -EOPNOTSUPP;
-	if (queue >= READ_ONCE(qdisc_dev(sch)->real_num_tx_queues))
-		return -EINVAL;
-	skb_set_queue_mapping(skb, queue);
-	return 0;
+/* Read a time stamp as sch_fq does: a program of tc writes a stamp of CLOCK_MONOTONIC
+ * and no type, which then means CLOCK_REALTIME. No clock of the day reads so little.
+ */
+static s64 sch_bpf_tstamp_to_mono(const struct sk_buff *skb)
+{
+	if (skb->tstamp_type == SKB_CLOCK_MONOTONIC)
+		return skb->tstamp;
+	if (skb->tstamp_type == SKB_CLOCK_TAI)
+		return ktime_sub(skb->tstamp, ktime_mono_to_any(0, TK_OFFS_TAI));
+	if (skb->tstamp <= NSEC_PER_SEC * TIME_UPTIME_SEC_MAX)
+		return skb->tstamp;
+	return ktime_sub(skb->tstamp, ktime_mono_to_real(0));
 }
 
 /**
@@ -345,28 +377,22 @@ __bpf_kfunc int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb
  * @ctx: context of the program
  * @skb: the packet
  *
+ * A stamp beyond the qdisc's horizon counts as one at the horizon, because any user can
+ * ask for any time (SO_TXTIME), and one packet must not hold a queue up for hours.
+ *
  * Context: qdisc programs.
- * Return: skb->tstamp in ns CLOCK_MONOTONIC, whatever clock the stamp is in; the
- * present time for a packet without a stamp.
+ * Return: skb->tstamp in ns CLOCK_MONOTONIC, whatever clock the stamp is in, at most the
+ * present time and the horizon; the present time for a packet without a stamp.
  */
 __bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	ktime_t offset;
+	u64 now = ktime_get_ns();
+	s64 when;
 
 	if (!skb->tstamp)
-		return ktime_get_ns();
-
-	switch (skb->tstamp_type) {
-	case SKB_CLOCK_REALTIME:
-		offset = ktime_mono_to_any(0, TK_OFFS_REAL);
-		break;
-	case SKB_CLOCK_TAI:
-		offset = ktime_mono_to_any(0, TK_OFFS_TAI);
-		break;
-	default:
-		return skb->tstamp;
-	}
-	return max_t(ktime_t, ktime_sub(skb->tstamp, offset), 0);
+		return now;
+	when = sch_bpf_tstamp_to_mono(skb);
+	return clamp_t(s64, when, 0, now + sch_bpf_data(ctx)->horizon);
 }
 
 /**
@@ -375,8 +401,9 @@ __bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb
  *
  * From now on a packet that finds the queue empty goes to the device at once, and
  * no program sees it: right for a policy that would store such a packet and
- * deliver it next. It ends with a change of the qdisc, a reset, or a filter on it.
- * A qdisc that is not the root of a device or of a tx queue never does it.
+ * deliver it next. It ends with a change of the qdisc, a reset, or a filter on it
+ * (sch_bpf_filters_changed()). A qdisc that is not the root of a device or of a tx
+ * queue never does it.
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
  */
@@ -386,8 +413,6 @@ __bpf_kfunc void bpf_qdisc_bypass(struct sch_bpf_ctx *ctx)
 
 	if (!rcu_access_pointer(q->filter_list))
 		sch_bpf_qdisc(q)->flags |= TCQ_F_CAN_BYPASS;
-	else
-		sch_bpf_qdisc(q)->flags &= ~TCQ_F_CAN_BYPASS;
 }
 
 __bpf_kfunc_end_defs();
@@ -395,6 +420,8 @@ __bpf_kfunc_end_defs();
 BTF_KFUNCS_START(sch_bpf_kfunc_ids)
 BTF_ID_FLAGS(func, bpf_qdisc_push_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_drop_skb, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_qdisc_pass_skb, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_qdisc_steal_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_take, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_take_until, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_take_last, KF_ACQUIRE | KF_RET_NULL)
@@ -413,61 +440,26 @@ BTF_ID_FLAGS(func, bpf_skb_get_hash)
 BTF_ID_FLAGS(func, bpf_dynptr_from_skb)
 BTF_KFUNCS_END(sch_bpf_kfunc_ids)
 
-/* What a kfunc returns is a verdict, so that it can be returned as it is. The
- * indices are those of the list below.
- */
-static const struct bpf_retval_range sch_bpf_kfunc_ranges[] = {
-	{ SCH_BPF_QUEUED,   SCH_BPF_DROPPED },
-	{ SCH_BPF_DROPPED,  SCH_BPF_DROPPED },
-	{ SCH_BPF_DEQUEUED, SCH_BPF_DEQUEUED },
-	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
-	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
-	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
-	{ SCH_BPF_EMPTY,    SCH_BPF_DEQUEUED },
-};
+BTF_SET_START(sch_bpf_enqueue_kfunc_ids)
+BTF_ID(func, bpf_qdisc_pass_skb)
+BTF_ID(func, bpf_qdisc_steal_skb)
+BTF_ID(func, bpf_skb_tc_classify)
+BTF_SET_END(sch_bpf_enqueue_kfunc_ids)
 
-BTF_ID_LIST(sch_bpf_verdict_kfuncs)
-BTF_ID(func, bpf_qdisc_push_skb)
-BTF_ID(func, bpf_qdisc_drop_skb)
-/* from here on in dequeue programs only */
+BTF_SET_START(sch_bpf_dequeue_kfunc_ids)
 BTF_ID(func, bpf_qdisc_deliver_skb)
 BTF_ID(func, bpf_qdisc_pop)
 BTF_ID(func, bpf_qdisc_pop_until)
 BTF_ID(func, bpf_qdisc_pop_key)
 BTF_ID(func, bpf_qdisc_pop_class)
-#define SCH_BPF_FIRST_DEQUEUE_KFUNC 2
-
-BTF_ID_LIST_SINGLE(sch_bpf_classify_id, func, bpf_skb_tc_classify)
-
-static int sch_bpf_verdict_kfunc(u32 kfunc_id)
-{
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(sch_bpf_kfunc_ranges); i++)
-		if (sch_bpf_verdict_kfuncs[i] == kfunc_id)
-			return i;
-	return -1;
-}
-
-static bool sch_bpf_kfunc_retval_range(u32 kfunc_id, struct bpf_retval_range *range)
-{
-	int i = sch_bpf_verdict_kfunc(kfunc_id);
-
-	if (i < 0)
-		return false;
-	*range = sch_bpf_kfunc_ranges[i];
-	return true;
-}
+BTF_SET_END(sch_bpf_dequeue_kfunc_ids)
 
 static int sch_bpf_kfunc_filter(const struct bpf_prog *prog, u32 kfunc_id)
 {
-	if (prog->expected_attach_type == BPF_QDISC_ENQUEUE &&
-	    sch_bpf_verdict_kfunc(kfunc_id) >= SCH_BPF_FIRST_DEQUEUE_KFUNC)
-		return -EACCES;
-	if (prog->expected_attach_type == BPF_QDISC_DEQUEUE &&
-	    kfunc_id == sch_bpf_classify_id[0])
-		return -EACCES;
-	return 0;
+	const struct btf_id_set *others = prog->expected_attach_type == BPF_QDISC_ENQUEUE ?
+					  &sch_bpf_dequeue_kfunc_ids : &sch_bpf_enqueue_kfunc_ids;
+
+	return btf_id_set_contains(others, kfunc_id) ? -EACCES : 0;
 }
 
 static const struct btf_kfunc_id_set sch_bpf_kfunc_set = {
@@ -528,7 +520,6 @@ static bool sch_bpf_is_valid_access(int off, int size, enum bpf_access_type type
 	case offsetof(struct sch_bpf_ctx, expire):
 		return size == sizeof(u64) && !enqueue;
 	case offsetof(struct sch_bpf_ctx, classid):
-		return size == sizeof(u32);
 	case offsetof(struct sch_bpf_ctx, queue):
 		return size == sizeof(u32) && type == BPF_READ;
 	default:
@@ -592,7 +583,6 @@ const struct bpf_verifier_ops qdisc_verifier_ops = {
 	.is_valid_access	= sch_bpf_is_valid_access,
 	.btf_struct_access	= sch_bpf_btf_struct_access,
 	.init_ctx_args		= sch_bpf_init_ctx_args,
-	.kfunc_retval_range	= sch_bpf_kfunc_retval_range,
 };
 
 const struct bpf_prog_ops qdisc_prog_ops = {

@@ -78,26 +78,28 @@ free:
 	return ERR_PTR(err);
 }
 
-/* Run the program on a packet, which is gone afterwards. Returns its verdict. */
+/* Run the program on a packet, which is gone afterwards. Returns what a caller of the
+ * qdisc's enqueue would get.
+ */
 static u32 sch_bpf_test_enqueue(struct Qdisc *sch, const struct bpf_prog *prog,
 				struct sk_buff *skb, u64 *time)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff *to_free = NULL, *stored;
-	u32 verdict;
+	int ret;
 
 	rcu_read_lock_bh();
 	spin_lock(qdisc_lock(sch));
 	q->run.ctx.skb = skb;
 	q->run.ctx.classid = 0;
 	q->run.to_free = &to_free;
+	q->run.len = qdisc_pkt_len(skb);
 	q->run.state = 0;
 	*time -= ktime_get_ns();
-	verdict = bpf_prog_run(prog, &q->run.ctx);
+	bpf_prog_run(prog, &q->run.ctx);
 	*time += ktime_get_ns();
+	ret = sch_bpf_enqueue_ret(q);
 
-	if (!(q->run.state & (SCH_BPF_RUN_QUEUED | SCH_BPF_RUN_GIVEN_AWAY)))
-		__qdisc_drop(skb, &to_free);
 	while ((stored = bpf_rbtree_drain(&q->owner)))
 		__qdisc_drop(stored, &to_free);
 	q->stored = 0;
@@ -107,7 +109,7 @@ static u32 sch_bpf_test_enqueue(struct Qdisc *sch, const struct bpf_prog *prog,
 	rcu_read_unlock_bh();
 
 	kfree_skb_list(to_free);
-	return verdict;
+	return ret;
 }
 
 static struct Qdisc *sch_bpf_test_qdisc(struct net_device *dev)
@@ -127,7 +129,8 @@ static struct Qdisc *sch_bpf_test_qdisc(struct net_device *dev)
  * sch_bpf_test_run() - run an enqueue program on a packet of user space's
  * @prog: the program
  * @kattr: the packet from the Ethernet header on; how often
- * @uattr: gets the last verdict, and the mean duration of a run in ns
+ * @uattr: gets what a caller of enqueue would get for the last run, NET_XMIT_SUCCESS or
+ *         another NET_XMIT code, and the mean duration of a run in ns
  *
  * Context: process.
  * Return: 0; -EOPNOTSUPP for a dequeue program: there is nothing to dequeue;
@@ -139,7 +142,7 @@ int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
 		     union bpf_attr __user *uattr)
 {
 	struct net_device *dev = current->nsproxy->net_ns->loopback_dev;
-	u32 i, repeat = max(kattr->test.repeat, 1U), verdict = 0, size = 0, duration;
+	u32 i, repeat = max(kattr->test.repeat, 1U), ret = 0, size = 0, duration;
 	struct sk_buff *packet, *skb;
 	struct Qdisc *sch;
 	u64 time = 0;
@@ -164,7 +167,7 @@ int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
 		if (!skb) {
 			err = -ENOMEM;
 		} else {
-			verdict = sch_bpf_test_enqueue(sch, prog, skb, &time);
+			ret = sch_bpf_test_enqueue(sch, prog, skb, &time);
 			cond_resched();
 			if (signal_pending(current))
 				err = -EINTR;
@@ -173,7 +176,7 @@ int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
 	qdisc_put_unlocked(sch);
 
 	duration = min_t(u64, div_u64(time, repeat), U32_MAX);
-	if (!err && (copy_to_user(&uattr->test.retval, &verdict, sizeof(verdict)) ||
+	if (!err && (copy_to_user(&uattr->test.retval, &ret, sizeof(ret)) ||
 		     copy_to_user(&uattr->test.duration, &duration, sizeof(duration)) ||
 		     copy_to_user(&uattr->test.data_size_out, &size, sizeof(size))))
 		err = -EFAULT;

@@ -7,7 +7,7 @@
 
 enum {				/* also in children.py */
 	OPEN = 1,
-	ASK_EMPTY_CLASS,	/* the next dequeue returns PASS for a class without packets */
+	ASK_EMPTY_CLASS,	/* the next dequeue asks a class without packets alone */
 	ASK_NO_CLASS,		/* the same for one that does not exist */
 	DROP_REST,		/* the next dequeue delivers the first and drops all others kept */
 	WAIT_FOR_CLASSES,	/* what is kept stays as long as no class gave a packet */
@@ -34,21 +34,16 @@ int children_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	__u32 class = skb->mark & 0xff;
 	__u64 key = 0;
-	int verdict;
 
 	if (skb->mark >> 8)
 		state = skb->mark >> 8;
-	if (class) {
-		ctx->classid = ctx->qdisc->handle | class;
-		return SCH_BPF_PASS;
-	}
-	verdict = bpf_qdisc_push(ctx, &children_pkts, &key, skb);
+	if (class)
+		return bpf_qdisc_pass(ctx, skb, ctx->qdisc->handle | class);
+	bpf_qdisc_push(ctx, &children_pkts, &key, skb);
 	if (state != AGAIN)
-		return verdict;
+		return 0;
 	skb = bpf_qdisc_take(ctx, &children_pkts);
-	if (!skb)
-		return verdict;
-	return bpf_qdisc_push(ctx, &children_pkts, &key, skb);
+	return skb ? bpf_qdisc_push(ctx, &children_pkts, &key, skb) : 0;
 }
 
 static int drop_rest(struct sch_bpf_ctx *ctx)
@@ -63,13 +58,7 @@ static int drop_rest(struct sch_bpf_ctx *ctx)
 			break;
 		bpf_qdisc_drop(ctx, skb, 0);
 	}
-	return SCH_BPF_DEQUEUED;
-}
-
-static int ask(struct sch_bpf_ctx *ctx, __u32 minor)
-{
-	ctx->classid = ctx->qdisc->handle | minor;
-	return SCH_BPF_PASS;
+	return 0;
 }
 
 SEC("qdisc/dequeue")
@@ -78,23 +67,23 @@ int children_dequeue(struct sch_bpf_ctx *ctx)
 	__u32 handle = ctx->qdisc->handle, i, doing = state;
 
 	if (doing == SILENT)
-		return SCH_BPF_EMPTY;
+		return 0;
 	if (!doing || doing >= SHUT) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	}
 	if (doing < WAIT_FOR_CLASSES)
 		state = OPEN;
 	if (doing == ASK_EMPTY_CLASS || doing == ASK_NO_CLASS)
-		return ask(ctx, doing == ASK_EMPTY_CLASS ? 1 : NO_CLASS);
+		return bpf_qdisc_pop_class(ctx, handle | (doing == ASK_EMPTY_CLASS ? 1 : NO_CLASS));
 	if (doing == DROP_REST)
 		return drop_rest(ctx);
 
 	for (i = 1; i <= CLASSES; i++)
-		if (bpf_qdisc_pop_class(ctx, handle | i) == SCH_BPF_DEQUEUED)
-			return SCH_BPF_DEQUEUED;
+		if (!bpf_qdisc_pop_class(ctx, handle | i))
+			return 0;
 	if (doing == WAIT_FOR_CLASSES)
-		return SCH_BPF_EMPTY;
+		return 0;
 	return bpf_qdisc_pop(ctx, &children_pkts);
 }
 

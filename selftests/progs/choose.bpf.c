@@ -18,7 +18,7 @@ int choose_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 key = 0;
 
 	if (bpf_qdisc_set_queue(ctx, skb, skb->mark))
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, skb, 0);
 	return bpf_qdisc_push(ctx, &choose_pkts, &key, skb);
 }
 

@@ -7,6 +7,7 @@
 #define TC_ACT_OK	0
 #define TC_ACT_SHOT	2
 #define TC_ACT_STOLEN	4
+#define TC_ACT_QUEUED	5
 #define TC_ACT_TRAP	8
 
 struct where {			/* whose filters to run for packets of a priority, modulo 16 */
@@ -69,12 +70,13 @@ int classes_enqueue(struct sch_bpf_ctx *ctx)
 
 	switch (classify(ctx, skb)) {
 	case TC_ACT_SHOT:
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, skb, 0);
 	case TC_ACT_STOLEN:
+	case TC_ACT_QUEUED:
 	case TC_ACT_TRAP:
-		return SCH_BPF_STOLEN;
+		return bpf_qdisc_steal(ctx, skb);
 	case TC_ACT_OK:
-		return SCH_BPF_PASS;
+		return bpf_qdisc_pass(ctx, skb, ctx->classid);
 	default:
 		return bpf_qdisc_push(ctx, &classes_pkts, &key, skb);
 	}
@@ -83,12 +85,9 @@ int classes_enqueue(struct sch_bpf_ctx *ctx)
 SEC("qdisc/dequeue")
 int classes_dequeue(struct sch_bpf_ctx *ctx)
 {
-	if (bpf_qdisc_pop_class(ctx, 0x10001) == SCH_BPF_DEQUEUED)
-		return SCH_BPF_DEQUEUED;
-	if (bpf_qdisc_pop(ctx, &classes_pkts) == SCH_BPF_DEQUEUED)
-		return SCH_BPF_DEQUEUED;
-	ctx->classid = 0x10002;
-	return SCH_BPF_PASS;
+	if (!bpf_qdisc_pop_class(ctx, 0x10001) || !bpf_qdisc_pop(ctx, &classes_pkts))
+		return 0;
+	return bpf_qdisc_pop_class(ctx, 0x10002);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A classifier that sends a copy of each packet to the device it is on, and one that
- * steals packets, which no action of tc says.
+/* A classifier that sends a copy of each packet to the device it is on; one that steals
+ * packets, which no action of tc says; and one that asks for a tx queue that is not there.
  */
 #include "../../policies/policy.h"
 
@@ -17,6 +17,13 @@ SEC("classifier")
 int steal(struct __sk_buff *skb)
 {
 	return TC_ACT_STOLEN;
+}
+
+SEC("tc/queue")
+int misdirect(struct __sk_buff *skb)
+{
+	skb->queue_mapping = 100;
+	return TC_ACT_UNSPEC;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -11,10 +11,11 @@ static bool open;
 SEC("qdisc/enqueue")
 int gate_enqueue(struct sch_bpf_ctx *ctx)
 {
-	if (ctx->skb->mark)
+	struct sk_buff *skb = ctx->skb;
+
+	if (skb->mark)
 		open = true;
-	ctx->classid = CHILD;
-	return SCH_BPF_PASS;
+	return bpf_qdisc_pass(ctx, skb, CHILD);
 }
 
 SEC("qdisc/dequeue")
@@ -22,10 +23,9 @@ int gate_dequeue(struct sch_bpf_ctx *ctx)
 {
 	if (!open) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	}
-	ctx->classid = CHILD;
-	return SCH_BPF_PASS;
+	return bpf_qdisc_pop_class(ctx, CHILD);
 }
 
 char LICENSE[] SEC("license") = "GPL";

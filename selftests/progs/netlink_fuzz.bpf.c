@@ -30,10 +30,11 @@ SEC("qdisc/enqueue")								\
 int name##_enqueue(struct sch_bpf_ctx *ctx)					\
 {										\
 	void *pkts = bpf_map_lookup_elem(&fuzz_queues, &(__u32){ ctx->queue });	\
+	struct sk_buff *skb = ctx->skb;						\
 	__u64 key = 0;								\
 										\
-	bpf_skb_tc_classify(ctx, ctx->skb, 0, 0);				\
-	return pkts ? bpf_qdisc_push(ctx, pkts, &key, ctx->skb) : SCH_BPF_DROP;	\
+	bpf_skb_tc_classify(ctx, skb, 0, 0);					\
+	return pkts ? bpf_qdisc_push(ctx, pkts, &key, skb) : bpf_qdisc_drop(ctx, skb, 0); \
 }										\
 										\
 SEC("qdisc/dequeue")								\
@@ -41,7 +42,7 @@ int name##_dequeue(struct sch_bpf_ctx *ctx)					\
 {										\
 	void *pkts = bpf_map_lookup_elem(&fuzz_queues, &(__u32){ ctx->queue });	\
 										\
-	return pkts ? bpf_qdisc_pop(ctx, pkts) : SCH_BPF_EMPTY;			\
+	return pkts ? bpf_qdisc_pop(ctx, pkts) : 0;				\
 }
 
 PAIR(one)

@@ -5,7 +5,7 @@
 SEC("qdisc/enqueue")
 int none_enqueue(struct sch_bpf_ctx *ctx)
 {
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 char LICENSE[] SEC("license") = "GPL";

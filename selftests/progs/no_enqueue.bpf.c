@@ -5,7 +5,7 @@
 SEC("qdisc/dequeue")
 int none_dequeue(struct sch_bpf_ctx *ctx)
 {
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -31,7 +31,7 @@ int params_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 key = 0;
 
 	if (!on || mode == MODE_DROP)
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, ctx->skb, 0);
 	return bpf_qdisc_push(ctx, &params_pkts, &key, ctx->skb);
 }
 

@@ -44,17 +44,17 @@ int pop_key_dequeue(struct sch_bpf_ctx *ctx)
 
 	if (!open) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	}
 	bpf_for(i, 0, ASKED) {
 		key = asked[turn++ % ASKED];
-		if (bpf_qdisc_pop_key(ctx, &pop_key_pkts, &key) == SCH_BPF_DEQUEUED)
-			return SCH_BPF_DEQUEUED;
+		if (!bpf_qdisc_pop_key(ctx, &pop_key_pkts, &key))
+			return 0;
 		empty = bpf_map_lookup_elem(&pop_key_empty, &key);
 		if (empty)
 			(*empty)++;
 	}
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

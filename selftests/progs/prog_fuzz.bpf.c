@@ -46,28 +46,26 @@ struct {
 SEC("qdisc/enqueue")
 int plain_enqueue(struct sch_bpf_ctx *ctx)
 {
-	return SCH_BPF_DROP;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/dequeue")
 int plain_dequeue(struct sch_bpf_ctx *ctx)
 {
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 /* A parent, with one class */
 SEC("qdisc/enqueue")
 int parent_enqueue(struct sch_bpf_ctx *ctx)
 {
-	ctx->classid = 0x10001;
-	return SCH_BPF_PASS;
+	return bpf_qdisc_pass(ctx, ctx->skb, 0x10001);
 }
 
 SEC("qdisc/dequeue")
 int parent_dequeue(struct sch_bpf_ctx *ctx)
 {
-	ctx->classid = 0x10001;
-	return SCH_BPF_PASS;
+	return bpf_qdisc_pop_class(ctx, 0x10001);
 }
 
 enum { CLONED, DROPPED, SENT, WAYS };	/* also in ../prog_fuzz.c, as this */

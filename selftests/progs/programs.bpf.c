@@ -28,7 +28,7 @@ int ranks_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 key = 0, rank = skb->mark;
 	void *inner = bpf_map_lookup_elem(&ranks, &rank);
 
-	return inner ? bpf_qdisc_push(ctx, inner, &key, skb) : SCH_BPF_DROP;
+	return inner ? bpf_qdisc_push(ctx, inner, &key, skb) : bpf_qdisc_drop(ctx, skb, 0);
 }
 
 /* In the order of their ranks; a rank behind the first leaves when it moves. */
@@ -41,17 +41,17 @@ int ranks_dequeue(struct sch_bpf_ctx *ctx)
 
 	if (closed) {
 		ctx->expire = bpf_ktime_get_ns() + NSEC_PER_SEC;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	}
 	for (i = 0; i < 4; i++) {
 		inner = bpf_rbtree_map_lower_bound(&ranks, &rank);
 		if (!inner)
 			break;
-		if (bpf_qdisc_pop(ctx, inner) == SCH_BPF_DEQUEUED)
-			return SCH_BPF_DEQUEUED;
+		if (!bpf_qdisc_pop(ctx, inner))
+			break;
 		rank++;
 	}
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 /* Does not lead to `ranks`, but the other programs' `pkts` */
@@ -63,11 +63,20 @@ int pkts_enqueue(struct sch_bpf_ctx *ctx)
 
 	seen.runs++;
 	seen.key = key;
-	if (skb->len == 66)
-		return SCH_BPF_DROP;
-	if (skb->len == 77)
-		return SCH_BPF_PASS;
-	return bpf_qdisc_push(ctx, &pkts, &key, skb);
+	switch (skb->len) {
+	case 66:
+		bpf_qdisc_drop(ctx, skb, 0);
+		break;
+	case 77:
+		bpf_qdisc_pass(ctx, skb, 0x10001);	/* there is none */
+		break;
+	case 88:
+		bpf_qdisc_steal(ctx, skb);
+		break;
+	default:
+		bpf_qdisc_push(ctx, &pkts, &key, skb);
+	}
+	return 4711;			/* means nothing */
 }
 
 SEC("qdisc/dequeue/pkts")
@@ -92,7 +101,7 @@ int pkts_dequeue(struct sch_bpf_ctx *ctx)
 	}
 	if (closed) {
 		ctx->expire = bpf_ktime_get_ns() + NSEC_PER_SEC;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	}
 	return bpf_qdisc_pop(ctx, &pkts);
 }

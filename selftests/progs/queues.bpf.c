@@ -24,7 +24,7 @@ int queues_enqueue(struct sch_bpf_ctx *ctx)
 
 	pkts = bpf_map_lookup_elem(&queues, &queue);
 	if (!pkts)
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, ctx->skb, 0);
 	return bpf_qdisc_push(ctx, pkts, &key, ctx->skb);
 }
 
@@ -35,9 +35,7 @@ int queues_dequeue(struct sch_bpf_ctx *ctx)
 	void *pkts;
 
 	pkts = bpf_map_lookup_elem(&queues, &queue);
-	if (!pkts)
-		return SCH_BPF_EMPTY;
-	return bpf_qdisc_pop(ctx, pkts);
+	return pkts ? bpf_qdisc_pop(ctx, pkts) : 0;
 }
 
 /* clang describes struct pkt, which only the inner map uses, if a function has it */

@@ -32,19 +32,18 @@ static int store(struct sch_bpf_ctx *ctx, void *pkts, void *both)
 	__u64 key = 0;
 
 	if (!pkts || !both)
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, ctx->skb, 0);
 	return bpf_qdisc_push(ctx, to_both ? both : pkts, &key, ctx->skb);
 }
 
 static int serve(struct sch_bpf_ctx *ctx, void *pkts, void *both)
 {
 	if (!pkts || !both || silent)
-		return SCH_BPF_EMPTY;
+		return 0;
 	if (!closed)
-		return bpf_qdisc_pop(ctx, pkts) == SCH_BPF_DEQUEUED ? SCH_BPF_DEQUEUED :
-								      bpf_qdisc_pop(ctx, both);
+		return bpf_qdisc_pop(ctx, pkts) && bpf_qdisc_pop(ctx, both);
 	ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-	return SCH_BPF_THROTTLE;
+	return 0;
 }
 
 #define PAIR(name)								\

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /* A packet's mark says why it is dropped, as enum qdisc_drop_reason; with LATE it is
- * dropped at dequeue. A mark of 0 is for packets that are kept, in a map for two.
+ * dropped at dequeue. A mark of 0 is for packets that are kept, in a map for two. Others
+ * the kernel drops: with NOWHERE it is passed to a class that is not there, with TWICE a
+ * clone is delivered before it.
  */
 #include "../../policies/policy.h"
 
 #define LATE	0x100		/* also in reasons.py */
+#define NOWHERE	0x200
+#define TWICE	0x400
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
@@ -18,9 +22,11 @@ int reasons_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
 	__u32 mark = skb->mark;
-	__u64 key = !(mark & LATE);	/* these leave first */
+	__u64 key = !(mark & (LATE | TWICE));	/* these leave first */
 
-	if (mark && !(mark & LATE))
+	if (mark & NOWHERE)
+		return bpf_qdisc_pass(ctx, skb, 0x10001);
+	if (mark && key)
 		return bpf_qdisc_drop(ctx, skb, __QDISC_DROP_REASON + mark);
 	return bpf_qdisc_push(ctx, &reasons_pkts, &key, skb);
 }
@@ -28,17 +34,22 @@ int reasons_enqueue(struct sch_bpf_ctx *ctx)
 SEC("qdisc/dequeue")
 int reasons_dequeue(struct sch_bpf_ctx *ctx)
 {
-	struct sk_buff *skb;
+	struct sk_buff *skb, *clone;
 	__u64 key = 0;
 
 	if (bpf_rbtree_map_first(&reasons_pkts, &key) && !key) {
 		skb = bpf_qdisc_take(ctx, &reasons_pkts);
-		if (skb)
-			bpf_qdisc_drop(ctx, skb, __QDISC_DROP_REASON + (skb->mark & 0xff));
-		return SCH_BPF_EMPTY;
+		if (!skb)
+			return 0;
+		if (!(skb->mark & TWICE))
+			return bpf_qdisc_drop(ctx, skb, __QDISC_DROP_REASON + (skb->mark & 0xff));
+		clone = bpf_qdisc_clone(ctx, skb);
+		if (clone)
+			bpf_qdisc_deliver(ctx, clone);
+		return bpf_qdisc_deliver(ctx, skb);
 	}
 	ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-	return SCH_BPF_THROTTLE;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

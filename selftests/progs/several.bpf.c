@@ -38,7 +38,8 @@ int any_dequeue(struct sch_bpf_ctx *ctx)
 SEC("qdisc/dequeue/never")
 int never_dequeue(struct sch_bpf_ctx *ctx)
 {
-	return SCH_BPF_QUEUED;
+	bpf_qdisc_take(ctx, &several_pkts);
+	return 0;
 }
 
 SEC("tc")

@@ -26,7 +26,7 @@ SEC("qdisc/dequeue")
 int shared_dequeue(struct sch_bpf_ctx *ctx)
 {
 	ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-	return SCH_BPF_THROTTLE;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -2,12 +2,12 @@
 /* A policy that goes wrong in the way the last packet's mark says. */
 #include "../../policies/policy.h"
 
-enum {				/* also in stuck.py */
-	SAY_EMPTY = 1,
+enum {				/* also in stuck.py; only the first is being stuck */
+	SAY_NOTHING = 1,
 	THROTTLE_A_YEAR,
 	DROP_AT_DEQUEUE,
 	DROP_AT_ENQUEUE,
-	THROTTLE_TWO_SECONDS,	/* this is no wrong: they go on leaving */
+	THROTTLE_TWO_SECONDS,	/* for seven, then they leave */
 };
 
 #define YEAR (365ULL * 24 * 3600 * NSEC_PER_SEC)
@@ -32,7 +32,7 @@ int stuck_enqueue(struct sch_bpf_ctx *ctx)
 
 	wrong = skb->mark;
 	if (wrong == DROP_AT_ENQUEUE)
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, skb, 0);
 	return bpf_qdisc_push(ctx, &stuck_pkts, &mine, skb);
 }
 
@@ -42,7 +42,7 @@ static int drop_first(struct sch_bpf_ctx *ctx)
 
 	if (skb)
 		bpf_qdisc_drop(ctx, skb, 0);
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 SEC("qdisc/dequeue")
@@ -52,20 +52,20 @@ int stuck_dequeue(struct sch_bpf_ctx *ctx)
 	__u64 now = bpf_ktime_get_ns();
 
 	switch (wrong) {
+	case SAY_NOTHING:
+		return 0;
 	case DROP_AT_DEQUEUE:
 		return drop_first(ctx);
 	case THROTTLE_A_YEAR:
 		ctx->expire = now + YEAR;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	case THROTTLE_TWO_SECONDS:
 		began = began ?: now;
-		if (now - began > 7 * NSEC_PER_SEC)
-			return bpf_qdisc_pop(ctx, &stuck_pkts);
 		ctx->expire = now + 2 * NSEC_PER_SEC;
-		return SCH_BPF_THROTTLE;
-	default:
-		return SCH_BPF_EMPTY;
+		if (now - began <= 7 * NSEC_PER_SEC)
+			return 0;
 	}
+	return bpf_qdisc_pop(ctx, &stuck_pkts);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A packet's mark says what becomes of it. */
+/* A packet's mark says what becomes of it; what the program returns means nothing. */
 #include "../../policies/policy.h"
 
 enum {				/* also in accounting.py */
 	QUEUE,
-	DROP_BY_KFUNC,
-	DROP_BY_VERDICT,
+	DROP_NOW,
 	STEAL,
 	CLONE,			/* queue it twice */
 	DROP_HEAD,		/* make room, then queue it */
-	LIE,			/* drop it and say that it is queued */
+	LIE,			/* queue it and return NET_XMIT_DROP */
 	DROP_AT_DEQUEUE,
 	MARK_CE,		/* queue it marked, or drop it if it cannot be */
 	OPEN,			/* queue it; from now on packets leave */
@@ -53,22 +52,19 @@ int verdict_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 
 	switch (skb->mark) {
-	case DROP_BY_KFUNC:
+	case DROP_NOW:
 		return bpf_qdisc_drop(ctx, skb, 0);
-	case DROP_BY_VERDICT:
-		return SCH_BPF_DROP;
 	case STEAL:
-		return SCH_BPF_STOLEN;
+		return bpf_qdisc_steal(ctx, skb);
 	case CLONE:
 		push_clone(ctx, skb);
 		return push(ctx, skb);
 	case DROP_HEAD:
 		drop_head(ctx);
-		push(ctx, skb);
-		return SCH_BPF_CN;
+		return push(ctx, skb);
 	case LIE:
-		bpf_qdisc_drop(ctx, skb, 0);
-		return SCH_BPF_QUEUED;
+		push(ctx, skb);
+		return 1;
 	case MARK_CE:
 		if (!bpf_qdisc_ecn_mark(ctx, skb))
 			return bpf_qdisc_drop(ctx, skb, 0);
@@ -89,17 +85,17 @@ int verdict_dequeue(struct sch_bpf_ctx *ctx)
 
 	if (!open) {
 		ctx->expire = bpf_ktime_get_ns() + NSEC_PER_SEC / 100;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	}
 	bpf_for(i, 0, 1000) {
 		skb = bpf_qdisc_take(ctx, &verdict_pkts);
 		if (!skb)
-			return SCH_BPF_EMPTY;
+			break;
 		if (skb->mark != DROP_AT_DEQUEUE)
 			return bpf_qdisc_deliver(ctx, skb);
 		bpf_qdisc_drop(ctx, skb, 0);
 	}
-	return SCH_BPF_EMPTY;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

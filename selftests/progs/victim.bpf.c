@@ -58,7 +58,7 @@ static int store(struct sch_bpf_ctx *ctx)
 	pkts = how == LARGE ? bpf_map_lookup_elem(&large_queues, &queue) :
 			      bpf_map_lookup_elem(&queues, &queue);
 	if (!pkts)
-		return SCH_BPF_DROP;
+		return bpf_qdisc_drop(ctx, skb, 0);
 	switch (how) {
 	case CLONE:
 		clone = bpf_qdisc_clone(ctx, skb);
@@ -67,12 +67,11 @@ static int store(struct sch_bpf_ctx *ctx)
 		break;
 	case CLASSIFY:
 		verdict = bpf_skb_tc_classify(ctx, skb, 0, 0);
-		return ctx->classid ? SCH_BPF_PASS : SCH_BPF_DROP;
+		return bpf_qdisc_pass(ctx, skb, ctx->classid);
 	case PASS:
 		if (ctx->qdisc->handle != ROOT)
 			break;
-		ctx->classid = CLASS;
-		return SCH_BPF_PASS;
+		return bpf_qdisc_pass(ctx, skb, CLASS);
 	}
 	return bpf_qdisc_push(ctx, pkts, &key, skb);
 }
@@ -84,14 +83,14 @@ static int serve(struct sch_bpf_ctx *ctx)
 
 	if (closed) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	}
 	pkts = bpf_map_lookup_elem(&queues, &queue);
-	if (pkts && bpf_qdisc_pop(ctx, pkts) == SCH_BPF_DEQUEUED)
-		return SCH_BPF_DEQUEUED;
+	if (pkts && !bpf_qdisc_pop(ctx, pkts))
+		return 0;
 	pkts = bpf_map_lookup_elem(&large_queues, &queue);
-	if (pkts && bpf_qdisc_pop(ctx, pkts) == SCH_BPF_DEQUEUED)
-		return SCH_BPF_DEQUEUED;
+	if (pkts && !bpf_qdisc_pop(ctx, pkts))
+		return 0;
 	return bpf_qdisc_pop_class(ctx, CLASS);
 }
 

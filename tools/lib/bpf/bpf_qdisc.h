@@ -6,9 +6,21 @@
  * (BPF_MAP_TYPE_RBTREE) whose value holds one `struct sk_buff __kptr *`, as struct
  * pkt does; a key argument is the address of a key of that map's key size.
  *
- * Every packet a program owns is pushed, dropped, delivered, or still owned at a
- * verdict that keeps it; the verifier refuses anything else. What was stored,
- * taken and dropped is counted by these functions, never by the program.
+ * What a function did with a packet is the verdict; what a program returns means
+ * nothing. An enqueue program starts by owning ctx->skb, and every packet that a
+ * program owns it gives to exactly one of these:
+ *
+ *	bpf_qdisc_push()	stores it under a key
+ *	bpf_qdisc_drop()	drops and counts it
+ *	bpf_qdisc_pass()	passes it to the qdisc of a class	(enqueue)
+ *	bpf_qdisc_steal()	ends it, as a filter's action took it	(enqueue)
+ *	bpf_qdisc_deliver()	sends it				(dequeue)
+ *
+ * The verifier refuses a program that gives a packet to none of them, or to two. The
+ * functions count what was stored, taken, passed and dropped; a program never does.
+ *
+ * Functions return 0 or a negative error. A packet that was given to a function is
+ * given away also if that function fails: it has then been dropped and counted.
  */
 #ifndef __BPF_QDISC_H
 #define __BPF_QDISC_H
@@ -45,6 +57,8 @@ static __always_inline void *bpf_qdisc_cb(struct sk_buff *skb)
 extern int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
 			      const void *key) __ksym;
 extern int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, int reason) __ksym;
+extern int bpf_qdisc_pass_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
+extern int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
 extern int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
 
 /**
@@ -52,11 +66,11 @@ extern int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) _
  * @ctx: context of the program
  * @map: where to
  * @key: under which key
- * @skb: an owned packet; it is given away, whatever is returned
+ * @skb: an owned packet; it is given away
  *
- * In enqueue programs. Returns SCH_BPF_QUEUED, or SCH_BPF_DROPPED if the map or
- * the qdisc's limit is full or another qdisc holds the map: the packet has then
- * been dropped and counted. Either value can be returned as the verdict.
+ * Returns 0; or, with the packet dropped and counted, -ENOSPC if the map or the
+ * qdisc's limit is full, -EBUSY if another qdisc keeps packets in the map, -ENOMEM
+ * without memory (maps with BPF_F_NO_PREALLOC only).
  */
 static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, const void *key,
 					  struct sk_buff *skb)
@@ -71,7 +85,7 @@ static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, co
  * @reason: enum qdisc_drop_reason, shown by the tracepoint qdisc:qdisc_drop; 0 for
  *          the qdisc's ordinary one
  *
- * Returns SCH_BPF_DROPPED.
+ * Returns 0.
  */
 static __always_inline int bpf_qdisc_drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
 {
@@ -79,12 +93,41 @@ static __always_inline int bpf_qdisc_drop(struct sch_bpf_ctx *ctx, struct sk_buf
 }
 
 /**
+ * bpf_qdisc_pass() - pass a packet to the qdisc of a class
+ * @ctx: context of the program
+ * @skb: an owned packet; it is given away
+ * @classid: handle of the class; ctx->classid is what bpf_skb_tc_classify() found
+ *
+ * In enqueue programs. Returns 0; or, with the packet dropped and counted, -ENOENT
+ * if there is no such class, -ENOBUFS if the qdisc of the class dropped it.
+ */
+static __always_inline int bpf_qdisc_pass(struct sch_bpf_ctx *ctx, struct sk_buff *skb,
+					  __u32 classid)
+{
+	return bpf_qdisc_pass_skb(skb, ctx, classid);
+}
+
+/**
+ * bpf_qdisc_steal() - end a packet that a filter's action has taken
+ * @ctx: context of the program
+ * @skb: an owned packet; it is given away
+ *
+ * In enqueue programs, where bpf_skb_tc_classify() returned TC_ACT_STOLEN, QUEUED or
+ * TRAP. The packet is counted as stolen, not as dropped, and its sender is told that
+ * it was sent. Returns 0.
+ */
+static __always_inline int bpf_qdisc_steal(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return bpf_qdisc_steal_skb(skb, ctx);
+}
+
+/**
  * bpf_qdisc_deliver() - make an owned packet the one that leaves the qdisc
  * @ctx: context of the program
  * @skb: an owned packet, from bpf_qdisc_take(); it is given away
  *
- * In dequeue programs, once a run: a second packet is dropped and counted.
- * Returns SCH_BPF_DEQUEUED.
+ * In dequeue programs, once a run. Returns 0; or, with the packet dropped and
+ * counted, -EALREADY if this run has delivered one before.
  */
 static __always_inline int bpf_qdisc_deliver(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
@@ -129,9 +172,10 @@ extern struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *map) _
  * @ctx: context of the program
  * @map: where from
  *
- * In dequeue programs. Returns SCH_BPF_DEQUEUED, or SCH_BPF_EMPTY if there is
- * none. What was delivered, by this function or another one, is ctx->skb from
- * then on, to look at and to mark.
+ * In dequeue programs. Returns 0; -ENOENT if there is none; -EBUSY if another qdisc
+ * keeps packets in the map; -EALREADY if this run has delivered a packet before.
+ * What was delivered, by this function or another one, is ctx->skb from then on, to
+ * look at and to mark.
  */
 extern int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map) __ksym;
 
@@ -141,8 +185,9 @@ extern int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map) __ksym;
  * @map: where from; its key is a time, __u64 ns CLOCK_MONOTONIC
  * @key: the highest key to take, now for a queue of departure times
  *
- * In dequeue programs. Returns SCH_BPF_DEQUEUED; SCH_BPF_THROTTLE with
- * ctx->expire set to the first key, if that is higher than @key; or SCH_BPF_EMPTY.
+ * In dequeue programs. Returns as bpf_qdisc_pop(); -EAGAIN if the first key is higher
+ * than @key. ctx->expire is then that key (0 if keys are no __u64), so that a program
+ * that delivers nothing is asked again at that time.
  */
 extern int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
 
@@ -152,7 +197,7 @@ extern int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map, const void *k
  * @map: where from
  * @key: under which key
  *
- * In dequeue programs. Returns SCH_BPF_DEQUEUED, or SCH_BPF_EMPTY if there is none.
+ * In dequeue programs. Returns as bpf_qdisc_pop().
  */
 extern int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
 
@@ -161,8 +206,9 @@ extern int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map, const void *key
  * @ctx: context of the program
  * @classid: handle of the class
  *
- * In dequeue programs. Returns SCH_BPF_DEQUEUED, or SCH_BPF_EMPTY if the class
- * has no packet now. (The verdict SCH_BPF_PASS does the same with ctx->classid.)
+ * In dequeue programs. Returns 0; -ENOENT if the class has no packet, or does not
+ * exist; -EAGAIN if it has some, but holds them back now: it says itself when to ask
+ * again; -EALREADY as bpf_qdisc_pop().
  */
 extern int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 

@@ -1,0 +1,196 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Departure times are what senders ask for, whoever they are: no policy is found stuck by
+them, and what leaves does so at the horizon at the latest. A stamp without the clock that it
+is in is read as the native fq reads it."""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+
+import lib
+from lib import LATE, MS, NSEC, POLICIES, PROGS
+
+EDT_MIN = f"{PROGS}/edt_min.bpf.o"
+ALL = [EDT_MIN] + [f"{POLICIES}/{name}.bpf.o" for name in ("edt", "fifo", "fq", "prio", "rate")]
+PACED = [obj for obj in ALL if "edt" in obj or "fq" in obj]
+HORIZON = 300 * MS
+WAITS = "horizon", "300ms", "patience", "100ms"
+HOUR = 3600 * NSEC
+CLOCKS = time.CLOCK_MONOTONIC, time.CLOCK_REALTIME, time.CLOCK_TAI
+NOBODY = 65534
+
+
+def times(clock):
+    """From the past, the far future, and from where numbers end."""
+    now = time.clock_gettime_ns(clock)
+    return [0, 1, now - HOUR if now > HOUR else 1, now - 1, now + HORIZON // 2, now + HOUR, 1 << 62,
+            (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+
+
+def nothing_is_left(device, count):
+    stats = device.qdisc()
+    lib.equal((stats["stuck"], stats["packets"], stats["drops"], stats["qlen"]), (0, count, 0, 0),
+              "found stuck, sent, dropped, queued")
+
+
+@contextlib.contextmanager
+def wire(obj, clock, *options):
+    with lib.link() as device, lib.Sender(device.a, clock) as sender, lib.Receiver(device.b) as receiver:
+        device.attach(obj, *options)
+        yield device, sender, receiver
+
+
+def no_time_holds_a_packet_beyond_the_horizon():
+    for obj in ALL:
+        for clock in CLOCKS:
+            with wire(obj, clock, *WAITS) as (device, sender, receiver):
+                wanted = times(clock)
+                for number, when in enumerate(wanted):
+                    lib.true(sender.send(number, port=1000 + number, when=when), f"{obj}: {when} is refused")
+                sent = time.monotonic_ns()
+                arrivals = receiver.collect(len(wanted))
+                late = {wanted[arrival.number]: arrival.when - sent for arrival in arrivals
+                        if arrival.when > sent + HORIZON + LATE}
+                lib.equal(late, {}, f"{obj}, clock {clock}: times that held up a packet, and by how much")
+                nothing_is_left(device, len(wanted))
+
+
+class Nic:                      # as a Link, whose qdisc is asked for
+    a = "eth0"
+    qdisc = lib.Link.qdisc
+
+
+def as_nobody(act):
+    """In a process without any right; whether the function returned."""
+    pid = os.fork()
+    if not pid:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        try:
+            act()
+        finally:
+            os._exit(1)         # but if it has left before
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def ask_for(when, number, clock=time.CLOCK_MONOTONIC):
+    """A packet with a departure time, by UDP."""
+    def act():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, lib.SO_TXTIME, struct.pack("iI", clock, 0))
+            sock.sendmsg([struct.pack("!Q", number).ljust(60, b"\0")],
+                         [(socket.SOL_SOCKET, lib.SO_TXTIME, struct.pack("Q", when))], 0, ("10.0.0.2", 9))
+        os._exit(0)
+    return act
+
+
+def nobody_puts_a_policy_out_of_service():
+    """An ordinary user's UDP, to leave in an hour, on an idle link; and what others send
+    meanwhile leaves at once. His other clocks are refused by the socket."""
+    lib.quiet_wire()
+    for obj in ALL:
+        lib.run("tc", "qdisc", "add", "dev", "eth0", "root", "bpf", "obj", obj, *WAITS)
+        lib.run("ip", "-n", "peer", "link", "set", "eth1", "promisc", "on")
+        try:
+            with lib.namespace("peer"):
+                receiver = lib.Receiver("eth1")
+            with receiver, lib.Sender("eth0") as sender:
+                lib.true(as_nobody(ask_for(time.monotonic_ns() + HOUR, 1)), "nobody cannot send")
+                lib.true(sender.send(2), f"{obj}: another packet is refused")
+                sent = time.monotonic_ns()
+                arrivals = {arrival.number: arrival.when - sent for arrival in receiver.collect(2)}
+                lib.true(arrivals[2] < LATE, f"{obj}: the other packet was held: {arrivals}")
+                lib.true(arrivals[1] < HORIZON + LATE, f"{obj}: beyond the horizon: {arrivals}")
+                nothing_is_left(Nic(), 2)
+        finally:
+            lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
+    for clock in CLOCKS[1:]:
+        lib.true(not as_nobody(ask_for(time.clock_gettime_ns(clock), 1, clock)), f"nobody has clock {clock}")
+
+
+def the_qdiscs_horizon_can_be_longer():
+    """It is the qdisc's, not a constant."""
+    with wire(EDT_MIN, time.CLOCK_MONOTONIC, "horizon", "1s") as (device, sender, receiver):
+        sender.send(1, when=time.monotonic_ns() + HOUR)
+        sent = time.monotonic_ns()
+        (arrival,) = receiver.collect(1)
+        lib.true(0 <= arrival.when - (sent - LATE) - NSEC < 2 * LATE,
+                 f"it left after {(arrival.when - sent) / MS:.1f} ms")
+        nothing_is_left(device, 1)
+
+
+@contextlib.contextmanager
+def wall_clock(seconds):
+    """Set to another time, as at boot without a battery."""
+    before = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.monotonic_ns()
+    time.clock_settime(time.CLOCK_REALTIME, seconds)
+    try:
+        yield
+    finally:
+        time.clock_settime_ns(time.CLOCK_REALTIME, before + time.monotonic_ns())
+
+
+def a_time_is_that_of_its_clock():
+    """Also after the wall clock was set."""
+    for setting in (None, 1_500_000_000, 4_000_000_000):
+        with wall_clock(setting) if setting else contextlib.nullcontext():
+            for obj in PACED:
+                for clock in CLOCKS:
+                    with wire(obj, clock) as (_, sender, receiver):
+                        begin = time.monotonic_ns()
+                        sender.send(1, when=time.clock_gettime_ns(clock) + 200 * MS)
+                        (arrival,) = receiver.collect(1)
+                        after = arrival.when - begin - 200 * MS
+                        lib.true(0 <= after < LATE, f"{obj}, clock {clock}, {setting}: {after / MS:.1f} ms late")
+
+
+def stamps_without_a_clock_are_monotonic():
+    """From a clsact program, 60 packets at 1 Mbit/s: as the native fq paces them."""
+    each = 8 * MS               # of 1000 bytes
+    for qdisc in (["fq"], *(["bpf", "obj", obj] for obj in PACED)):
+        with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", *qdisc)
+            lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
+            lib.run("tc", "filter", "add", "dev", device.a, "egress", "bpf", "da",
+                    "obj", f"{PROGS}/stamp.bpf.o", "sec", "tc")
+            start = time.monotonic_ns()
+            for number in range(60):
+                sender.send(number, 1000)
+            sent = time.monotonic_ns()
+            arrivals = receiver.collect(60)
+            lib.equal(lib.numbers(arrivals), list(range(60)), f"{qdisc}: order")
+            for arrival in arrivals:
+                lib.true(start + arrival.number * each <= arrival.when < sent + arrival.number * each + LATE,
+                         f"{qdisc}: packet {arrival.number} after {(arrival.when - start) / MS:.1f} ms")
+
+
+def a_horizon_without_end_drops_nothing():
+    """The highest number, added to a time, is no time that has passed."""
+    for name, more in (("edt", ("set", f"delta={2 ** 64 - 1}")), ("edt", ()), ("fq", ()),
+                       ("rate", ("set", "rate=8mbit"))):
+        with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more,
+                  "set", f"horizon={2 ** 64 - 1}") as (device, sender, receiver):
+            for number in range(20):
+                lib.true(sender.send(number, 1000, when=time.monotonic_ns() + 100 * MS), f"{name}: refused")
+            lib.equal(lib.numbers(receiver.collect(20)), list(range(20)), f"{name}: order")
+            nothing_is_left(device, 20)
+
+
+def the_readme_shows_the_shortest_policy():
+    with open(f"{lib.TOP}/README.md", encoding="utf-8") as file:
+        example = file.read().split("```c\n")[1].split("```")[0]
+    with open(f"{PROGS}/edt_min.bpf.c", encoding="ascii") as file:
+        lib.contains(file.read(), example)
+
+
+lib.main(no_time_holds_a_packet_beyond_the_horizon,
+         nobody_puts_a_policy_out_of_service,
+         the_qdiscs_horizon_can_be_longer,
+         a_time_is_that_of_its_clock,
+         stamps_without_a_clock_are_monotonic,
+         a_horizon_without_end_drops_nothing,
+         the_readme_shows_the_shortest_policy)
