@@ -2635,7 +2635,7 @@ again:
  *
  * The program can use the map until it returns. It can push the map again if
  * somebody else has it, too: an inner map that nobody but this outer map had is
- * about to go away. bpf_rbtree_map_move() keeps it.
+ * about to go away, and pushing it can fail. bpf_rbtree_map_move() keeps it.
  *
  * Context: any.
  * Return: the map; NULL if there is none, the outer map was created with
