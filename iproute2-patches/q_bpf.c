@@ -54,6 +54,9 @@
 #define PARAM_SECTION	".data.param"
 #define MAX_SETTINGS	64
 
+/* A declaration tag of such a variable, with MIN:MAX behind it, from BPF_QDISC_RANGE() */
+#define RANGE_TAG	"range:"
+
 #define MSG_ROOM	4096
 
 enum { ENQUEUE, DEQUEUE, OPS };
@@ -502,6 +505,7 @@ struct params {
 
 struct param {
 	const char *name;
+	const char *range;	/* MIN:MAX, as the policy has it; or NULL */
 	const struct btf_type *type;
 	__u32 size;
 	char *data;
@@ -536,6 +540,23 @@ static const struct btf_type *skip_qualifiers(const struct btf *btf, __u32 id)
 	return t;
 }
 
+static const char *find_range(const struct btf *btf, __u32 var)
+{
+	const struct btf_type *t;
+	const char *tag;
+	__u32 id;
+
+	for (id = 1; id < btf__type_cnt(btf); id++) {
+		t = btf__type_by_id(btf, id);
+		if (!btf_is_decl_tag(t) || t->type != var)
+			continue;
+		tag = btf__name_by_offset(btf, t->name_off);
+		if (!strncmp(tag, RANGE_TAG, strlen(RANGE_TAG)))
+			return tag + strlen(RANGE_TAG);
+	}
+	return NULL;
+}
+
 /* The next parameter after index *i - 1, or false */
 static bool next_param(const struct params *ps, int *i, struct param *p)
 {
@@ -550,6 +571,7 @@ static bool next_param(const struct params *ps, int *i, struct param *p)
 		if (!var || !btf_is_var(var) || (size_t)vsi->offset + vsi->size > ps->size)
 			continue;
 		p->name = btf__name_by_offset(ps->btf, var->name_off);
+		p->range = find_range(ps->btf, vsi->type);
 		p->type = skip_qualifiers(ps->btf, var->type);
 		p->size = vsi->size;
 		p->data = ps->data + vsi->offset;
@@ -591,17 +613,23 @@ static bool is_number(const struct param *p)
 
 static const char *param_kind(const struct params *ps, const struct param *p)
 {
-	static char text[64];
+	static char text[160];
+	int min;
 
-	if (is_string(ps, p))
+	if (is_string(ps, p)) {
 		snprintf(text, sizeof(text), "a text of %u characters at most", p->size - 1);
-	else if (!is_number(p))
+	} else if (!is_number(p)) {
 		snprintf(text, sizeof(text), "of a type that cannot be set");
-	else if (is_bool(p))
+	} else if (is_bool(p)) {
 		snprintf(text, sizeof(text), "true or false");
-	else
+	} else if (p->range) {
+		min = strcspn(p->range, ":");
+		snprintf(text, sizeof(text), "a number from %.*s to %s", min, p->range,
+			 p->range[min] ? p->range + min + 1 : "?");
+	} else {
 		snprintf(text, sizeof(text), "%s number of %u bits",
 			 is_signed(p) ? "a signed" : "an unsigned", 8 * p->size);
+	}
 	return text;
 }
 
@@ -697,6 +725,29 @@ static bool parse_number(const struct param *p, const char *text, __u64 *value)
 	return fits(p, negative, *value);
 }
 
+static bool less(const struct param *p, __u64 a, __u64 b)
+{
+	return is_signed(p) ? (__s64)a < (__s64)b : a < b;
+}
+
+/* A policy's author writes limits as one would set them, with units. */
+static bool in_range(const struct param *p, __u64 value)
+{
+	char min_text[64];
+	__u64 min, max;
+	size_t len;
+
+	if (!p->range)
+		return true;
+	len = strcspn(p->range, ":");
+	if (len >= sizeof(min_text) || !p->range[len])
+		return false;
+	memcpy(min_text, p->range, len);
+	min_text[len] = '\0';
+	return parse_number(p, min_text, &min) && parse_number(p, p->range + len + 1, &max) &&
+	       !less(p, value, min) && !less(p, max, value);
+}
+
 static bool parse_bool(const char *text, __u64 *value)
 {
 	*value = !strcmp(text, "true") || !strcmp(text, "on") || !strcmp(text, "1");
@@ -717,7 +768,8 @@ static bool store_param(const struct params *ps, const struct param *p, const ch
 	}
 	if (!is_number(p))
 		return false;
-	if (is_bool(p) ? !parse_bool(text, &value) : !parse_number(p, text, &value))
+	if (is_bool(p) ? !parse_bool(text, &value) :
+	    !parse_number(p, text, &value) || !in_range(p, value))
 		return false;
 	store_number(p, value);
 	return true;
