@@ -378,6 +378,35 @@ static int make_dir(const char *path)
 	return -1;
 }
 
+/*
+ * "tc -n" and "ip netns exec" work in a mount namespace of their own, whose /sys is new
+ * and has no bpffs. What is pinned in one that is mounted there nobody else sees, and it
+ * is gone with the last process in the namespace. The first process is asked what the
+ * system's bpffs is, or if that is not allowed, the one that has called us.
+ */
+static void warn_of_private_bpffs(const char *bpffs)
+{
+	const pid_t pids[] = { 1, getppid() };
+	struct stat here, there;
+	static bool warned;
+	char path[PATH_MAX];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/root%s", pids[i], bpffs);
+		if (!stat(path, &there))
+			break;
+	}
+	if (i == 2 || warned || stat(bpffs, &here) || here.st_dev == there.st_dev)
+		return;
+	warned = true;
+	complain("warning: %s is not that of the system, but of \"tc -n\" or \"ip netns exec\" alone:\n"
+		 "pins of others are not there, and pins made there are gone when the command ends.\n"
+		 "Mount a bpffs outside of /sys, and say where in " BPFFS_ENV ":\n"
+		 "  mkdir -p /run/bpf && mount -t bpf bpf /run/bpf && export " BPFFS_ENV "=/run/bpf",
+		 bpffs);
+}
+
 static int mount_bpffs(void)
 {
 	const char *bpffs = bpffs_path();
@@ -391,6 +420,7 @@ static int mount_bpffs(void)
 		complain("cannot mount bpffs on %s, for pinning: %s", bpffs, strerror(errno));
 		return -1;
 	}
+	warn_of_private_bpffs(bpffs);
 	return 0;
 }
 
@@ -1056,6 +1086,7 @@ static int get_pinned(const struct bpf_request *req)
 		complain("%s: %s", req->pinned[op],
 			 !statfs(req->pinned[op], &st) && st.f_type != BPF_FS_MAGIC ?
 			 "not in a bpffs" : strerror(err));
+		warn_of_private_bpffs(bpffs_path());
 		return -1;
 	}
 	return 0;
