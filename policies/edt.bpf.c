@@ -55,8 +55,8 @@
 #define NEVER		(~0ULL)
 
 /* Parameters; times in ns */
-__u64 horizon SEC(".data.param") = 2 * NSEC_PER_SEC;
-__u64 delta SEC(".data.param");			/* leave so much earlier */
+__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 2 * NSEC_PER_SEC;
+__u64 delta SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* leave so much earlier */
 bool drop_late SEC(".data.param");
 
 struct edt_flow {

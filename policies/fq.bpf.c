@@ -56,12 +56,12 @@
 enum { BY_PRIORITY = 1, BY_CGROUP, BY_CLASS };
 
 /* Parameters; times in ns, sizes in bytes */
-__s32 quantum SEC(".data.param") = 2 * 1514;
-__s32 initial_quantum SEC(".data.param") = 10 * 1514;
-__u32 flow_limit SEC(".data.param") = 100;
-__u64 horizon SEC(".data.param") = 10 * NSEC_PER_SEC;
-__u64 ce_threshold SEC(".data.param");		/* 0: never mark */
-__u32 group_by SEC(".data.param");		/* 0: no groups */
+__s32 quantum SEC(".data.param") BPF_QDISC_RANGE(1, 1mb) = 2 * 1514;
+__s32 initial_quantum SEC(".data.param") BPF_QDISC_RANGE(1, 16mb) = 10 * 1514;
+__u32 flow_limit SEC(".data.param") BPF_QDISC_RANGE(1, 1000000) = 100;
+__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 10 * NSEC_PER_SEC;
+__u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark */
+__u32 group_by SEC(".data.param") BPF_QDISC_RANGE(0, 3);	/* 0: no groups */
 char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
 
 struct fq {

@@ -25,6 +25,19 @@
 #ifndef __BPF_QDISC_H
 #define __BPF_QDISC_H
 
+/**
+ * BPF_QDISC_RANGE() - declare the range of a parameter
+ * @min: the lowest value, as it would be set: a number, also with a unit
+ * @max: the highest, likewise
+ *
+ * For an integer in the section .data.param: `tc qdisc ... set NAME=VALUE` refuses a
+ * value outside, and says the range. It is an attribute of the variable:
+ *
+ *	__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 10s) = 2 * NSEC_PER_SEC;
+ */
+#define BPF_QDISC_RANGE(min, max) __attribute__((btf_decl_tag(__BPF_QDISC_RANGE(min, max))))
+#define __BPF_QDISC_RANGE(min, max) "range:" #min ":" #max
+
 /* The value of a map of packets. */
 struct pkt {
 	struct sk_buff __kptr *skb;
