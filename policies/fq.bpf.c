@@ -334,17 +334,6 @@ static bool is_later(struct fq *q, __u64 when)
 	return when > q->past;
 }
 
-/* Does a packet ask to leave beyond the horizon? A time that far away is given as that of
- * the qdisc's own horizon, counted from now: so the clock is read before.
- */
-static bool beyond_horizon(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb, __u64 when)
-{
-	if (when < saturating_add(q->past, horizon))
-		return false;
-	q->past = bpf_ktime_get_ns();
-	return bpf_qdisc_departure(ctx, skb) >= saturating_add(q->past, horizon);
-}
-
 /* Somebody is waiting, or this packet has to. */
 static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb,
 			struct note *note, __u64 rate, bool wait)
@@ -392,12 +381,14 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	if (!q->round)			/* later than all of an earlier instance */
 		q->round = bpf_ktime_get_ns();
 	if (skb->tstamp || ce_threshold) {
+		/* The clock first: a time beyond the qdisc's own horizon is given as that. */
+		q->past = bpf_ktime_get_ns();
 		note->when = bpf_qdisc_departure(ctx, skb);
-		if (beyond_horizon(ctx, q, skb, note->when)) {
+		if (note->when >= saturating_add(q->past, horizon)) {
 			count(horizon);
 			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
 		}
-		wait = is_later(q, note->when);
+		wait = note->when > q->past;
 	}
 	if (!skb->tstamp)
 		rate = rate_of(skb);
