@@ -58,12 +58,15 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 	if (ret == NET_XMIT_SUCCESS) {
 		qdisc_qlen_inc(sch);
 		qstats_backlog_add(sch, len);
-		sch_bpf_count_others(&q->run, 1, len);
+		if (came)
+			q->run.state |= SCH_BPF_RUN_QUEUED;
+		else
+			sch_bpf_count_others(&q->run, 1, len);
 	} else if (net_xmit_drop_count(ret)) {
 		qdisc_qstats_drop(sch);
 		err = ret == NET_XMIT_CN ? 0 : -ENOBUFS;	/* CN: it dropped another one */
 	}
-	if (came) {
+	if (came && ret != NET_XMIT_SUCCESS) {
 		q->run.state |= SCH_BPF_RUN_RET;
 		q->run.ret = ret;
 	}
