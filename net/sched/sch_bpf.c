@@ -597,8 +597,10 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 
 	if (cfg->limit)
 		WRITE_ONCE(sch->limit, cfg->limit);
-	if (cfg->horizon)
+	if (cfg->horizon) {
 		q->horizon = cfg->horizon;
+		q->horizon_was = 0;
+	}
 	if (cfg->patience)
 		q->patience = cfg->patience;
 	sch->flags &= ~TCQ_F_CAN_BYPASS;	/* a parameter may have changed */

@@ -46,6 +46,7 @@ struct sch_bpf_data {
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
 	u64 trouble_last;
 	u64 horizon;			/* ns: no program waits for longer without being asked */
+	s64 horizon_was;		/* at some time before: that time and horizon, ns */
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
 	struct delayed_work report;

@@ -388,16 +388,19 @@ static s64 sch_bpf_tstamp_to_mono(struct sk_buff *skb)
  */
 __bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	u64 now = ktime_get_ns();
-	s64 when, last;
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	s64 when;
 
 	if (!skb->tstamp)
-		return now;
+		return ktime_get_ns();
 	when = sch_bpf_tstamp_to_mono(skb);
-	last = now + sch_bpf_data(ctx)->horizon;
-	if (unlikely(when > last)) {
-		skb->tstamp -= when - last;
-		when = last;
+	/* The horizon moves on: what is before one that was is before the present one. */
+	if (unlikely(when > q->horizon_was)) {
+		q->horizon_was = ktime_get_ns() + q->horizon;
+		if (when > q->horizon_was) {
+			skb->tstamp -= when - q->horizon_was;
+			when = q->horizon_was;
+		}
 	}
 	return max(when, 0);
 }
