@@ -152,6 +152,7 @@ struct bpf_rbtree {
 	bool key_is_u64;		/* all of it: eight bytes */
 	bool rank_is_key;		/* no two keys have the same rank */
 	bool no_prealloc;
+	bool is_plain;			/* preallocated packets by u64, and nothing beside them */
 	bool has_packets;
 	bool has_objects;		/* that must not be released in an NMI */
 	u8 nr_fields;
@@ -899,6 +900,14 @@ unlock:
 	return err;
 }
 
+/* An element of a map that is plain is a key of eight bytes and an object. */
+static __always_inline void rbtree_plain_fill(struct rbtree_elem *elem, const void *key, void *obj)
+{
+	elem->rank = get_unaligned((const u64 *)key);
+	((u64 *)elem->key)[0] = elem->rank;
+	((void **)elem->key)[1] = obj;
+}
+
 /**
  * bpf_rbtree_push() - store an object behind all others with an equal key
  * @map: an ordered map of packets
@@ -919,9 +928,12 @@ int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 	u32 slots;
 	int err;
 
-	err = rbtree_spare_get(rb, &spare);
-	if (unlikely(err))
-		return err;
+	spare = NULL;
+	if (unlikely(!rb->is_plain)) {
+		err = rbtree_spare_get(rb, &spare);
+		if (err)
+			return err;
+	}
 again:
 	err = raw_res_spin_lock(&rb->lock);
 	if (unlikely(err))
@@ -933,19 +945,24 @@ again:
 			goto out;
 	}
 
-	elem = rbtree_elem_get(rb, &spare);
-	if (unlikely(!elem)) {
-		slots = rb->slots;
-		raw_res_spin_unlock(&rb->lock);
-		err = rbtree_grow_now(rb, slots);
-		if (!err)
-			goto again;
-		goto out;
-	}
-	rbtree_set_key(rb, elem, key);
-	if (unlikely(rb->map.value_size > sizeof(void *)))
+	elem = rb->free;
+	if (likely(elem && rb->is_plain)) {
+		rb->free = elem->next;
+		rbtree_plain_fill(elem, key, obj);
+	} else {
+		elem = rbtree_elem_get(rb, &spare);
+		if (unlikely(!elem)) {
+			slots = rb->slots;
+			raw_res_spin_unlock(&rb->lock);
+			err = rbtree_grow_now(rb, slots);
+			if (!err)
+				goto again;
+			goto out;
+		}
+		rbtree_set_key(rb, elem, key);
 		memset(elem_value(rb, elem), 0, rb->map.value_size);
-	*elem_obj(rb, elem) = obj;
+		*elem_obj(rb, elem) = obj;
+	}
 	rbtree_link(rb, elem);
 	raw_res_spin_unlock(&rb->lock);
 out:
@@ -2323,6 +2340,9 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 	rb->has_packets = bpf_rbtree_holds_packets(map);
 	if (rb->has_packets || bpf_rbtree_holds_tasks(map))
 		rb->obj_off = rb->value_off + map->record->fields[0].offset;
+	rb->is_plain = rb->has_packets && rb->key_is_u64 && !rb->no_prealloc &&
+		       map->value_size == sizeof(void *) &&
+		       rb->obj_off == offsetof(struct rbtree_elem, key) + sizeof(u64);
 	return 0;
 }
 
