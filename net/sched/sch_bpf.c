@@ -142,9 +142,10 @@ static void sch_bpf_report(struct work_struct *work)
 {
 	struct sch_bpf_data *q = container_of(work, struct sch_bpf_data, report.work);
 
-	/* destroy() waits for this with RTNL held. */
+	/* destroy() waits for this with RTNL held. Others may hold it for long. */
 	if (!rtnl_trylock()) {
-		schedule_delayed_work(&q->report, 1);
+		schedule_delayed_work(&q->report, q->report_wait);
+		q->report_wait = min(2 * q->report_wait, HZ);
 		return;
 	}
 	qdisc_report(q->watchdog.qdisc);
@@ -176,6 +177,7 @@ static void sch_bpf_set_stuck(struct Qdisc *sch)
 	q->stuck = true;
 	q->xstats.stuck++;
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
+	q->report_wait = 1;
 	schedule_delayed_work(&q->report, 0);
 	netdev_warn(qdisc_dev(sch),
 		    "qdisc bpf %x: policy '%s' is stuck, serving a FIFO until it is changed\n",
@@ -696,8 +698,7 @@ static bool sch_bpf_wants_reach(const struct sch_bpf_config *cfg)
  * space puts into an array or hash of maps meanwhile, or takes out, is not noticed.
  *
  * Context: process, under RTNL.
- * Return: 0; -ENOMEM; -EINTR if the task is killed while somebody else looks at the
- * program's maps.
+ * Return: 0; -ENOMEM.
  */
 int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
 {
@@ -710,11 +711,8 @@ int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
 		return 0;
 
 	aux = cfg->dequeue->aux;
-	/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. Who asks for
-	 * them holds the mutex while user memory is written.
-	 */
-	if (mutex_lock_killable(&aux->used_maps_mutex))
-		return -EINTR;
+	/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. */
+	mutex_lock(&aux->used_maps_mutex);
 	sch_bpf_mark++;
 	for (i = 0; i < aux->used_map_cnt && !err; i++) {
 		map = aux->used_maps[i];

@@ -50,6 +50,7 @@ struct sch_bpf_data {
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
 	struct delayed_work report;
+	int report_wait;		/* jiffies until it tries again */
 
 	struct tcf_proto __rcu *filter_list;
 	struct tcf_block *block;

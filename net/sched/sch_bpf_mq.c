@@ -31,8 +31,7 @@ static int sch_bpf_mq_check_maps(struct bpf_prog_aux *aux, struct netlink_ext_ac
 	int err = 0;
 	u32 i;
 
-	if (mutex_lock_killable(&aux->used_maps_mutex))
-		return -EINTR;
+	mutex_lock(&aux->used_maps_mutex);
 	for (i = 0; i < aux->used_map_cnt && !err; i++) {
 		if (!bpf_rbtree_holds_packets(aux->used_maps[i]))
 			continue;
