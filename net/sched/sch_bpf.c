@@ -408,6 +408,15 @@ static void sch_bpf_free_packet(void *skb)
 	kfree_skb_reason(skb, SKB_DROP_REASON_QUEUE_PURGE);
 }
 
+/* Programs that remember something of their packets start afresh. A program that has just
+ * been loaded remembers the generation 0.
+ */
+static void sch_bpf_new_generation(struct sch_bpf_data *q)
+{
+	if (!++q->run.ctx.generation)
+		q->run.ctx.generation++;
+}
+
 /* Take all packets, those of classes excepted: a worker frees what is in the maps, the
  * caller what is in @list. It takes as long for a million packets as for one.
  */
@@ -417,6 +426,7 @@ static void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list)
 	bpf_rbtree_detach(&q->owner, sch_bpf_free_packet);
 	q->stored = 0;
 	q->bytes = 0;
+	sch_bpf_new_generation(q);
 }
 
 static void sch_bpf_free_list(struct sk_buff_head *list)
@@ -611,6 +621,7 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 	q->stuck = false;
 	q->idle = 0;
 	q->trouble = 0;
+	sch_bpf_new_generation(q);
 }
 
 /* An instance that has no programs yet: bpf_mq puts them in before it can be found. */

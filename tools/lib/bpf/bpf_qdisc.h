@@ -56,6 +56,8 @@ static __always_inline void *bpf_qdisc_cb(struct sk_buff *skb)
 
 extern int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
 			      const void *key) __ksym;
+extern int bpf_qdisc_push_front_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
+				    const void *key) __ksym;
 extern int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, int reason) __ksym;
 extern int bpf_qdisc_pass_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 extern int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
@@ -76,6 +78,22 @@ static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, co
 					  struct sk_buff *skb)
 {
 	return bpf_qdisc_push_skb(skb, ctx, map, key);
+}
+
+/**
+ * bpf_qdisc_push_front() - store a packet before all others with an equal key
+ * @ctx: context of the program
+ * @map: where to
+ * @key: under which key
+ * @skb: an owned packet; it is given away
+ *
+ * For a program that took a packet to look at it, and puts it back where it was.
+ * Returns as bpf_qdisc_push().
+ */
+static __always_inline int bpf_qdisc_push_front(struct sch_bpf_ctx *ctx, void *map,
+						const void *key, struct sk_buff *skb)
+{
+	return bpf_qdisc_push_front_skb(skb, ctx, map, key);
 }
 
 /**
@@ -158,11 +176,46 @@ extern struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map,
 					    const void *key) __ksym;
 
 /**
- * bpf_qdisc_take_last() - take a packet of the highest key and own it
+ * bpf_qdisc_take_key() - take the oldest packet of one key and own it
+ * @ctx: context of the program
+ * @map: where from
+ * @key: under which key
+ *
+ * Returns the packet, or NULL if this qdisc holds none under the key.
+ */
+extern struct sk_buff *bpf_qdisc_take_key(struct sch_bpf_ctx *ctx, void *map,
+					  const void *key) __ksym;
+
+/**
+ * bpf_qdisc_take_youngest() - take the youngest packet of one key and own it
+ * @ctx: context of the program
+ * @map: where from
+ * @key: under which key
+ *
+ * For a tail drop. Returns as bpf_qdisc_take_key().
+ */
+extern struct sk_buff *bpf_qdisc_take_youngest(struct sch_bpf_ctx *ctx, void *map,
+					       const void *key) __ksym;
+
+/**
+ * bpf_qdisc_take_from() - take the first packet from a key on and own it
+ * @ctx: context of the program
+ * @map: where from
+ * @key: the lowest key wanted
+ *
+ * Where a key is a group and a number in it, this is the first packet of a group,
+ * or of the next one: look with bpf_rbtree_map_lower_bound() first where it matters.
+ * Returns the oldest packet of the lowest key that is not below @key, or NULL.
+ */
+extern struct sk_buff *bpf_qdisc_take_from(struct sch_bpf_ctx *ctx, void *map,
+					   const void *key) __ksym;
+
+/**
+ * bpf_qdisc_take_last() - take the last packet out of a map and own it
  * @ctx: context of the program
  * @map: where from
  *
- * For policies that make room at the far end. Returns the oldest packet of the
+ * For policies that make room at the far end. Returns the youngest packet of the
  * highest key, or NULL if this qdisc holds no packet in @map.
  */
 extern struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *map) __ksym;
@@ -200,6 +253,16 @@ extern int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map, const void *k
  * In dequeue programs. Returns as bpf_qdisc_pop().
  */
 extern int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
+
+/**
+ * bpf_qdisc_pop_from() - take and deliver the first packet from a key on
+ * @ctx: context of the program
+ * @map: where from
+ * @key: the lowest key wanted
+ *
+ * In dequeue programs. Returns as bpf_qdisc_pop().
+ */
+extern int bpf_qdisc_pop_from(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
 
 /**
  * bpf_qdisc_pop_class() - take a packet from a class and deliver it
