@@ -25,10 +25,117 @@
 #ifndef __BPF_QDISC_H
 #define __BPF_QDISC_H
 
+/* Macros of the uapi headers that policies need: BTF, and so vmlinux.h, has no macros. */
+#ifndef ETH_P_IP
+#define ETH_P_IP	0x0800
+#endif
+#ifndef ETH_P_ARP
+#define ETH_P_ARP	0x0806
+#endif
+#ifndef ETH_P_8021Q
+#define ETH_P_8021Q	0x8100
+#endif
+#ifndef ETH_P_IPV6
+#define ETH_P_IPV6	0x86DD
+#endif
+#ifndef ETH_P_8021AD
+#define ETH_P_8021AD	0x88A8
+#endif
+#ifndef ETH_HLEN
+#define ETH_HLEN	14
+#endif
+#ifndef VLAN_HLEN
+#define VLAN_HLEN	4
+#endif
+
+/* What bpf_skb_tc_classify() returns */
+#ifndef TC_ACT_UNSPEC
+#define TC_ACT_UNSPEC	(-1)
+#endif
+#ifndef TC_ACT_OK
+#define TC_ACT_OK	0
+#endif
+#ifndef TC_ACT_SHOT
+#define TC_ACT_SHOT	2
+#endif
+#ifndef TC_ACT_STOLEN
+#define TC_ACT_STOLEN	4
+#endif
+#ifndef TC_ACT_QUEUED
+#define TC_ACT_QUEUED	5
+#endif
+#ifndef TC_ACT_TRAP
+#define TC_ACT_TRAP	8
+#endif
+
+/* Errors that have the same number on every architecture */
+#ifndef ENOENT
+#define ENOENT		2
+#endif
+#ifndef EAGAIN
+#define EAGAIN		11
+#endif
+#ifndef ENOMEM
+#define ENOMEM		12
+#endif
+#ifndef EBUSY
+#define EBUSY		16
+#endif
+#ifndef ENOSPC
+#define ENOSPC		28
+#endif
+
+#ifndef NSEC_PER_USEC
+#define NSEC_PER_USEC	1000ULL
+#endif
+#ifndef NSEC_PER_MSEC
+#define NSEC_PER_MSEC	1000000ULL
+#endif
+#ifndef NSEC_PER_SEC
+#define NSEC_PER_SEC	1000000000ULL
+#endif
+
 /* The value of a map of packets. */
 struct pkt {
 	struct sk_buff __kptr *skb;
 };
+
+/* The members of a map of packets. As max_entries libbpf takes the length of any array.
+ * Its type makes clang describe struct pkt where only an inner map names it.
+ */
+#define __BPF_QDISC_QUEUE(key_type, packets)		\
+	__uint(type, BPF_MAP_TYPE_RBTREE);		\
+	__type(key, key_type);				\
+	__type(value, struct pkt);			\
+	struct pkt (*max_entries)[packets]
+
+/**
+ * BPF_QDISC_QUEUE() - define a map of packets
+ * @name: the map
+ * @key_type: type of its keys
+ * @packets: how many it holds at most
+ */
+#define BPF_QDISC_QUEUE(name, key_type, packets)	\
+	struct {					\
+		__BPF_QDISC_QUEUE(key_type, packets);	\
+	} name SEC(".maps")
+
+/**
+ * BPF_QDISC_QUEUES() - define an array of maps of packets
+ * @name: the array; libbpf and tc create the maps in it
+ * @key_type: type of their keys
+ * @packets: how many each holds at most
+ * @count: how many maps; 0 with bpf_mq: one for each tx queue, found by ctx->queue
+ */
+#define BPF_QDISC_QUEUES(name, key_type, packets, count)		\
+	struct {							\
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);		\
+		__type(key, __u32);					\
+		__uint(max_entries, count);				\
+		__array(values, struct {				\
+			__BPF_QDISC_QUEUE(key_type, packets);		\
+		});							\
+	} name SEC(".maps")
 
 /**
  * bpf_qdisc_pkt_len() - the length of a packet on the wire
@@ -53,6 +160,20 @@ static __always_inline void *bpf_qdisc_cb(struct sk_buff *skb)
 {
 	return ((struct qdisc_skb_cb *)skb->cb)->data;
 }
+
+/**
+ * bpf_qdisc_note() - the note on a packet, as a type of the policy's
+ * @skb: the packet
+ * @type: a type of at most 20 bytes
+ *
+ * Returns bpf_qdisc_cb() as a pointer to @type.
+ */
+#define bpf_qdisc_note(skb, type)							\
+	({										\
+		_Static_assert(sizeof(type) <= sizeof(((struct qdisc_skb_cb *)0)->data),	\
+			       "a note on a packet has at most 20 bytes");		\
+		(type *)bpf_qdisc_cb(skb);						\
+	})
 
 extern int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
 			      const void *key) __ksym;
