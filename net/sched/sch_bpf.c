@@ -408,13 +408,23 @@ static void sch_bpf_free_packet(void *skb)
 	kfree_skb_reason(skb, SKB_DROP_REASON_QUEUE_PURGE);
 }
 
-/* Programs that remember something of their packets start afresh. A program that has just
- * been loaded remembers the generation 0.
+/**
+ * sch_bpf_new_generation() - tell programs that they remember packets which are gone
+ * @q: the qdisc
+ *
+ * No two qdiscs have had the same generation: programs may keep what they remember in a map
+ * that is pinned, and outlives the qdisc. Programs that were just loaded remember the
+ * generation 0.
+ *
+ * Context: under the root lock, or before the qdisc can be found.
  */
-static void sch_bpf_new_generation(struct sch_bpf_data *q)
+void sch_bpf_new_generation(struct sch_bpf_data *q)
 {
-	if (!++q->run.ctx.generation)
-		q->run.ctx.generation++;
+	static atomic_t generations;
+
+	do {
+		q->run.ctx.generation = atomic_inc_return(&generations);
+	} while (!q->run.ctx.generation);
 }
 
 /* Take all packets, those of classes excepted: a worker frees what is in the maps, the
