@@ -90,7 +90,10 @@ def all_of_a_key_from_behind():
             lib.true(do(sender, "PUSH", 5, number), "dropped")
         do(sender, "PUT_BACK", 5)
         lib.true(do(sender, "PUSH_FRONT", 5, 14), "dropped")
-        remain(device, sender, receiver, [10, 14, 12, 13, 11])
+        for _ in range(2):                      # 13, 12
+            do(sender, "DROP_YOUNGEST", 5)
+        lib.true(do(sender, "PUSH", 5, 15), "dropped")
+        remain(device, sender, receiver, [10, 14, 15, 11])
 
 
 def the_first_from_a_key_on():
