@@ -54,6 +54,9 @@
 #define PARAM_SECTION	".data.param"
 #define MAX_SETTINGS	64
 
+/* A declaration tag of such a variable, with MIN:MAX behind it, from BPF_QDISC_RANGE() */
+#define RANGE_TAG	"range:"
+
 #define MSG_ROOM	4096
 
 enum { ENQUEUE, DEQUEUE, OPS };
@@ -375,6 +378,35 @@ static int make_dir(const char *path)
 	return -1;
 }
 
+/*
+ * "tc -n" and "ip netns exec" work in a mount namespace of their own, whose /sys is new
+ * and has no bpffs. What is pinned in one that is mounted there nobody else sees, and it
+ * is gone with the last process in the namespace. The first process is asked what the
+ * system's bpffs is, or if that is not allowed, the one that has called us.
+ */
+static void warn_of_private_bpffs(const char *bpffs)
+{
+	const pid_t pids[] = { 1, getppid() };
+	struct stat here, there;
+	static bool warned;
+	char path[PATH_MAX];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/root%s", pids[i], bpffs);
+		if (!stat(path, &there))
+			break;
+	}
+	if (i == 2 || warned || stat(bpffs, &here) || here.st_dev == there.st_dev)
+		return;
+	warned = true;
+	complain("warning: %s is not that of the system, but of \"tc -n\" or \"ip netns exec\" alone:\n"
+		 "pins of others are not there, and pins made there are gone when the command ends.\n"
+		 "Mount a bpffs outside of /sys, and say where in " BPFFS_ENV ":\n"
+		 "  mkdir -p /run/bpf && mount -t bpf bpf /run/bpf && export " BPFFS_ENV "=/run/bpf",
+		 bpffs);
+}
+
 static int mount_bpffs(void)
 {
 	const char *bpffs = bpffs_path();
@@ -388,6 +420,7 @@ static int mount_bpffs(void)
 		complain("cannot mount bpffs on %s, for pinning: %s", bpffs, strerror(errno));
 		return -1;
 	}
+	warn_of_private_bpffs(bpffs);
 	return 0;
 }
 
@@ -502,6 +535,7 @@ struct params {
 
 struct param {
 	const char *name;
+	const char *range;	/* MIN:MAX, as the policy has it; or NULL */
 	const struct btf_type *type;
 	__u32 size;
 	char *data;
@@ -536,6 +570,23 @@ static const struct btf_type *skip_qualifiers(const struct btf *btf, __u32 id)
 	return t;
 }
 
+static const char *find_range(const struct btf *btf, __u32 var)
+{
+	const struct btf_type *t;
+	const char *tag;
+	__u32 id;
+
+	for (id = 1; id < btf__type_cnt(btf); id++) {
+		t = btf__type_by_id(btf, id);
+		if (!btf_is_decl_tag(t) || t->type != var)
+			continue;
+		tag = btf__name_by_offset(btf, t->name_off);
+		if (!strncmp(tag, RANGE_TAG, strlen(RANGE_TAG)))
+			return tag + strlen(RANGE_TAG);
+	}
+	return NULL;
+}
+
 /* The next parameter after index *i - 1, or false */
 static bool next_param(const struct params *ps, int *i, struct param *p)
 {
@@ -550,6 +601,7 @@ static bool next_param(const struct params *ps, int *i, struct param *p)
 		if (!var || !btf_is_var(var) || (size_t)vsi->offset + vsi->size > ps->size)
 			continue;
 		p->name = btf__name_by_offset(ps->btf, var->name_off);
+		p->range = find_range(ps->btf, vsi->type);
 		p->type = skip_qualifiers(ps->btf, var->type);
 		p->size = vsi->size;
 		p->data = ps->data + vsi->offset;
@@ -591,17 +643,23 @@ static bool is_number(const struct param *p)
 
 static const char *param_kind(const struct params *ps, const struct param *p)
 {
-	static char text[64];
+	static char text[160];
+	int min;
 
-	if (is_string(ps, p))
+	if (is_string(ps, p)) {
 		snprintf(text, sizeof(text), "a text of %u characters at most", p->size - 1);
-	else if (!is_number(p))
+	} else if (!is_number(p)) {
 		snprintf(text, sizeof(text), "of a type that cannot be set");
-	else if (is_bool(p))
+	} else if (is_bool(p)) {
 		snprintf(text, sizeof(text), "true or false");
-	else
+	} else if (p->range) {
+		min = strcspn(p->range, ":");
+		snprintf(text, sizeof(text), "a number from %.*s to %s", min, p->range,
+			 p->range[min] ? p->range + min + 1 : "?");
+	} else {
 		snprintf(text, sizeof(text), "%s number of %u bits",
 			 is_signed(p) ? "a signed" : "an unsigned", 8 * p->size);
+	}
 	return text;
 }
 
@@ -697,6 +755,29 @@ static bool parse_number(const struct param *p, const char *text, __u64 *value)
 	return fits(p, negative, *value);
 }
 
+static bool less(const struct param *p, __u64 a, __u64 b)
+{
+	return is_signed(p) ? (__s64)a < (__s64)b : a < b;
+}
+
+/* A policy's author writes limits as one would set them, with units. */
+static bool in_range(const struct param *p, __u64 value)
+{
+	char min_text[64];
+	__u64 min, max;
+	size_t len;
+
+	if (!p->range)
+		return true;
+	len = strcspn(p->range, ":");
+	if (len >= sizeof(min_text) || !p->range[len])
+		return false;
+	memcpy(min_text, p->range, len);
+	min_text[len] = '\0';
+	return parse_number(p, min_text, &min) && parse_number(p, p->range + len + 1, &max) &&
+	       !less(p, value, min) && !less(p, max, value);
+}
+
 static bool parse_bool(const char *text, __u64 *value)
 {
 	*value = !strcmp(text, "true") || !strcmp(text, "on") || !strcmp(text, "1");
@@ -717,7 +798,8 @@ static bool store_param(const struct params *ps, const struct param *p, const ch
 	}
 	if (!is_number(p))
 		return false;
-	if (is_bool(p) ? !parse_bool(text, &value) : !parse_number(p, text, &value))
+	if (is_bool(p) ? !parse_bool(text, &value) :
+	    !parse_number(p, text, &value) || !in_range(p, value))
 		return false;
 	store_number(p, value);
 	return true;
@@ -1004,6 +1086,7 @@ static int get_pinned(const struct bpf_request *req)
 		complain("%s: %s", req->pinned[op],
 			 !statfs(req->pinned[op], &st) && st.f_type != BPF_FS_MAGIC ?
 			 "not in a bpffs" : strerror(err));
+		warn_of_private_bpffs(bpffs_path());
 		return -1;
 	}
 	return 0;

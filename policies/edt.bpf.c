@@ -36,13 +36,12 @@
  *
  * Where it does badly: flows are told apart by the packet's hash, so two flows
  * may share one rate, and a TCP connection that chooses a new hash after a time-out
- * starts anew beside what it has in the queue. Behind a VLAN tag in the frame, a
- * packet whose hash neither its socket nor a NIC has given is told by its addresses
- * alone. A GSO packet leaves whole, its segments at the speed of the link. A new
- * rate holds for packets to come, not for those that stand. Beyond 65536 flows the
- * longest silent one is forgotten, also if its packets still stand. Packets that
- * are neither IPv4 nor IPv6 are not paced, but counted. With drop_late and a delta
- * that is shorter than a timer may be late, few packets leave.
+ * starts anew beside what it has in the queue. A GSO packet leaves whole, its
+ * segments at the speed of the link. A new rate holds for packets to come, not
+ * for those that stand. Beyond 65536 flows the longest silent one is forgotten,
+ * also if its packets still stand. Packets that are neither IPv4 nor IPv6 are
+ * not paced, but counted. With drop_late and a delta that is shorter than a timer
+ * may be late, few packets leave.
  *
  * Statistics: map edt_stats, per device and CPU. What has waited for its time the
  * kernel counts: overlimits.
@@ -55,8 +54,8 @@
 #define NEVER		(~0ULL)
 
 /* Parameters; times in ns */
-__u64 horizon SEC(".data.param") = 2 * NSEC_PER_SEC;
-__u64 delta SEC(".data.param");			/* leave so much earlier */
+__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 2 * NSEC_PER_SEC;
+__u64 delta SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* leave so much earlier */
 bool drop_late SEC(".data.param");
 
 struct edt_flow {
@@ -162,22 +161,30 @@ static __u32 find_ip(struct __sk_buff *skb)
 	return protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6) ? offset : 0;
 }
 
-/* Behind a tag in the frame the kernel looks for addresses in the wrong place. Where
- * neither the socket nor the NIC has given a hash, it is one of the addresses then.
+/* The kernel's flow dissector takes a tag in the frame for the protocol behind it, so that
+ * its hash tells nothing there: this one is of addresses and ports.
  */
 static __u32 hash_of(struct __sk_buff *skb, __u32 ip)
 {
-	__u32 i, words[8] = {}, hash = 0;
-	__u8 version = 0;
+	__u32 i, words[9] = {}, ports = ip + 40, hash = 0;
+	__u8 version = 0, protocol = 0;
+	__be16 fragment = 0;
 
-	if (ip <= ETH_HLEN || skb->hash)
+	if (ip <= ETH_HLEN)
 		return bpf_get_hash_recalc(skb);
 	bpf_skb_load_bytes(skb, ip, &version, sizeof(version));
-	if (version >> 4 == 6)
-		bpf_skb_load_bytes(skb, ip + 8, words, sizeof(words));
-	else
+	if (version >> 4 == 6) {
+		bpf_skb_load_bytes(skb, ip + 6, &protocol, sizeof(protocol));
+		bpf_skb_load_bytes(skb, ip + 8, words, 32);
+	} else {
+		ports = ip + (version & 15) * 4;
+		bpf_skb_load_bytes(skb, ip + 6, &fragment, sizeof(fragment));
+		bpf_skb_load_bytes(skb, ip + 9, &protocol, sizeof(protocol));
 		bpf_skb_load_bytes(skb, ip + 12, words, 8);
-	for (i = 0; i < 8; i++)
+	}
+	if ((protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && !(fragment & bpf_htons(0x3fff)))
+		bpf_skb_load_bytes(skb, ports, &words[8], 4);
+	for (i = 0; i < 9; i++)
 		hash = (hash ^ words[i]) * 0x9e3779b1 + (hash >> 15) + 1;
 	bpf_set_hash(skb, hash);
 	return hash;

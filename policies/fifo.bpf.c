@@ -23,7 +23,7 @@
 #define MAX_PACKETS	10000
 
 /* Parameters */
-__u32 limit_bytes SEC(".data.param");		/* 0: bounded in packets only */
+__u32 limit_bytes SEC(".data.param") BPF_QDISC_RANGE(0, 2gb);	/* 0: bounded in packets only */
 bool head_drop SEC(".data.param");		/* drop the oldest, not the newest */
 bool bypass SEC(".data.param");			/* an empty queue is passed by */
 

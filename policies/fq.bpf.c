@@ -57,12 +57,12 @@
 enum { BY_PRIORITY = 1, BY_CGROUP, BY_CLASS };
 
 /* Parameters; times in ns, sizes in bytes */
-__s32 quantum SEC(".data.param") = 2 * 1514;
-__s32 initial_quantum SEC(".data.param") = 10 * 1514;
-__u32 flow_limit SEC(".data.param") = 100;
-__u64 horizon SEC(".data.param") = 10 * NSEC_PER_SEC;
-__u64 ce_threshold SEC(".data.param");		/* 0: never mark */
-__u32 group_by SEC(".data.param");		/* 0: no groups */
+__s32 quantum SEC(".data.param") BPF_QDISC_RANGE(1, 1mb) = 2 * 1514;
+__s32 initial_quantum SEC(".data.param") BPF_QDISC_RANGE(1, 16mb) = 10 * 1514;
+__u32 flow_limit SEC(".data.param") BPF_QDISC_RANGE(1, 1000000) = 100;
+__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 10 * NSEC_PER_SEC;
+__u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark */
+__u32 group_by SEC(".data.param") BPF_QDISC_RANGE(0, 3);	/* 0: no groups */
 char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
 
 struct fq {
@@ -77,7 +77,7 @@ struct flow {
 	__s32 used;		/* bytes of that round's quantum */
 	__u32 qlen;
 	__u32 generation;	/* qlen counts if this is the qdisc's */
-	__u32 group;
+	__u16 group;
 	bool active;		/* counted in its group */
 	__u64 next;		/* when the socket's rate lets the next packet go */
 };
@@ -189,7 +189,8 @@ static __u32 weight_of(__u32 group)
 
 static struct group *find_group(struct sch_bpf_ctx *ctx, struct flow *flow)
 {
-	struct group *group = bpf_map_lookup_elem(&fq_groups, &flow->group);
+	__u32 index = flow->group;
+	struct group *group = bpf_map_lookup_elem(&fq_groups, &index);
 
 	if (group && group->generation != ctx->generation) {
 		group->generation = ctx->generation;
@@ -203,7 +204,7 @@ static __u32 price(struct sch_bpf_ctx *ctx, struct flow *flow, __u32 len)
 {
 	struct group *group = find_group(ctx, flow);
 
-	return group ? len * group->active / weight_of(flow->group) : len;
+	return group && group->active ? len * group->active / weight_of(flow->group) : len;
 }
 
 static void activate(struct sch_bpf_ctx *ctx, struct flow *flow, struct sk_buff *skb)
@@ -326,17 +327,6 @@ static bool is_later(struct fq *q, __u64 when)
 	return when > q->past;
 }
 
-/* Does a packet ask to leave beyond the horizon? A time that far away is given as that of
- * the qdisc's own horizon, counted from now: so the clock is read before.
- */
-static bool beyond_horizon(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb, __u64 when)
-{
-	if (when < saturating_add(q->past, horizon))
-		return false;
-	q->past = bpf_ktime_get_ns();
-	return bpf_qdisc_departure(ctx, skb) >= saturating_add(q->past, horizon);
-}
-
 /* Somebody is waiting, or this packet has to. */
 static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb,
 			struct note *note, __u64 rate, bool wait)
@@ -384,12 +374,14 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	if (!q->round)			/* later than all of an earlier instance */
 		q->round = bpf_ktime_get_ns();
 	if (skb->tstamp || ce_threshold) {
+		/* The clock first: a time beyond the qdisc's own horizon is given as that. */
+		q->past = bpf_ktime_get_ns();
 		note->when = bpf_qdisc_departure(ctx, skb);
-		if (beyond_horizon(ctx, q, skb, note->when)) {
+		if (note->when >= saturating_add(q->past, horizon)) {
 			count(horizon);
 			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
 		}
-		wait = is_later(q, note->when);
+		wait = note->when > q->past;
 	}
 	if (!skb->tstamp)
 		rate = rate_of(skb);

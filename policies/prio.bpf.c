@@ -27,7 +27,7 @@
 
 /* Parameters; the table is pfifo_fast's */
 char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
-__u32 band_limit SEC(".data.param") = 1000;
+__u32 band_limit SEC(".data.param") BPF_QDISC_RANGE(0, 1000000) = 1000;
 bool skbprio SEC(".data.param");
 bool bypass SEC(".data.param");			/* an empty queue is passed by */
 

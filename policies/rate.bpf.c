@@ -29,9 +29,9 @@
 #define MAX_PACKETS	10000
 
 /* Parameters; times in ns */
-__u64 rate SEC(".data.param");				/* bytes a second; 0: as fast as it goes */
-__u64 burst SEC(".data.param") = 5 * NSEC_PER_MSEC;
-__u64 horizon SEC(".data.param") = 2 * NSEC_PER_SEC;	/* below the qdisc's own, 10 s */
+__u64 rate SEC(".data.param") BPF_QDISC_RANGE(0, 10tbit);	/* bytes a second; 0: no rate */
+__u64 burst SEC(".data.param") BPF_QDISC_RANGE(0, 10s) = 5 * NSEC_PER_MSEC;
+__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 2 * NSEC_PER_SEC;
 
 /* Departure time -> packet, for each tx queue */
 BPF_QDISC_QUEUES(rate_queues, __u64, MAX_PACKETS, 0);

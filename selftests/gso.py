@@ -12,7 +12,7 @@ from lib import GLOBALS, POLICIES, PROGS, SO_MARK
 
 EDT = f"{POLICIES}/edt.bpf.o"
 VERDICTS = f"{PROGS}/verdicts.bpf.o"
-MARK_CE, OPEN = 8, 9            # also in verdicts.bpf.c
+MARK_CE, OPEN = 7, 8            # also in verdicts.bpf.c
 SIZE = 2_000_000
 RATE = 4_000_000                # bytes a second: no queue behind the qdisc overflows
 

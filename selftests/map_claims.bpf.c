@@ -28,11 +28,11 @@ int claims_dequeue(struct sch_bpf_ctx *ctx)
 
 	if (closed) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-		return SCH_BPF_THROTTLE;
+		return 0;
 	}
 	pkts = bpf_map_lookup_elem(&queues, &first);
 	if (!pkts)
-		return SCH_BPF_EMPTY;
+		return 0;
 	return bpf_qdisc_pop(ctx, pkts);
 }
 

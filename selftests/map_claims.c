@@ -21,17 +21,33 @@
 
 static int ifindex, sender;
 
+static int first_inner(void)
+{
+	uint32_t first = 0, id = 0;
+
+	if (bpf_map_lookup_elem(map("queues"), &first, &id))
+		err(1, "no inner map");
+	return bpf_map_get_fd_by_id(id);
+}
+
+/* Like the one that is there, but for the name */
 static int create_inner(void)
 {
-	const struct bpf_map *inner = bpf_map__inner_map(bpf_object__find_map_by_name(obj, "queues"));
-	LIBBPF_OPTS(bpf_map_create_opts, opts, .btf_fd = bpf_object__btf_fd(obj),
-		    .btf_key_type_id = bpf_map__btf_key_type_id(inner),
-		    .btf_value_type_id = bpf_map__btf_value_type_id(inner));
-	int fd;
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	struct bpf_map_info info = {};
+	uint32_t size = sizeof(info);
+	int fd = first_inner();
 
-	fd = bpf_map_create(BPF_MAP_TYPE_RBTREE, INNER, 8, 8, bpf_map__max_entries(inner), &opts);
+	if (bpf_map_get_info_by_fd(fd, &info, &size))
+		err(1, "no information on the inner map");
+	close(fd);
+	opts.btf_fd = bpf_btf_get_fd_by_id(info.btf_id);
+	opts.btf_key_type_id = info.btf_key_type_id;
+	opts.btf_value_type_id = info.btf_value_type_id;
+	fd = bpf_map_create(info.type, INNER, info.key_size, info.value_size, info.max_entries, &opts);
 	if (fd < 0)
 		err(1, "cannot create an inner map");
+	close(opts.btf_fd);
 	return fd;
 }
 
@@ -145,15 +161,6 @@ static bool fill(int packets)
 	for (int i = 0; i < packets; i++)
 		expect(send_packet());
 	return true;
-}
-
-static int first_inner(void)
-{
-	uint32_t first = 0, id = 0;
-
-	if (bpf_map_lookup_elem(map("queues"), &first, &id))
-		err(1, "no inner map");
-	return bpf_map_get_fd_by_id(id);
 }
 
 static bool packets_are_freed(void)

@@ -246,32 +246,34 @@ struct {
 	__array(values, struct queue);
 } active SEC(".maps");
 
-struct schedule {
+/* Not on the stack: there the verifier would follow each value. */
+static struct {
 	__u64 round;
 	__u64 in;
 	__u64 out;
 	int error;
 	__u32 drain;
 	bool listed[FLOWS];
-};
+} schedule;
 
-static void flow_in(struct schedule *schedule)
+static void flow_in(void)
 {
 	__u32 flow = bpf_get_prandom_u32() % FLOWS;
-	__u64 key = 0, value = flow;
+	__u64 key = 0, value = flow, round;
 	void *inner;
 
 	inner = bpf_map_lookup_elem(&queues, &flow);
 	if (!inner || bpf_rbtree_map_push(inner, &key, &value))
 		return;			/* full */
-	schedule->in++;
-	if (flow >= FLOWS || schedule->listed[flow])
+	schedule.in++;
+	if (flow >= FLOWS || schedule.listed[flow])
 		return;
-	schedule->listed[flow] = true;
-	schedule->error = bpf_rbtree_map_push_map(&active, &schedule->round, inner);
+	schedule.listed[flow] = true;
+	round = schedule.round;
+	schedule.error = bpf_rbtree_map_push_map(&active, &round, inner);
 }
 
-static void flow_out(struct schedule *schedule)
+static void flow_out(void)
 {
 	__u64 round = 0, key = 0, value = 0;
 	void *inner;
@@ -280,53 +282,48 @@ static void flow_out(struct schedule *schedule)
 	if (!inner)
 		return;
 	if (bpf_rbtree_map_pop(inner, &key, &value)) {
-		schedule->error = -ENOENT;
+		schedule.error = -ENOENT;
 		return;
 	}
-	schedule->out++;
-	schedule->round = round + 1;
+	schedule.out++;
+	schedule.round = ++round;
 	if (bpf_rbtree_map_first(inner, &key))
-		schedule->error = bpf_rbtree_map_push_map(&active, &schedule->round, inner);
+		schedule.error = bpf_rbtree_map_push_map(&active, &round, inner);
 	else if (value < FLOWS)
-		schedule->listed[value] = false;
+		schedule.listed[value] = false;
 }
 
-static long schedule_one(__u32 i, struct schedule *schedule)
+static long schedule_one(__u32 i, void *unused)
 {
-	if (!schedule->drain && bpf_get_prandom_u32() % 16 < 9)
-		flow_in(schedule);
+	if (!schedule.drain && bpf_get_prandom_u32() % 16 < 9)
+		flow_in();
 	else
-		flow_out(schedule);
-	return schedule->error != 0;
+		flow_out();
+	return schedule.error != 0;
 }
 
 SEC("syscall")
 int many_flows(struct turns *turns)
 {
-	struct schedule here = {};
-
-	bpf_loop(STEPS, schedule_one, &here, 0);
-	here.drain = 1;
-	bpf_loop(MANY * FLOWS, schedule_one, &here, 0);
-	turns->done = here.in > STEPS / 4 && here.in == here.out;
-	return here.error;
+	bpf_loop(STEPS, schedule_one, NULL, 0);
+	schedule.drain = 1;
+	bpf_loop(MANY * FLOWS, schedule_one, NULL, 0);
+	turns->done = schedule.in > STEPS / 4 && schedule.in == schedule.out;
+	return schedule.error;
 }
 
 /* ---- where nothing can be freed ---- */
 
-struct {
-	__u32 pid;
-	__u32 popped;
-} middle;
+__u32 popped SEC(".data.popped");
 
-/* Called with the lock of all maps' ids */
-SEC("fentry/idr_alloc_cyclic")
-int BPF_PROG(pop_in_the_middle)
+/* In a hard interrupt, which may have come at any place in the kernel */
+SEC("fentry/sched_tick")
+int BPF_PROG(pop_at_a_tick)
 {
 	__u64 rank = 0;
 
-	if (middle.pid == bpf_get_current_pid_tgid() >> 32 && bpf_rbtree_map_pop_map(&outer, &rank))
-		middle.popped++;
+	if (bpf_rbtree_map_pop_map(&outer, &rank))
+		__sync_fetch_and_add(&popped, 1);
 	return 0;
 }
 
@@ -335,8 +332,13 @@ int BPF_PROG(pop_in_the_middle)
 SEC("?syscall")
 int refused_move_of_packets(struct args *args)
 {
+	struct packet *packet;
 	__u64 rank = 0;
 
+	/* A kptr's type has a body in BTF only if it is used. */
+	packet = bpf_rbtree_map_first(&packets, &rank);
+	if (packet && packet->skb)
+		args->value = packet->skb->len;
 	return bpf_rbtree_map_move(&packets, &rank, &rank);
 }
 

@@ -78,7 +78,7 @@ static long wait_a_little(__u32 i, void *unused)
 }
 
 /* Spare memory comes late. */
-SEC("fentry/rbtree_grow")
+SEC("fentry/rbtree_work")
 int BPF_PROG(hold_up)
 {
 	if (bss.hold)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * security [OBJECT]: what the kernel must refuse, each with its errno: programs of a qdisc
+ * security OBJECT: what the kernel must refuse, each with its errno: programs of a qdisc
  * on other hooks and others' in a qdisc, maps that a program was not made for, user
  * space that wants to store or to read kernel pointers, a user whose rights end at his
  * user namespace, also with file descriptors of somebody else, and BPF tokens for
@@ -21,8 +21,12 @@
 #include <linux/mount.h>
 #include <linux/perf_event.h>
 #include <linux/pkt_sched.h>
+#include <linux/userfaultfd.h>
 #include <net/if.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -38,6 +42,7 @@
 #include "expect.h"
 #include "hold.skel.h"
 #include "intruder.skel.h"
+#include "release.skel.h"
 #include "victim.skel.h"
 
 #define DEV	"guard0"
@@ -54,6 +59,7 @@ static struct hold *hold;
 static int enqueue, dequeue;	/* its programs */
 static int drop_id;		/* of bpf_qdisc_drop_skb() */
 static int refusals;
+static char attach_command[PATH_MAX + 100];	/* of tc, with the same policy on a namespace's own device */
 static char *last_warning;	/* of libbpf, with what the kernel said */
 
 /* One more case: @call must fail with this error. */
@@ -582,7 +588,7 @@ static bool all_refused(void)
 			       report->tried[i].error, report->tried[i].want);
 			return false;
 		}
-		refusals++;
+		refusals += !!report->tried[i].want;
 	}
 	return true;
 }
@@ -708,6 +714,81 @@ static bool descriptors_to_read_with(void)
 	return true;
 }
 
+/* ---- a descriptor of a program, without any right ---- */
+
+static struct release *next_policy;
+
+/* Ask for the maps' ids where user space does not let the kernel write yet. */
+static void *ask_for_maps(void *ids)
+{
+	struct bpf_prog_info info = { .nr_map_ids = 8, .map_ids = (uint64_t)(unsigned long)ids };
+	int fd = bpf_program__fd(next_policy->progs.release_dequeue);
+	__u32 size = sizeof(info);
+
+	return (void *)(long)bpf_prog_get_info_by_fd(fd, &info, &size);
+}
+
+/* Memory whose first use waits for us */
+static void *slow_memory(int *fault)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .range.len = 4096, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	*fault = syscall(SYS_userfaultfd, O_CLOEXEC);
+	range.range.start = (unsigned long)page;
+	if (*fault < 0 || ioctl(*fault, UFFDIO_API, &api) || ioctl(*fault, UFFDIO_REGISTER, &range))
+		return NULL;
+	return page;
+}
+
+/* The qdisc is given the next policy, by a process that can be killed if it is held up. */
+static bool changes_within(int seconds)
+{
+	int next_enqueue = bpf_program__fd(next_policy->progs.release_enqueue);
+	int next_dequeue = bpf_program__fd(next_policy->progs.release_dequeue);
+	struct pollfd done = { .events = POLLIN };
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid)
+		_exit(bpf_qdisc_change(ifindex, next_enqueue, next_dequeue, NULL) ? 1 : 0);
+	done.fd = syscall(SYS_pidfd_open, pid, 0);
+	expect(pid > 0 && done.fd >= 0);
+	if (poll(&done, 1, 1000 * seconds) != 1)
+		kill(pid, SIGKILL);
+	close(done.fd);
+	expect(waitpid(pid, &status, 0) == pid);
+	expect_equal(status, 0);
+	return true;
+}
+
+static bool descriptor_does_not_stop_rtnl(void)
+{
+	struct uffdio_zeropage give = { .range.len = 4096 };
+	struct pollfd waits = { .events = POLLIN };
+	__u32 *ids = slow_memory(&waits.fd);
+	pthread_t asker;
+	void *error;
+	bool ok;
+
+	next_policy = release__open_and_load();
+	expect(ids && next_policy);
+	expect_equal(attach(enqueue, dequeue), 0);
+	expect(!pthread_create(&asker, NULL, ask_for_maps, ids));
+	expect_equal(poll(&waits, 1, 60000), 1);
+	ok = changes_within(20);
+	give.range.start = (unsigned long)ids;
+	expect(!ioctl(waits.fd, UFFDIO_ZEROPAGE, &give));
+	expect(!pthread_join(asker, &error) && !error);
+	expect_equal(ids[0], map_id(bpf_map__fd(next_policy->maps.hold_pkts)));
+	close(waits.fd);
+	munmap(ids, 4096);
+	release__destroy(next_policy);
+	return ok && !bpf_qdisc_detach(ifindex, NULL);
+}
+
 /* ---- BPF tokens ---- */
 
 /* In a user namespace: a bpffs that has been delegated by the parent, who is privileged
@@ -764,13 +845,13 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
-/* The errors of loading an enqueue program and of creating a map with the token */
-static void use_token(int sock)
-{
-	int fs, mount, root, token;
+#define OWN	"own0"		/* a device of the user namespace's own network namespace */
 
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET))
-		_exit(3);
+/* A token of the bpffs that the parent configures; the descriptor of its mount */
+static int delegated_mount(int sock)
+{
+	int fs, mount;
+
 	write_file("/proc/self/uid_map", "0 0 1");
 	write_file("/proc/self/setgroups", "deny");
 	write_file("/proc/self/gid_map", "0 0 1");
@@ -779,18 +860,100 @@ static void use_token(int sock)
 	mount = get(sock);
 	if (fs < 0 || mount < 0)
 		_exit(4);
-	root = openat(mount, ".", O_RDONLY | O_DIRECTORY);
-	token = bpf_token_create(root, NULL);
+	return mount;
+}
+
+/* What comes of loading each kind of program and of creating a map with the token */
+static void load_with_token(int mount)
+{
+	int token = bpf_token_create(openat(mount, ".", O_RDONLY | O_DIRECTORY), NULL);
+
 	if (token < 0)
 		_exit(-token);
 	LIBBPF_OPTS(bpf_prog_load_opts, prog, .prog_flags = BPF_F_TOKEN_FD, .token_fd = token);
 	LIBBPF_OPTS(bpf_map_create_opts, map, .map_flags = BPF_F_TOKEN_FD, .token_fd = token);
-	tried("load", __LINE__, close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, &prog)), 0);
-	tried("create", __LINE__, close_fd(bpf_map_create(BPF_MAP_TYPE_RBTREE, "guard", 8, 8, 8, &map)), 0);
-	_exit(0);
+	tried("enqueue program", __LINE__,
+	      close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_ENQUEUE, &prog)), 0);
+	tried("dequeue program", __LINE__,
+	      close_fd(load(BPF_PROG_TYPE_QDISC, BPF_QDISC_DEQUEUE, &prog)), 0);
+	tried("cgroup program", __LINE__,
+	      close_fd(load(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, &prog)), 0);
+	tried("socket program", __LINE__,
+	      close_fd(load(BPF_PROG_TYPE_CGROUP_SOCK, BPF_CGROUP_INET_SOCK_CREATE, &prog)), 0);
+	tried("map", __LINE__,
+	      close_fd(bpf_map_create(BPF_MAP_TYPE_RBTREE, "guard", 8, 8, 8, &map)), 0);
 }
 
-static bool with_token(const struct delegation *grant, int load_error, int map_error)
+/* Load a whole policy, as an application does, with the token of what is mounted. */
+static int load_policy(int mount)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts);
+	char path[32];
+	int ret;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", mount);
+	opts.bpf_token_path = path;
+	hold = hold__open_opts(&opts);
+	if (!hold)
+		_exit(6);
+	ret = hold__load(hold);
+	if (!ret) {
+		enqueue = bpf_program__fd(hold->progs.hold_enqueue);
+		dequeue = bpf_program__fd(hold->progs.hold_dequeue);
+	}
+	return ret;
+}
+
+/* Not where a device of the parent's namespace is, but on a device of its own; then the
+ * same with tc, which finds the token where a bpffs always is.
+ */
+static void attach_to_own_device(int mount)
+{
+	int others = ifindex;
+
+	if (system("ip link add " OWN " index 1000 type veth peer name own1 && ip link set own1 up && "
+		   "ip link set " OWN " up"))
+		_exit(7);
+	try(load_policy(mount), 0);
+	try(attach(enqueue, dequeue), ENODEV);
+	ifindex = if_nametoindex(OWN);
+	try(attach(enqueue, dequeue), 0);
+	try(send_packets(PACKETS) - PACKETS, 0);
+	try(queued() < PACKETS, 0);
+	try(bpf_qdisc_detach(ifindex, NULL), 0);
+	if (syscall(SYS_move_mount, mount, "", AT_FDCWD, "/sys/fs/bpf", MOVE_MOUNT_F_EMPTY_PATH))
+		_exit(8);
+	try(system(attach_command), 0);
+	try(send_packets(PACKETS) - PACKETS, 0);
+	try(queued() < PACKETS, 0);
+	ifindex = others;
+}
+
+/* He may load, but the device belongs to the namespace of his parents. */
+static void attach_to_a_device_of_others(int mount)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, limit, .limit = 5);
+
+	try(load_policy(mount), 0);
+	try(attach(enqueue, dequeue), EPERM);
+	try(bpf_qdisc_change(ifindex, enqueue, dequeue, NULL), EPERM);
+	try(bpf_qdisc_change(ifindex, -1, -1, &limit), EPERM);
+	try(bpf_qdisc_detach(ifindex, NULL), EPERM);
+}
+
+/* The bpffs delegates nothing that is of use. */
+static void fail_to_attach(int mount)
+{
+	if (system("ip link add " OWN " type veth peer name own1"))
+		_exit(7);
+	try(load_policy(mount), EPERM);
+	if (syscall(SYS_move_mount, mount, "", AT_FDCWD, "/sys/fs/bpf", MOVE_MOUNT_F_EMPTY_PATH))
+		_exit(8);
+	try(system(attach_command) ? -EPERM : 0, EPERM);
+}
+
+/* Let a child act as root of a user namespace to which the parent has delegated. */
+static bool with_token(const struct delegation *grant, void (*act)(int mount), bool net)
 {
 	int sock[2], fs, mount, status;
 	pid_t pid;
@@ -800,7 +963,10 @@ static bool with_token(const struct delegation *grant, int load_error, int map_e
 	pid = fork();
 	if (!pid) {
 		close(sock[0]);
-		use_token(sock[1]);
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS | (net ? CLONE_NEWNET : 0)))
+			_exit(3);
+		act(delegated_mount(sock[1]));
+		_exit(0);
 	}
 	close(sock[1]);
 	fs = get(sock[0]);
@@ -818,29 +984,62 @@ static bool with_token(const struct delegation *grant, int load_error, int map_e
 	close(fs);
 	close(sock[0]);
 	expect_equal(status, 0);
-	expect_equal(report->done, 2);
-	expect_equal(report->tried[0].error, -load_error);
-	expect_equal(report->tried[1].error, -map_error);
-	refusals += !!load_error + !!map_error;
 	return true;
 }
 
+/* Does the token let exactly these load, in the order of load_with_token()? */
+static bool lets_load(const struct delegation *grant, const char *which)
+{
+	expect(with_token(grant, load_with_token, true));
+	expect_equal(report->done, strlen(which));
+	for (int i = 0; i < report->done; i++)
+		report->tried[i].want = which[i] == '-' ? -EPERM : 0;
+	return all_refused();
+}
+
+#define BIT(number) (1ULL << (number))
+
+static const uint64_t all_commands = BIT(BPF_TOKEN_CREATE) | BIT(BPF_MAP_CREATE) | BIT(BPF_PROG_LOAD) |
+				     BIT(BPF_BTF_LOAD);
+
+/* enum bpf_attach_type has the same numbers for cgroups as a qdisc's programs have. */
 static bool tokens(void)
 {
-	const uint64_t programs = 1ULL << BPF_PROG_TYPE_QDISC, maps = 1ULL << BPF_MAP_TYPE_RBTREE;
-	const uint64_t attachs = 1ULL << BPF_QDISC_ENQUEUE;
-	const uint64_t all = 1ULL << BPF_TOKEN_CREATE | 1ULL << BPF_MAP_CREATE | 1ULL << BPF_PROG_LOAD;
-	const struct delegation granted = { all, maps, programs, attachs };
-	const struct delegation other_program = { all, maps, 1ULL << BPF_PROG_TYPE_SCHED_CLS, attachs };
-	const struct delegation other_attach = { all, maps, programs, 1ULL << BPF_QDISC_DEQUEUE };
-	const struct delegation other_map = { all, 1ULL << BPF_MAP_TYPE_HASH, programs, attachs };
-	const struct delegation no_load = { all & ~(1ULL << BPF_PROG_LOAD), maps, programs, attachs };
+	const uint64_t all = all_commands, maps = BIT(BPF_MAP_TYPE_RBTREE);
+	const uint64_t qdisc = BIT(BPF_PROG_TYPE_QDISC);
+	const uint64_t cgroup = BIT(BPF_PROG_TYPE_CGROUP_SKB) | BIT(BPF_PROG_TYPE_CGROUP_SOCK);
+	const uint64_t attachs = BIT(BPF_CGROUP_INET_EGRESS) | BIT(BPF_CGROUP_INET_SOCK_CREATE);
+	const struct {
+		struct delegation grant;
+		const char *loads;	/* enqueue, dequeue, cgroup, socket, map */
+	} tokens[] = {
+		{ { all, maps, qdisc, 0 }, "ed--m" },
+		{ { all, maps, qdisc | cgroup, 0 }, "ed--m" },
+		{ { all, maps, cgroup, attachs }, "--csm" },
+		{ { all, maps, qdisc, attachs }, "ed--m" },
+		{ { all, maps, qdisc | cgroup, BIT(BPF_CGROUP_INET_EGRESS) }, "edc-m" },
+		{ { all, maps, BIT(BPF_PROG_TYPE_SCHED_CLS), ~0ULL }, "----m" },
+		{ { all, BIT(BPF_MAP_TYPE_HASH), qdisc, 0 }, "ed---" },
+		{ { all & ~BIT(BPF_PROG_LOAD), maps, qdisc | cgroup, attachs }, "----m" },
+	};
 
-	expect(with_token(&granted, 0, 0));
-	expect(with_token(&other_program, EPERM, 0));
-	expect(with_token(&other_attach, EPERM, 0));
-	expect(with_token(&other_map, 0, EPERM));
-	expect(with_token(&no_load, EPERM, 0));
+	for (unsigned int i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++)
+		expect(lets_load(&tokens[i].grant, tokens[i].loads));
+	return true;
+}
+
+static bool policies_in_containers(void)
+{
+	const struct delegation granted = { all_commands, BIT(BPF_MAP_TYPE_RBTREE), BIT(BPF_PROG_TYPE_QDISC), 0 };
+	const struct delegation cgroups = { all_commands, BIT(BPF_MAP_TYPE_RBTREE),
+					    BIT(BPF_PROG_TYPE_CGROUP_SKB), ~0ULL };
+
+	expect(with_token(&granted, attach_to_own_device, true));
+	expect(report->done == 9 && all_refused());
+	expect(with_token(&granted, attach_to_a_device_of_others, false));
+	expect(report->done == 5 && all_refused());
+	expect(with_token(&cgroups, fail_to_attach, true));
+	expect(report->done == 2 && all_refused());
 	return true;
 }
 
@@ -860,14 +1059,19 @@ static const struct {
 	{ "nor memory of others", memory_of_others },
 	{ "user namespaces, with descriptors of somebody else", user_namespaces },
 	{ "descriptors to read with", descriptors_to_read_with },
+	{ "who has a program's descriptor does not stop RTNL", descriptor_does_not_stop_rtnl },
 	{ "BPF tokens for something else", tokens },
+	{ "a policy in a user namespace, with a token and without", policies_in_containers },
 };
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const int count = sizeof(all) / sizeof(all[0]);
 	struct btf *btf;
 
+	if (argc != 2)
+		return 2;
+	snprintf(attach_command, sizeof(attach_command), "tc qdisc add dev own0 root bpf obj %s", argv[1]);
 	libbpf_set_print(keep_warning);
 	btf = btf__load_vmlinux_btf();
 	drop_id = btf ? btf__find_by_name_kind(btf, "bpf_qdisc_drop_skb", BTF_KIND_FUNC) : -1;

@@ -179,6 +179,38 @@ def one_for_each_tx_queue(tc, device):
     lib.equal(lib.maps_named("queues"), {outer}, "array of maps after a change")
 
 
+@with_both
+def pins_in_a_network_namespace(tc, device):
+    """Its /sys, and the bpffs in it, is of one command: that is said. Elsewhere pins stay."""
+    bpffs, objects, words = "/run/test_bpffs", ("obj", f"{PROGS}/shared.bpf.o"), []
+    lib.run("ip", "netns", "add", "pins")
+    lib.run("ip", "link", "set", device.a, "netns", "pins")
+    os.mkdir(bpffs)
+    lib.run("mount", "-t", "bpf", "bpf", bpffs)
+    try:
+        for inside in ((*tc, "-n", "pins"), ("ip", "netns", "exec", "pins", *tc)):
+            for edt in ("obj", f"{POLICIES}/edt.bpf.o"), ("obj", FIFO, "pin", "/sys/fs/bpf/gone"):
+                status, out, err = said(*inside, *qdisc(device, "replace", *edt))
+                lib.equal((status, out), (0, ""), f"status and output, beside {err}")
+                lib.contains(err, "qdisc bpf: warning: /sys/fs/bpf is not that of the system")
+                lib.contains(err, "export TC_BPF_MNT=/run/bpf\n")
+                lib.equal(err.count("warning"), 1, "warnings")
+                words.append(err)
+            lib.true(not os.path.exists("/sys/fs/bpf/gone"), "a pin is where it cannot be")
+            words.append(fails(1, "warning: /sys/fs/bpf is not", *inside, *qdisc(
+                device, "replace", "enqueue", "object-pinned", "/sys/fs/bpf/a",
+                "dequeue", "object-pinned", "/sys/fs/bpf/b")))
+            works(*inside, *qdisc(device, "replace", "obj", FIFO))      # pins nothing
+            works("env", f"TC_BPF_MNT={bpffs}", *inside, *qdisc(device, "replace", *objects))
+            lib.equal({lib.bpftool("map", "show", "pinned", f"{bpffs}/tc/globals/shared_pkts")["id"]},
+                      lib.maps_named("shared_pkts"), "the map that is pinned")
+    finally:
+        lib.run("umount", bpffs)
+        os.rmdir(bpffs)
+        lib.run("ip", "netns", "del", "pins")
+    return words
+
+
 lib.main(verbose_shows_the_log,
          programs_by_name,
          pinned_programs,
@@ -188,4 +220,5 @@ lib.main(verbose_shows_the_log,
          arrays_of_maps_are_filled,
          classes,
          a_class_is_changed,
-         one_for_each_tx_queue)
+         one_for_each_tx_queue,
+         pins_in_a_network_namespace)

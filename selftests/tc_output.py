@@ -189,6 +189,7 @@ def the_examples_of_the_man_page_work():
         lib.contains(out, "qdisc bpf ")
     finally:
         shutil.rmtree("/sys/fs/bpf/eth0", ignore_errors=True)
+        lib.run("umount", "/run/bpf")
 
 
 lib.main(packets,

@@ -5,7 +5,7 @@
 import json
 
 import lib
-from lib import PROGS, fails, qdisc, with_both, works
+from lib import POLICIES, PROGS, fails, qdisc, with_both, works
 
 HOLD = f"{PROGS}/hold.bpf.o"
 
@@ -18,7 +18,8 @@ def options(tc, device):
 @with_both
 def parameters(tc, device):
     obj = ("obj", f"{PROGS}/params.bpf.o")
-    first = {"rate": 1000, "offset": -5, "small": 7, "on": True, "mode": 1, "label": "first"}
+    first = {"rate": 1000, "offset": -5, "small": 7, "on": True, "mode": 1, "label": "first",
+             "delay": 5000000, "speed": 1000000, "level": 0, "twisted": 3}
     works(*tc, *qdisc(device, "add", *obj, "set", "rate=200mbit", "set", "label=second"))
     lib.equal(options(tc, device)["set"], {**first, "rate": 25000000, "label": "second"}, "at add")
     programs = options(tc, device)["enqueue"]["id"]
@@ -61,5 +62,49 @@ def parameters_that_are_wrong(tc, device):
     return [*words, fails(1, "the programs have none", *tc, *qdisc(device, "change", "set", "rate=5"))]
 
 
+@with_both
+def ranges(tc, device):
+    """What the policy declares holds at add and at change; the bounds belong to the range."""
+    obj = ("obj", f"{PROGS}/params.bpf.o")
+    words = [fails(1, 'parameter "delay" cannot be "999us": it is a number from 1ms to 10s',
+                   *tc, *qdisc(device, "add", *obj, "set", "delay=999us"))]
+    works(*tc, *qdisc(device, "add", *obj, "set", "delay=1ms"))
+    lib.equal(options(tc, device)["set"]["delay"], 1000000, "at add")
+    for setting, value in (("delay=10s", 10**10), ("delay=1000000", 10**6), ("speed=8kbit", 1000),
+                           ("speed=1gbit", 125000000), ("level=-10", -10), ("level=20", 20)):
+        works(*tc, *qdisc(device, "change", "set", setting))
+        lib.equal(options(tc, device)["set"][setting.split("=")[0]], value, setting)
+    for setting, of in (("delay=0", "1ms to 10s"), ("delay=999999", "1ms to 10s"),
+                        ("delay=10.001s", "1ms to 10s"), ("delay=18446744073709551615", "1ms to 10s"),
+                        ("speed=7000bit", "8kbit to 1gbit"), ("speed=1.1gbit", "8kbit to 1gbit"),
+                        ("speed=-1", "8kbit to 1gbit"), ("level=-11", "-10 to 20"), ("level=21", "-10 to 20"),
+                        ("twisted=3", "many to few")):
+        words.append(fails(1, f"it is a number from {of}\n", *tc, *qdisc(device, "change", "set", setting)))
+    lib.equal(options(tc, device)["set"]["delay"], 1000000, "after what was refused")
+    words.append(fails(1, "  delay (a number from 1ms to 10s)\n",
+                       *tc, *qdisc(device, "change", "set", "dela=5")))
+    return words
+
+
+@with_both
+def ranges_of_the_policies(tc, device):
+    """Each time, rate and limit has one, which the sums in the programs rely on."""
+    for policy, names in (("edt", ("horizon", "delta")), ("rate", ("rate", "burst", "horizon")),
+                          ("fq", ("horizon", "ce_threshold", "flow_limit")),
+                          ("fifo", ("limit_bytes",)), ("prio", ("band_limit",))):
+        works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
+        set_before = options(tc, device)["set"]
+        for name in names:
+            size = 4 if "limit" in name else 8
+            fails(1, f'parameter "{name}" cannot be ',
+                  *tc, *qdisc(device, "change", "set", f"{name}={2**(8 * size) - 1}"))
+        for name, value in set_before.items():      # what it begins with is in its range
+            works(*tc, *qdisc(device, "change", "set", f"{name}={str(value).lower()}"))
+        lib.equal(options(tc, device)["set"], set_before, f"parameters of {policy}")
+        works(*tc, "qdisc", "del", "dev", device.a, "root")
+
+
 lib.main(parameters,
-         parameters_that_are_wrong)
+         parameters_that_are_wrong,
+         ranges,
+         ranges_of_the_policies)

@@ -2703,10 +2703,11 @@ __bpf_kfunc struct task_struct *bpf_rbtree_map_pop_task(void *map__task_map, voi
 {
 	struct bpf_rbtree *rb = to_rbtree(map__task_map);
 	struct task_struct *task = NULL;
-	struct rbtree_elem *elem;
+	struct rbtree_elem *elem, *spare;
 	unsigned long flags;
 
 	do {
+		spare = NULL;
 		if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 			return NULL;
 		elem = rb->first;
@@ -2714,11 +2715,13 @@ __bpf_kfunc struct task_struct *bpf_rbtree_map_pop_task(void *map__task_map, voi
 			memcpy(key__mapkey, elem->key, rb->map.key_size);
 			task = xchg((struct task_struct **)elem_obj(rb, elem), NULL);
 			rbtree_unlink(rb, elem);
-			if (!rb->no_prealloc)
+			if (rb->no_prealloc)
+				spare = elem;
+			else
 				rbtree_slot_put(rb, elem);
 		}
 		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-		rbtree_spare_put(rb, elem);
+		rbtree_spare_put(rb, spare);
 	} while (elem && !task);
 	return task;
 }
@@ -2774,7 +2777,7 @@ again:
  *
  * The program can use the map until it returns. It can push the map again if
  * somebody else has it, too: an inner map that nobody but this outer map had is
- * about to go away. bpf_rbtree_map_move() keeps it.
+ * about to go away, and pushing it can fail. bpf_rbtree_map_move() keeps it.
  *
  * Context: any.
  * Return: the map; NULL if there is none, the outer map was created with

@@ -11,7 +11,7 @@
 #include <net/sch_generic.h>
 
 /* What a run did with packets, when it was not the usual thing alone. */
-#define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: ctx.skb is in a map */
+#define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: the packet that came is in a map or class */
 #define SCH_BPF_RUN_RET		BIT(1)	/* enqueue: ret is set */
 #define SCH_BPF_RUN_OTHERS	BIT(2)	/* more and bytes are set */
 #define SCH_BPF_RUN_WAITING	BIT(3)	/* dequeue: a class holds its packets back */
@@ -26,7 +26,7 @@ struct sch_bpf_run {
 	struct sk_buff **to_free;	/* enqueue only */
 	u32 len;			/* enqueue only: of the packet that came */
 	u32 state;
-	int ret;			/* enqueue only: what a class, or steal, says of ctx.skb */
+	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
 };

@@ -44,7 +44,7 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 	struct sch_bpf_class *cl = sch_bpf_class_find(sch, classid);
 	unsigned int len = qdisc_pkt_len(skb);
 	bool came = skb == q->run.ctx.skb;
-	int ret;
+	int ret, err = 0;
 
 	if (!cl) {
 		sch_bpf_drop(q, skb, QDISC_DROP_NO_CLASS);
@@ -58,15 +58,19 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 	if (ret == NET_XMIT_SUCCESS) {
 		qdisc_qlen_inc(sch);
 		qstats_backlog_add(sch, len);
-		sch_bpf_count_others(&q->run, 1, len);
+		if (came)
+			q->run.state |= SCH_BPF_RUN_QUEUED;
+		else
+			sch_bpf_count_others(&q->run, 1, len);
 	} else if (net_xmit_drop_count(ret)) {
 		qdisc_qstats_drop(sch);
+		err = ret == NET_XMIT_CN ? 0 : -ENOBUFS;	/* CN: it dropped another one */
 	}
-	if (came) {
+	if (came && ret != NET_XMIT_SUCCESS) {
 		q->run.state |= SCH_BPF_RUN_RET;
 		q->run.ret = ret;
 	}
-	return (ret & NET_XMIT_MASK) == NET_XMIT_DROP ? -ENOBUFS : 0;
+	return err;
 }
 
 static struct sk_buff *sch_bpf_class_take(struct sch_bpf_class *cl)

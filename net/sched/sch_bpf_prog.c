@@ -458,15 +458,16 @@ __bpf_kfunc int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb
 /* Read a time stamp as sch_fq does: a program of tc writes a stamp of CLOCK_MONOTONIC
  * and no type, which then means CLOCK_REALTIME. No clock of the day reads so little.
  */
-static s64 sch_bpf_tstamp_to_mono(const struct sk_buff *skb)
+static s64 sch_bpf_tstamp_to_mono(struct sk_buff *skb)
 {
 	if (skb->tstamp_type == SKB_CLOCK_MONOTONIC)
 		return skb->tstamp;
 	if (skb->tstamp_type == SKB_CLOCK_TAI)
 		return ktime_sub(skb->tstamp, ktime_mono_to_any(0, TK_OFFS_TAI));
-	if (skb->tstamp <= NSEC_PER_SEC * TIME_UPTIME_SEC_MAX)
-		return skb->tstamp;
-	return ktime_sub(skb->tstamp, ktime_mono_to_real(0));
+	if (skb->tstamp > NSEC_PER_SEC * TIME_UPTIME_SEC_MAX)
+		return ktime_sub(skb->tstamp, ktime_mono_to_real(0));
+	skb->tstamp_type = SKB_CLOCK_MONOTONIC;
+	return skb->tstamp;
 }
 
 /**
@@ -475,7 +476,8 @@ static s64 sch_bpf_tstamp_to_mono(const struct sk_buff *skb)
  * @skb: the packet
  *
  * A stamp beyond the qdisc's horizon counts as one at the horizon, because any user can
- * ask for any time (SO_TXTIME), and one packet must not hold a queue up for hours.
+ * ask for any time (SO_TXTIME), and one packet must not hold a queue up for hours. The
+ * stamp is set so, for the devices below that read it, and gets its clock if it has none.
  *
  * Context: qdisc programs.
  * Return: skb->tstamp in ns CLOCK_MONOTONIC, whatever clock the stamp is in, at most the
@@ -484,12 +486,17 @@ static s64 sch_bpf_tstamp_to_mono(const struct sk_buff *skb)
 __bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	u64 now = ktime_get_ns();
-	s64 when;
+	s64 when, last;
 
 	if (!skb->tstamp)
 		return now;
 	when = sch_bpf_tstamp_to_mono(skb);
-	return clamp_t(s64, when, 0, now + sch_bpf_data(ctx)->horizon);
+	last = now + sch_bpf_data(ctx)->horizon;
+	if (unlikely(when > last)) {
+		skb->tstamp -= when - last;
+		when = last;
+	}
+	return max(when, 0);
 }
 
 /**

@@ -9,6 +9,7 @@ struct params_pair {
 };
 
 #define PARAM SEC(".data.param")
+#define LEVELS 20
 
 volatile __u64 rate PARAM = 1000;
 volatile __s32 offset PARAM = -5;
@@ -17,6 +18,10 @@ volatile bool on PARAM = true;
 volatile enum params_mode mode PARAM = MODE_KEEP;
 volatile char label[16] PARAM = "first";
 volatile struct params_pair pair PARAM = { 1, 2 };
+volatile __u64 delay PARAM BPF_QDISC_RANGE(1ms, 10s) = 5 * NSEC_PER_MSEC;
+volatile __u64 speed PARAM BPF_QDISC_RANGE(8kbit, 1gbit) = 1000000;
+volatile __s16 level PARAM BPF_QDISC_RANGE(-10, LEVELS);
+volatile __u32 twisted PARAM BPF_QDISC_RANGE(many, few) = 3;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);

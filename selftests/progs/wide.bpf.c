@@ -28,7 +28,7 @@ SEC("qdisc/dequeue")
 int wide_dequeue(struct sch_bpf_ctx *ctx)
 {
 	ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
-	return SCH_BPF_THROTTLE;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -95,6 +95,19 @@
 #define NSEC_PER_SEC	1000000000ULL
 #endif
 
+/**
+ * BPF_QDISC_RANGE() - declare the range of a parameter
+ * @min: the lowest value, as it would be set: a number, also with a unit
+ * @max: the highest, likewise
+ *
+ * For an integer in the section .data.param: `tc qdisc ... set NAME=VALUE` refuses a
+ * value outside, and says the range. It is an attribute of the variable:
+ *
+ *	__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 10s) = 2 * NSEC_PER_SEC;
+ */
+#define BPF_QDISC_RANGE(min, max) __attribute__((btf_decl_tag(__BPF_QDISC_RANGE(min, max))))
+#define __BPF_QDISC_RANGE(min, max) "range:" #min ":" #max
+
 /* The value of a map of packets. */
 struct pkt {
 	struct sk_buff __kptr *skb;
@@ -193,7 +206,7 @@ extern int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) _
  *
  * Returns 0; or, with the packet dropped and counted, -ENOSPC if the map or the
  * qdisc's limit is full, -EBUSY if another qdisc keeps packets in the map, -ENOMEM
- * without memory (maps with BPF_F_NO_PREALLOC only).
+ * without memory for an element.
  */
 static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, const void *key,
 					  struct sk_buff *skb)
