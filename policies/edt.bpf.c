@@ -74,12 +74,8 @@ struct edt_stats {
 	__u64 not_paced;	/* packets that got no time: not IP, or no memory */
 };
 
-struct {				/* departure time, ns CLOCK_MONOTONIC -> packet */
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, MAX_PACKETS);
-} edt_pkts SEC(".maps");
+/* Departure time, ns CLOCK_MONOTONIC -> packet */
+BPF_QDISC_QUEUE(edt_pkts, __u64, MAX_PACKETS);
 
 struct {				/* interface index -> bytes a second */
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -248,7 +244,7 @@ static __u64 read_clock(void)
 
 static __u64 *note(struct sk_buff *skb)		/* a packet's time */
 {
-	return bpf_qdisc_cb(skb);
+	return bpf_qdisc_note(skb, __u64);
 }
 
 /* A dropped packet has not used its time: what the flow sends next may. */

@@ -32,12 +32,7 @@ struct fifo_stats {
 	__u64 dropped_bytes;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, MAX_PACKETS);
-} fifo_pkts SEC(".maps");
+BPF_QDISC_QUEUE(fifo_pkts, __u64, MAX_PACKETS);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -38,6 +38,7 @@
  * NIC's tells nothing. A packet without a time may overtake one of its flow that
  * waits. With groups, what stands has paid by the number of flows in its group when it
  * came, not by the present one: a burst that came first is ahead until it has left.
+ * What stands when the programs are changed counts in no flow and no group any more.
  *
  * Statistics: map fq_stats.
  */
@@ -69,21 +70,21 @@ struct fq {
 	__u64 next_due;		/* nothing in fq_later is due before */
 	__u64 past;		/* what the clock said when it was read last */
 	__u32 ready;		/* packets in fq_now, at most */
-	__u32 epoch;		/* changes when the queue is found empty */
 };
 
 struct flow {
 	__u64 round;		/* of its next packet */
 	__s32 used;		/* bytes of that round's quantum */
 	__u32 qlen;
-	__u32 epoch;		/* qlen counts if this is the present one */
-	__u32 group;
+	__u32 generation;	/* qlen counts if this is the qdisc's */
+	__u16 group;
+	bool active;		/* counted in its group */
 	__u64 next;		/* when the socket's rate lets the next packet go */
 };
 
 struct group {
 	__u32 active;		/* flows with packets here */
-	__u32 epoch;		/* as of a flow */
+	__u32 generation;	/* as of a flow */
 };
 
 struct fq_stats {
@@ -99,19 +100,8 @@ struct note {			/* on a packet in a map */
 	__u32 flow;		/* its index; FLOWS: none, it found the queue empty */
 };
 
-struct {			/* round -> packet */
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, MAX_PACKETS);
-} fq_now SEC(".maps");
-
-struct {			/* departure time -> packet */
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, MAX_PACKETS);
-} fq_later SEC(".maps");
+BPF_QDISC_QUEUE(fq_now, __u64, MAX_PACKETS);	/* by round */
+BPF_QDISC_QUEUE(fq_later, __u64, MAX_PACKETS);	/* by departure time */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -197,48 +187,50 @@ static __u32 weight_of(__u32 group)
 	return group_by == BY_PRIORITY && group < BANDS ? bands[group] : 1;
 }
 
-static struct group *find_group(struct fq *q, struct flow *flow)
+static struct group *find_group(struct sch_bpf_ctx *ctx, struct flow *flow)
 {
-	struct group *group = bpf_map_lookup_elem(&fq_groups, &flow->group);
+	__u32 index = flow->group;
+	struct group *group = bpf_map_lookup_elem(&fq_groups, &index);
 
-	/* The queue may have been reset, behind this program's back. */
-	if (group && group->epoch != q->epoch) {
-		group->epoch = q->epoch;
+	if (group && group->generation != ctx->generation) {
+		group->generation = ctx->generation;
 		group->active = 0;
 	}
 	return group;
 }
 
 /* What an active flow pays for @len bytes. */
-static __u32 price(struct fq *q, struct flow *flow, __u32 len)
+static __u32 price(struct sch_bpf_ctx *ctx, struct flow *flow, __u32 len)
 {
-	struct group *group = find_group(q, flow);
+	struct group *group = find_group(ctx, flow);
 
-	return group ? len * group->active / weight_of(flow->group) : len;
+	return group && group->active ? len * group->active / weight_of(flow->group) : len;
 }
 
-static void activate(struct sch_bpf_ctx *ctx, struct fq *q, struct flow *flow, struct sk_buff *skb)
+static void activate(struct sch_bpf_ctx *ctx, struct flow *flow, struct sk_buff *skb)
 {
 	struct group *group;
 
 	flow->group = group_of(ctx, skb);
-	group = find_group(q, flow);
+	group = find_group(ctx, flow);
 	if (group)
 		group->active++;
+	flow->active = true;
 }
 
-static void deactivate(struct fq *q, struct flow *flow)
+static void deactivate(struct sch_bpf_ctx *ctx, struct flow *flow)
 {
-	struct group *group = find_group(q, flow);
+	struct group *group = find_group(ctx, flow);
 
 	if (group && group->active)
 		group->active--;
+	flow->active = false;
 }
 
 /* ---- flows ---- */
 
 /* The round of a packet of @len bytes. */
-static __u64 take_turn(struct fq *q, struct flow *flow, __s32 len)
+static __u64 take_turn(struct sch_bpf_ctx *ctx, struct fq *q, struct flow *flow, __s32 len)
 {
 	__u64 round;
 
@@ -247,7 +239,7 @@ static __u64 take_turn(struct fq *q, struct flow *flow, __s32 len)
 		flow->round = q->round - 1;
 	}
 	round = flow->round;
-	flow->used += group_by ? price(q, flow, len) : len;
+	flow->used += group_by ? price(ctx, flow, len) : len;
 	if (flow->used >= quantum) {
 		flow->round += (__u32)flow->used / (__u32)quantum;
 		flow->used = (__u32)flow->used % (__u32)quantum;
@@ -255,29 +247,30 @@ static __u64 take_turn(struct fq *q, struct flow *flow, __s32 len)
 	return round;
 }
 
-static struct flow *flow_of(struct fq *q, __u32 index)
+static struct flow *flow_of(struct sch_bpf_ctx *ctx, __u32 index)
 {
 	struct flow *flow = bpf_map_lookup_elem(&fq_flows, &index);
 
-	if (flow && flow->epoch != q->epoch) {
-		flow->epoch = q->epoch;
+	if (flow && flow->generation != ctx->generation) {
+		flow->generation = ctx->generation;
 		flow->qlen = 0;
+		flow->active = false;
 	}
 	return flow;
 }
 
 /* A packet of the flow has left. */
-static void flow_loses(struct fq *q, struct flow *flow)
+static void flow_loses(struct sch_bpf_ctx *ctx, struct flow *flow)
 {
-	if (flow->qlen && !--flow->qlen && group_by)
-		deactivate(q, flow);
+	if (flow->qlen && !--flow->qlen && flow->active)
+		deactivate(ctx, flow);
 }
 
 /* ---- enqueue ---- */
 
 static int push_now(struct sch_bpf_ctx *ctx, struct fq *q, struct flow *flow, struct sk_buff *skb)
 {
-	__u64 round = take_turn(q, flow, bpf_qdisc_pkt_len(skb));
+	__u64 round = take_turn(ctx, q, flow, bpf_qdisc_pkt_len(skb));
 	struct note *note = bpf_qdisc_cb(skb);
 
 	note->round = round;
@@ -342,7 +335,7 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 	int err;
 
 	note->flow = bpf_skb_get_hash(skb) % FLOWS;
-	flow = flow_of(q, note->flow);
+	flow = flow_of(ctx, note->flow);
 	if (!flow)
 		return bpf_qdisc_drop(ctx, skb, 0);
 	if (flow->qlen >= flow_limit) {
@@ -350,7 +343,7 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_FLOW_LIMIT);
 	}
 	if (!flow->qlen++ && group_by)
-		activate(ctx, q, flow, skb);
+		activate(ctx, flow, skb);
 	if (rate) {
 		__u64 now = bpf_ktime_get_ns();
 
@@ -359,7 +352,7 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 	}
 	err = wait ? push_later(ctx, q, skb, note->when) : push_now(ctx, q, flow, skb);
 	if (err)
-		flow_loses(q, flow);
+		flow_loses(ctx, flow);
 	return err;
 }
 
@@ -393,7 +386,6 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	if (!skb->tstamp)
 		rate = rate_of(skb);
 	if (!qlen) {
-		q->epoch++;
 		q->ready = 0;
 		if (!wait && !rate)
 			return push_alone(ctx, q, skb, note);
@@ -425,11 +417,11 @@ static void release(struct sch_bpf_ctx *ctx, struct fq *q)
 			return;
 		}
 		note = bpf_qdisc_cb(skb);
-		flow = flow_of(q, note->flow);
+		flow = flow_of(ctx, note->flow);
 		if (!flow)
 			bpf_qdisc_drop(ctx, skb, 0);
 		else if (push_now(ctx, q, flow, skb))
-			flow_loses(q, flow);
+			flow_loses(ctx, flow);
 	}
 }
 
@@ -456,16 +448,16 @@ static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
 }
 
 /* Keep the books when a packet leaves. */
-static void account(struct fq *q, struct note *note)
+static void account(struct sch_bpf_ctx *ctx, struct fq *q, struct note *note)
 {
-	struct flow *flow = flow_of(q, note->flow);
+	struct flow *flow = flow_of(ctx, note->flow);
 
 	if (note->round > q->round)
 		q->round = note->round;
 	if (note->round && q->ready)
 		q->ready--;
 	if (flow)
-		flow_loses(q, flow);
+		flow_loses(ctx, flow);
 }
 
 SEC("qdisc/dequeue")
@@ -484,7 +476,7 @@ int fq_dequeue(struct sch_bpf_ctx *ctx)
 		return 0;
 	}
 	note = bpf_qdisc_cb(skb);
-	account(q, note);
+	account(ctx, q, note);
 	if (ce_threshold && note->when != NEVER && bpf_ktime_get_ns() - note->when > ce_threshold &&
 	    bpf_qdisc_ecn_mark(ctx, skb))
 		count(ce_marks);

@@ -10,8 +10,8 @@
  *
  * With `skbprio` there are 64 bands, one for each priority, the highest first, and
  * the qdisc's limit is for all of them: a packet that finds it reached takes the
- * place of the last one of the lowest priority, if its own is higher. A key has the
- * number of the packet then, so that the youngest of a band is the map's last.
+ * place of the youngest one of the lowest priority, the map's last, if its own is
+ * higher.
  *
  * Where it does badly: a band that is never empty starves all bands above it,
  * for ever. Within a band it is a fifo.
@@ -19,11 +19,11 @@
  * Statistics: map prio_stats, packets dropped of each band.
  */
 #include "policy.h"
+#include <bpf/bpf_rbtree.h>
 
 #define MAX_PACKETS	10000
 #define BANDS		64
 #define PRIORITIES	16
-#define BAND_SHIFT	48		/* of a key; the rest is the number */
 
 /* Parameters; the table is pfifo_fast's */
 char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
@@ -33,15 +33,10 @@ bool bypass SEC(".data.param");			/* an empty queue is passed by */
 
 struct band {
 	__u32 qlen;
-	__u32 epoch;		/* qlen counts if this is the present one */
+	__u32 generation;	/* qlen counts if this is the qdisc's */
 };
 
-struct {			/* band << BAND_SHIFT -> packet */
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, MAX_PACKETS);
-} prio_pkts SEC(".maps");
+BPF_QDISC_QUEUE(prio_pkts, __u64, MAX_PACKETS);		/* by band */
 
 struct {			/* band -> packets of it that were dropped */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -50,14 +45,12 @@ struct {			/* band -> packets of it that were dropped */
 	__uint(max_entries, BANDS);
 } prio_stats SEC(".maps");
 
-static __u64 *note(struct sk_buff *skb)		/* on a packet in the map: its key */
-{
-	return bpf_qdisc_cb(skb);
-}
-
 static struct band bands[BANDS];
-static __u32 epoch;		/* changes when the queue is found empty */
-static __u64 number;		/* of the last packet, with skbprio */
+
+static __u32 *note(struct sk_buff *skb)		/* on a packet in the map: its band */
+{
+	return bpf_qdisc_note(skb, __u32);
+}
 
 static __u32 band_of(const struct sk_buff *skb)
 {
@@ -68,16 +61,21 @@ static __u32 band_of(const struct sk_buff *skb)
 	return (priomap[skb->priority % PRIORITIES] - '0') % BANDS;
 }
 
-static struct band *find_band(__u32 index)
+static struct band *find_band(struct sch_bpf_ctx *ctx, __u32 index)
 {
 	struct band *band = &bands[index % BANDS];
 
-	/* The queue may have been reset, behind this program's back. */
-	if (band->epoch != epoch) {
-		band->epoch = epoch;
+	if (band->generation != ctx->generation) {
+		band->generation = ctx->generation;
 		band->qlen = 0;
 	}
 	return band;
+}
+
+static void loses(struct band *band)
+{
+	if (band->qlen)
+		band->qlen--;
 }
 
 static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index)
@@ -89,51 +87,37 @@ static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index)
 	return bpf_qdisc_drop(ctx, skb, skbprio ? QDISC_DROP_OVERLIMIT : QDISC_DROP_BAND_LIMIT);
 }
 
-/* Drop the last packet, or this one if that is not of a higher band. */
-static int replace_last(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index, __u64 key)
+/* With skbprio: is there room for a packet of this band? The last packet makes it, if that
+ * is of a lower one.
+ */
+static bool make_room(struct sch_bpf_ctx *ctx, __u32 index)
 {
-	struct sk_buff *last = bpf_qdisc_take_last(ctx, &prio_pkts);
-	__u64 its_key;
+	struct sk_buff *last;
+	__u64 highest = 0;
 
-	if (!last)
-		return drop(ctx, skb, index);
-	its_key = *note(last);
-	if (its_key >> BAND_SHIFT > index) {
-		drop(ctx, last, its_key >> BAND_SHIFT);
-		return bpf_qdisc_push(ctx, &prio_pkts, &key, skb);
+	if (ctx->qdisc->q.qlen < ctx->qdisc->limit)
+		return true;
+	if (!bpf_rbtree_map_last(&prio_pkts, &highest) || highest <= index)
+		return false;
+	last = bpf_qdisc_take_last(ctx, &prio_pkts);
+	if (last) {
+		loses(find_band(ctx, highest));
+		drop(ctx, last, highest);
 	}
-	bpf_qdisc_push(ctx, &prio_pkts, &its_key, last);
-	return drop(ctx, skb, index);
-}
-
-static int enqueue_skbprio(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index)
-{
-	__u64 key = ((__u64)index << BAND_SHIFT) + ++number;
-
-	*note(skb) = key;
-	if (ctx->qdisc->q.qlen >= ctx->qdisc->limit)
-		return replace_last(ctx, skb, index, key);
-	return bpf_qdisc_push(ctx, &prio_pkts, &key, skb);
+	return true;
 }
 
 SEC("qdisc/enqueue")
 int prio_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
-	__u32 index = band_of(skb);
-	struct band *band;
-	__u64 key;
+	__u64 key = band_of(skb);
+	struct band *band = find_band(ctx, key);
 
 	if (bypass)
 		bpf_qdisc_bypass(ctx);
-	if (skbprio)
-		return enqueue_skbprio(ctx, skb, index);
-	if (!ctx->qdisc->q.qlen)
-		epoch++;
-	band = find_band(index);
-	if (band->qlen >= band_limit)
-		return drop(ctx, skb, index);
-	key = (__u64)index << BAND_SHIFT;
+	if (skbprio ? !make_room(ctx, key) : band->qlen >= band_limit)
+		return drop(ctx, skb, key);
 	*note(skb) = key;
 	band->qlen += !bpf_qdisc_push(ctx, &prio_pkts, &key, skb);
 	return 0;
@@ -144,13 +128,9 @@ int prio_dequeue(struct sch_bpf_ctx *ctx)
 {
 	int err = bpf_qdisc_pop(ctx, &prio_pkts);
 	struct sk_buff *skb = ctx->skb;
-	struct band *band;
 
-	if (skb && !skbprio) {
-		band = find_band(*note(skb) >> BAND_SHIFT);
-		if (band->qlen)
-			band->qlen--;
-	}
+	if (skb)
+		loses(find_band(ctx, *note(skb)));
 	return err;
 }
 

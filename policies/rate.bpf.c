@@ -33,18 +33,8 @@ __u64 rate SEC(".data.param") BPF_QDISC_RANGE(0, 10tbit);	/* bytes a second; 0: 
 __u64 burst SEC(".data.param") BPF_QDISC_RANGE(0, 10s) = 5 * NSEC_PER_MSEC;
 __u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 2 * NSEC_PER_SEC;
 
-struct queue {				/* departure time -> packet */
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, MAX_PACKETS);
-};
-
-struct {				/* one for each tx queue: no max_entries */
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__type(key, __u32);
-	__array(values, struct queue);
-} rate_queues SEC(".maps");
+/* Departure time -> packet, for each tx queue */
+BPF_QDISC_QUEUES(rate_queues, __u64, MAX_PACKETS, 0);
 
 struct {				/* when the link will be free, for all queues */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -112,13 +102,6 @@ int rate_dequeue(struct sch_bpf_ctx *ctx)
 	__u64 now = bpf_ktime_get_ns();
 
 	return packets ? bpf_qdisc_pop_until(ctx, packets, &now) : 0;
-}
-
-/* clang describes struct pkt, which only the inner map uses, if a function has it */
-SEC("syscall")
-int rate_unused(struct pkt *pkt)
-{
-	return sizeof(*pkt);
 }
 
 char LICENSE[] SEC("license") = "GPL";

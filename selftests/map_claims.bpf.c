@@ -2,19 +2,7 @@
 /* For map_claims.c: packets go through the map that user space has put here last. */
 #include "../policies/policy.h"
 
-struct queue {
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, 20000);
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__type(key, __u32);
-	__uint(max_entries, 1);
-	__array(values, struct queue);
-} queues SEC(".maps");
+BPF_QDISC_QUEUES(queues, __u64, 20000, 1);
 
 __u32 closed;
 __u64 keys = 1;
@@ -46,13 +34,6 @@ int claims_dequeue(struct sch_bpf_ctx *ctx)
 	if (!pkts)
 		return 0;
 	return bpf_qdisc_pop(ctx, pkts);
-}
-
-/* clang describes struct pkt, which only the inner map uses, if a function has it */
-SEC("syscall")
-int claims_unused(struct pkt *pkt)
-{
-	return sizeof(*pkt);
 }
 
 char LICENSE[] SEC("license") = "GPL";

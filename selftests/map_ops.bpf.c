@@ -144,6 +144,38 @@ int lower_bound(struct args *args)
 	return 0;
 }
 
+SEC("syscall")
+int upper_bound(struct args *args)
+{
+	__u64 key = args->key, *value;
+
+	value = bpf_rbtree_map_upper_bound(&numbers, &key);
+	if (!value)
+		return -ENOENT;
+	args->key = key;
+	args->value = *value;
+	return 0;
+}
+
+SEC("syscall")
+int last(struct args *args)
+{
+	__u64 key = args->key, *value;
+
+	value = bpf_rbtree_map_last(&numbers, &key);
+	if (!value)
+		return -ENOENT;
+	args->key = key;
+	args->value = *value;
+	return 0;
+}
+
+SEC("syscall")
+int len(void *ctx)
+{
+	return bpf_rbtree_map_len(&numbers);
+}
+
 /* ---- walks: each returns what bpf_for_each_map_elem() returned ---- */
 
 struct walk {

@@ -137,6 +137,49 @@ static bool first_and_lower_bound(void)
 	return true;
 }
 
+static bool upper_bound_and_last(void)
+{
+	struct args args = { .key = 9 };
+	int fd = numbers();
+
+	for (uint64_t key = 10; key <= 30; key += 10) {
+		expect_equal(run_args("upper_bound", &args, sizeof(args)), 0);
+		expect_equal(args.key, key);
+		expect_equal(args.value, 10 * key);
+	}
+	expect_equal(call("upper_bound", 30, 0), -ENOENT);
+	expect_equal(call("upper_bound", UINT64_MAX, 0), -ENOENT);
+	/* The youngest of the highest key, which leaves as the third of it */
+	expect_equal(run_args("last", &args, sizeof(args)), 0);
+	expect_equal(args.key, 30);
+	expect_equal(args.value, 302);
+	empty(fd);
+	expect_equal(call("last", 0, 0), -ENOENT);
+	expect_equal(call("upper_bound", 0, 0), -ENOENT);
+	expect_equal(call("push", 7, 70), 0);
+	expect_equal(run_args("last", &args, sizeof(args)), 0);
+	expect_equal(args.value, 70);
+	return true;
+}
+
+static bool length(void)
+{
+	uint64_t key = 10, value;
+	int fd = numbers();
+
+	expect_equal(run("len"), 9);
+	expect(pop_is(10, 100));
+	expect(!bpf_map_lookup_and_delete_elem(fd, &key, &value));
+	expect_equal(run("len"), 7);
+	empty(fd);
+	expect_equal(run("len"), 0);
+	for (int i = 0; i < ENTRIES; i++)
+		expect_equal(call("push", i, i), 0);
+	expect_equal(call("push", 0, 0), -E2BIG);
+	expect_equal(run("len"), ENTRIES);
+	return true;
+}
+
 static bool the_oldest_of_a_key(void)
 {
 	uint64_t key = 10, value = 7, found;
@@ -502,11 +545,13 @@ static bool in_a_program_of_any_type(void)
 int main(int argc, char **argv)
 {
 	load(argc, argv);
-	printf("1..22\n");
+	printf("1..24\n");
 	result(pop_in_order(), "push and pop: by key, then by age");
 	result(pop_until_a_bound(), "pop up to a bound");
 	result(pop_one_key(), "pop the oldest of a key");
 	result(first_and_lower_bound(), "first and lower bound");
+	result(upper_bound_and_last(), "upper bound and last");
+	result(length(), "length");
 	result(the_oldest_of_a_key(), "lookup, update and delete act on the oldest of a key");
 	result(next_key_is_a_different_one(), "the next key is a different one");
 	result(full("numbers", "push"), "a full map");

@@ -74,6 +74,25 @@ int first_of_a_hash_map(void *ctx)
 }
 
 SEC("syscall")
+__refused("expected an rbtree map, but 'hash' is none")
+int length_of_a_hash_map(void *ctx)
+{
+	return bpf_rbtree_map_len(&hash);
+}
+
+SEC("syscall")
+__accepted
+int use_the_last_and_the_next(void *ctx)
+{
+	__u64 key = 0, *value = bpf_rbtree_map_last(&numbers, &key);
+
+	if (value)
+		(*value)++;
+	value = bpf_rbtree_map_upper_bound(&numbers, &key);
+	return value ? (*value)++ : 0;
+}
+
+SEC("syscall")
 __refused("expected an rbtree map that holds neither packets nor maps, but 'pkts' is none")
 int push_into_a_map_of_packets(void *ctx)
 {
@@ -122,6 +141,29 @@ __refused("is not a key of map 'numbers', 8 bytes")
 int pop_until_into_a_constant(void *ctx)
 {
 	return bpf_rbtree_map_pop_until(&numbers, &constant, (void *)&constant, NUMBER);
+}
+
+SEC("syscall")
+__refused("is not a key of map 'numbers', 8 bytes")
+int last_key_into_too_little(void *ctx)
+{
+	return !bpf_rbtree_map_last(&numbers, HALF);
+}
+
+SEC("syscall")
+__refused("is not a key of map 'numbers', 8 bytes")
+int upper_bound_of_a_constant(void *ctx)
+{
+	return !bpf_rbtree_map_upper_bound(&numbers, (void *)&constant);
+}
+
+SEC("syscall")
+__refused("invalid mem access 'map_value_or_null'")
+int use_a_last_that_may_not_be_there(void *ctx)
+{
+	__u64 *value = bpf_rbtree_map_last(&numbers, NUMBER);
+
+	return *value;
 }
 
 SEC("syscall")

@@ -59,15 +59,22 @@ static unsigned int dice(unsigned int sides)
 enum { R0, R1, R2, R3, R4, R5, CTX, OWN, OTHER, COUNT, FP };	/* what registers are for */
 
 static const char *const kfunc_names[] = {
-	"bpf_qdisc_push_skb", "bpf_qdisc_drop_skb", "bpf_qdisc_pass_skb", "bpf_qdisc_steal_skb",
-	"bpf_qdisc_deliver_skb", "bpf_qdisc_pop",
-	"bpf_qdisc_pop_until", "bpf_qdisc_pop_key", "bpf_qdisc_pop_class", "bpf_qdisc_take",
-	"bpf_qdisc_take_until", "bpf_qdisc_take_last", "bpf_qdisc_clone", "bpf_qdisc_ecn_mark",
-	"bpf_qdisc_set_queue", "bpf_qdisc_departure", "bpf_qdisc_bypass", "bpf_skb_tc_classify",
-	"bpf_skb_get_hash",
+	"bpf_qdisc_push_skb", "bpf_qdisc_push_front_skb", "bpf_qdisc_drop_skb", "bpf_qdisc_pass_skb",
+	"bpf_qdisc_steal_skb", "bpf_qdisc_deliver_skb",
+	"bpf_qdisc_pop", "bpf_qdisc_pop_until", "bpf_qdisc_pop_key", "bpf_qdisc_pop_from",
+	"bpf_qdisc_pop_class",
+	"bpf_qdisc_take", "bpf_qdisc_take_last", "bpf_qdisc_take_until", "bpf_qdisc_take_key",
+	"bpf_qdisc_take_youngest", "bpf_qdisc_take_from", "bpf_qdisc_clone",
+	"bpf_rbtree_map_len", "bpf_rbtree_map_first", "bpf_rbtree_map_last",
+	"bpf_rbtree_map_lower_bound", "bpf_rbtree_map_upper_bound",
+	"bpf_qdisc_ecn_mark", "bpf_qdisc_set_queue", "bpf_qdisc_departure", "bpf_qdisc_bypass",
+	"bpf_skb_tc_classify", "bpf_skb_get_hash",
 };
-enum { PUSH, DROP, PASS, STEAL, DELIVER, POP, POP_UNTIL, POP_KEY, POP_CLASS, TAKE, TAKE_UNTIL,
-       TAKE_LAST, CLONE, ECN_MARK, SET_QUEUE, DEPARTURE, BYPASS, CLASSIFY, GET_HASH, KFUNCS };
+enum { PUSH, PUSH_FRONT, DROP, PASS, STEAL, DELIVER,
+       POP, POP_UNTIL, POP_KEY, POP_FROM, POP_CLASS,
+       TAKE, TAKE_LAST, TAKE_UNTIL, TAKE_KEY, TAKE_YOUNGEST, TAKE_FROM, CLONE,
+       LEN, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
+       ECN_MARK, SET_QUEUE, DEPARTURE, BYPASS, CLASSIFY, GET_HASH, KFUNCS };
 
 static int kfunc_ids[KFUNCS];
 static int map_fds[DEVICES][3], wrong_maps[2];
@@ -181,16 +188,16 @@ static int32_t class_of_ours(void)
 static void give(int skb)
 {
 	static const int ways[2][8] = {
-		{ DELIVER, DELIVER, DELIVER, DELIVER, PUSH, PUSH, PUSH, DROP },
-		{ PUSH, PUSH, PUSH, PUSH, DROP, DROP, PASS, STEAL },
+		{ DELIVER, DELIVER, DELIVER, DELIVER, PUSH, PUSH, PUSH_FRONT, DROP },
+		{ PUSH, PUSH, PUSH, PUSH_FRONT, DROP, DROP, PASS, STEAL },
 	};
 	int way = ways[slip() ? dice(2) : enqueue][dice(8)];
 
-	if (way == PUSH && dice(2))
+	if (way <= PUSH_FRONT && dice(2))
 		choose_key();
 	skb_argument(R1, skb);
 	ctx_argument(R2);
-	if (way == PUSH) {
+	if (way <= PUSH_FRONT) {
 		map_argument(R3);
 		key_argument(R4);
 	} else if (way == DROP || way == PASS) {
@@ -202,18 +209,18 @@ static void give(int skb)
 /* Another packet: R0, which may be NULL */
 static void get_other(void)
 {
-	unsigned int which = enqueue ? dice(owns ? 4 : 3) : dice(3);
+	int which = TAKE + (int)dice(enqueue && owns ? 8 : 6);
 
 	ctx_argument(R1);
-	if (which == 3) {
+	if (which >= CLONE) {
 		skb_argument(R2, OWN);
 		call(CLONE);
 		return;
 	}
 	map_argument(R2);
-	if (which == 1)
+	if (which >= TAKE_UNTIL)
 		key_argument(R3);
-	call(TAKE + (int)which);
+	call(which);
 }
 
 static void do_other(void)
@@ -309,19 +316,42 @@ static void do_read_again(void)
 
 static void do_pop(void)
 {
-	int which = (int)dice(4);
+	int which = POP + (int)dice(5);
 
 	if (enqueue && !slip())
 		return;
 	ctx_argument(R1);
-	if (which == 3) {
+	if (which == POP_CLASS) {
 		set(R2, class_of_ours());
 	} else {
 		map_argument(R2);
-		if (which)
+		if (which != POP)
 			key_argument(R3);
 	}
-	call(POP + which);
+	call(which);
+}
+
+/* Look at a packet that waits. It is the map's: to give it away is a mistake. */
+static void do_look(void)
+{
+	int which = LEN + (int)dice(5), none, taken;
+
+	map_argument(R1);
+	if (which != LEN)
+		key_argument(R2);
+	call(which);
+	if (which == LEN)
+		return;
+	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R0, 0, 0);
+	taken = jump(BPF_JEQ, OTHER, 0);
+	if (!slips && !dice(20)) {
+		mistaken = true;
+		give(OTHER);
+	}
+	land(taken);
+	if (none >= 0)
+		land(none);
 }
 
 /* What a dequeue program has delivered */
@@ -349,14 +379,14 @@ static void do_delivered(void)
 
 static void do_context(void)
 {
-	/* skb, qdisc, expire, classid, queue */
-	static const int8_t places[] = { 0, 8, 16, 24, 28 };
+	/* skb, qdisc, expire, classid, queue, generation */
+	static const int8_t places[] = { 0, 8, 16, 24, 28, 32 };
 
 	if (slip()) {
-		emit(BPF_ST | BPF_MEM | (dice(2) ? BPF_W : BPF_DW), CTX, 0, places[dice(5)] + (slip() ? 4 : 0),
+		emit(BPF_ST | BPF_MEM | (dice(2) ? BPF_W : BPF_DW), CTX, 0, places[dice(6)] + (slip() ? 4 : 0),
 		     (int)dice(1000));
 	} else if (enqueue) {
-		emit(BPF_LDX | BPF_MEM | BPF_W, R0, CTX, 24, 0);
+		emit(BPF_LDX | BPF_MEM | BPF_W, R0, CTX, places[3 + dice(3)], 0);
 	} else {
 		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_ktime_get_ns);
 		emit(BPF_ALU64 | BPF_ADD | BPF_K, R0, 0, 0, (int)dice(5000000));
@@ -403,7 +433,7 @@ static void end(void)
 static void statements(int depth)
 {
 	for (unsigned int n = 1 + dice(4); n--;) {
-		switch (dice(16)) {
+		switch (dice(17)) {
 		case 0:
 			choose_key();
 			break;
@@ -438,6 +468,9 @@ static void statements(int depth)
 			break;
 		case 12:
 			do_read_again();
+			break;
+		case 13:
+			do_look();
 			break;
 		default:
 			if (depth) {

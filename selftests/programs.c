@@ -91,6 +91,7 @@ static bool runs_by_hand(struct programs *skel)
 	expect_equal(test_run(prog, 60000, 1000, &ctx), NET_XMIT_SUCCESS);
 	expect_equal(skel->bss->seen.runs, 1004);
 	expect_equal(skel->bss->seen.key, 4711);
+	expect_equal(skel->bss->seen.same, 0);
 	expect(empty(skel->maps.pkts));
 	return true;
 }

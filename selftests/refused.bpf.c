@@ -4,6 +4,7 @@
  * must be accepted. selftests/load.c reads the annotations.
  */
 #include "../policies/policy.h"
+#include <bpf/bpf_rbtree.h>
 
 #define __refused(words) __attribute__((btf_decl_tag("refused:" words)))
 #define __accepted	 __attribute__((btf_decl_tag("accepted:")))
@@ -265,6 +266,74 @@ int leak_what_is_due(struct sch_bpf_ctx *ctx)
 {
 	bpf_qdisc_take_until(ctx, &pkts, KEY);
 	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int leak_the_oldest_of_a_key(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_key(ctx, &pkts, KEY);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int leak_the_youngest_of_a_key(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_youngest(ctx, &pkts, KEY);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/dequeue")
+__refused("Unreleased reference")
+int leak_the_first_from_a_key_on(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_from(ctx, &pkts, KEY);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int look_and_put_back(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *other = bpf_qdisc_take_key(ctx, &pkts, KEY);
+	struct bpf_dynptr bytes;
+	__u8 first = 0;
+
+	if (other) {
+		if (!bpf_dynptr_from_skb((struct __sk_buff *)other, 0, &bytes))
+			bpf_dynptr_read(&first, sizeof(first), &bytes, 0, 0);
+		if (first)
+			bpf_qdisc_drop(ctx, other, 0);
+		else
+			bpf_qdisc_push_front(ctx, &pkts, KEY, other);
+	}
+	return bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("release kfunc bpf_qdisc_deliver_skb expects referenced PTR_TO_BTF_ID")
+int put_back_and_deliver(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	if (!skb)
+		return 0;
+	bpf_qdisc_push_front(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_deliver(ctx, skb);
+}
+
+/* A packet that waits is the map's: it can be looked at, no more. */
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
+int drop_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct pkt *pkt = bpf_rbtree_map_last(&pkts, KEY);
+	struct sk_buff *skb = pkt ? pkt->skb : NULL;
+
+	if (skb)
+		bpf_qdisc_drop(ctx, skb, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
 SEC("qdisc/dequeue")
@@ -604,6 +673,14 @@ int pop_in_enqueue(struct sch_bpf_ctx *ctx)
 
 SEC("qdisc/enqueue")
 __refused("is not allowed")
+int pop_from_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop_from(ctx, &pkts, KEY);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
 int deliver_in_enqueue(struct sch_bpf_ctx *ctx)
 {
 	return bpf_qdisc_deliver(ctx, ctx->skb);
@@ -664,6 +741,34 @@ int bound_too_short(struct sch_bpf_ctx *ctx)
 
 SEC("qdisc/enqueue")
 __refused("is not a key of map 'pkts', 8 bytes")
+int key_in_front_too_short(struct sch_bpf_ctx *ctx)
+{
+	__u32 key = 0;
+
+	return bpf_qdisc_push_front(ctx, &pkts, &key, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("is not a key of map 'pkts', 8 bytes")
+int key_of_the_youngest_too_short(struct sch_bpf_ctx *ctx)
+{
+	__u32 key = 0;
+	struct sk_buff *skb = bpf_qdisc_take_youngest(ctx, &pkts, &key);
+
+	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("is not a key of map 'pkts', 8 bytes")
+int lowest_key_too_short(struct sch_bpf_ctx *ctx)
+{
+	__u32 key = 0;
+
+	return bpf_qdisc_pop_from(ctx, &pkts, &key);
+}
+
+SEC("qdisc/enqueue")
+__refused("is not a key of map 'pkts', 8 bytes")
 int key_is_a_number(struct sch_bpf_ctx *ctx)
 {
 	return bpf_qdisc_push(ctx, &pkts, (void *)42, ctx->skb);
@@ -674,6 +779,22 @@ __refused("expected an rbtree map whose value holds one sk_buff kptr, but 'hash'
 int hash_map(struct sch_bpf_ctx *ctx)
 {
 	return bpf_qdisc_push(ctx, &hash, KEY, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'numbers' is none")
+int front_of_a_map_without_packets(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push_front(ctx, &numbers, KEY, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'hash' is none")
+int take_from_a_hash_map(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take_from(ctx, &hash, KEY);
+
+	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;
 }
 
 SEC("qdisc/dequeue")
@@ -764,6 +885,21 @@ int write_the_queue(struct sch_bpf_ctx *ctx)
 {
 	ctx->queue = 1;
 	return 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("invalid bpf_context access")
+int write_the_generation(struct sch_bpf_ctx *ctx)
+{
+	ctx->generation = 1;
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int read_the_generation(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_drop(ctx, ctx->skb, ctx->generation ? 0 : QDISC_DROP_OVERLIMIT);
 }
 
 /* ---- other ways to get rid of a packet, which nobody would count ---- */

@@ -39,6 +39,7 @@ struct bpf_rbtree_owner {
 struct bpf_rbtree_cursor {
 	struct rbtree_elem *elem;
 	u64 number;
+	u64 jumps;
 	u64 end;
 	bool started;
 	u8 key[BPF_RBTREE_KEY_MAX] __aligned(8);
@@ -61,11 +62,15 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj);
+int bpf_rbtree_push_front(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+			  const void *key, void *obj);
 void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner);
 void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first);
 void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			 const void *key);
+void *bpf_rbtree_pop_key_youngest(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+				  const void *key);
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner);
 void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			  const void *key);

@@ -17,6 +17,9 @@ struct sk_buff;
  *          programs only
  * @classid: the class that bpf_skb_tc_classify() has found, a handle; to read
  * @queue: tx queue of the device that the qdisc belongs to
+ * @generation: another number after each reset, flush and change of the programs, when
+ *              what a program remembers of its packets may be wrong; never 0, and never
+ *              that of another qdisc
  */
 struct sch_bpf_ctx {
 	struct sk_buff *skb;
@@ -24,6 +27,7 @@ struct sch_bpf_ctx {
 	u64 expire;
 	u32 classid;
 	u32 queue;
+	u32 generation;
 };
 
 #endif /* _NET_SCH_BPF_H */

@@ -20,11 +20,13 @@
  * descent.
  *
  * Every element has a number, in the order of arrival. Elements of one key leave
- * from the front only: as long as the oldest of a key is not younger than some
+ * from the front: as long as the oldest of a key is not younger than some
  * element of that key, this element is still there. So a walk needs to remember
  * no more than key, number and address of the last element it has seen, whatever
  * happens meanwhile, and one that is told to stop at the number that was the
- * highest when it began comes to an end (rbtree_next()).
+ * highest when it began comes to an end (rbtree_next()). A qdisc may also put a packet
+ * back at the front of a key, or take the youngest of one: map->jumps tells a walk that
+ * such a thing has happened, and it then goes on with the next key.
  *
  * Order is what the key's BTF type says: integers by value, with their sign and
  * width, structs member by member. Without BTF, or for other types, it is the
@@ -111,7 +113,10 @@ struct rbtree_elem {
 		struct rbtree_elem *last;	/* youngest; in the oldest only */
 		struct llist_node detached;	/* in the root of a tree that was taken out whole */
 	};
-	struct rb_node node;		/* in the oldest element of a key only */
+	union {
+		struct rb_node node;		/* in the oldest element of a key only */
+		struct rbtree_elem *prev;	/* next older of the same key; in all others */
+	};
 	u64 number;			/* of its push */
 	u64 rank;			/* of the key, see rbtree_rank() */
 	char key[] __aligned(8);	/* value follows, at the next multiple of 8 */
@@ -140,6 +145,7 @@ struct bpf_rbtree {
 	rqspinlock_t lock ____cacheline_aligned_in_smp;
 	u64 pushed;			/* number of the youngest element */
 	u64 popped;
+	u64 jumps;			/* pushes at the front and pops from the back of a key */
 	struct rb_root root;
 	struct rbtree_elem *first;
 	struct rbtree_elem *last;	/* oldest element of the highest key */
@@ -389,6 +395,7 @@ static struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void 
 
 static void rbtree_append(struct rbtree_elem *oldest, struct rbtree_elem *elem)
 {
+	elem->prev = oldest->last;
 	oldest->last->next = elem;
 	oldest->last = elem;
 }
@@ -457,6 +464,28 @@ static __always_inline void rbtree_link(struct bpf_rbtree *rb, struct rbtree_ele
 	}
 }
 
+/* Put an element before all others of its key. */
+static noinline void rbtree_link_front(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	struct rbtree_elem *oldest = rbtree_find(rb, elem->key);
+
+	if (!oldest) {
+		rbtree_link(rb, elem);
+		return;
+	}
+	rb->pushed++;
+	rb->jumps++;
+	elem->number = oldest->number;
+	elem->next = oldest;
+	elem->last = oldest->last;
+	rb_replace_node(&oldest->node, &elem->node, &rb->root);
+	oldest->prev = elem;
+	if (rb->first == oldest)
+		rb->first = elem;
+	if (rb->last == oldest)
+		rb->last = elem;
+}
+
 static noinline void rbtree_remove_node(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
 	struct rbtree_elem *heir = elem->next;
@@ -493,6 +522,23 @@ static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_e
 		rb->first = NULL;
 		rb->last = NULL;
 	}
+}
+
+/* Take the youngest element of the key out whose oldest one is @oldest. */
+static noinline struct rbtree_elem *rbtree_unlink_youngest(struct bpf_rbtree *rb,
+							   struct rbtree_elem *oldest)
+{
+	struct rbtree_elem *elem = oldest->last;
+
+	if (elem == oldest) {
+		rbtree_unlink(rb, elem);
+	} else {
+		rb->popped++;
+		rb->jumps++;
+		oldest->last = elem->prev;
+		elem->prev->next = NULL;
+	}
+	return elem;
 }
 
 static __always_inline void rbtree_set_key(const struct bpf_rbtree *rb, struct rbtree_elem *elem,
@@ -908,20 +954,8 @@ static __always_inline void rbtree_plain_fill(struct rbtree_elem *elem, const vo
 	((void **)elem->key)[1] = obj;
 }
 
-/**
- * bpf_rbtree_push() - store an object behind all others with an equal key
- * @map: an ordered map of packets
- * @owner: who stores it; the map is claimed for it if nobody else holds it
- * @key: key, map->key_size bytes
- * @obj: the object; the map takes over the reference on success
- *
- * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: 0; -E2BIG if the map is full; -ENOMEM without memory for an element;
- * -EBUSY if another owner keeps objects in it; -ENOENT if it is an inner map that
- * is about to go away; -EDEADLK or -ETIMEDOUT if its lock could not be had.
- */
-int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
-		    const void *key, void *obj)
+static __always_inline int rbtree_push_obj(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+					   const void *key, void *obj, bool front)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem, *spare;
@@ -963,27 +997,67 @@ again:
 		memset(elem_value(rb, elem), 0, rb->map.value_size);
 		*elem_obj(rb, elem) = obj;
 	}
-	rbtree_link(rb, elem);
+	if (front)
+		rbtree_link_front(rb, elem);
+	else
+		rbtree_link(rb, elem);
 	raw_res_spin_unlock(&rb->lock);
 out:
 	rbtree_spare_put(rb, spare);
 	return err;
 }
 
+/**
+ * bpf_rbtree_push() - store an object behind all others with an equal key
+ * @map: an ordered map of packets
+ * @owner: who stores it; the map is claimed for it if nobody else holds it
+ * @key: key, map->key_size bytes
+ * @obj: the object; the map takes over the reference on success
+ *
+ * Context: bottom halves off, not in hard interrupt or NMI.
+ * Return: 0; -E2BIG if the map is full; -ENOMEM without memory for an element;
+ * -EBUSY if another owner keeps objects in it; -ENOENT if it is an inner map that
+ * is about to go away; -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ */
+int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+		    const void *key, void *obj)
+{
+	return rbtree_push_obj(map, owner, key, obj, false);
+}
+
+/**
+ * bpf_rbtree_push_front() - store an object before all others with an equal key
+ * @map: an ordered map of packets
+ * @owner: who stores it; the map is claimed for it if nobody else holds it
+ * @key: key, map->key_size bytes
+ * @obj: the object; the map takes over the reference on success
+ *
+ * Context: as bpf_rbtree_push().
+ * Return: as bpf_rbtree_push().
+ */
+int bpf_rbtree_push_front(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+			  const void *key, void *obj)
+{
+	return rbtree_push_obj(map, owner, key, obj, true);
+}
+
 enum rbtree_which {
 	RBTREE_FIRST,
 	RBTREE_UNTIL,		/* the first, if its key is at most @key */
 	RBTREE_KEY,		/* the oldest of @key */
-	RBTREE_LAST,		/* the oldest of the highest key */
+	RBTREE_KEY_YOUNGEST,	/* the youngest of @key */
+	RBTREE_LAST,		/* the youngest of the highest key */
 	RBTREE_FROM,		/* the oldest of the first key that is not below @key */
 	RBTREE_ABOVE,		/* the oldest of the first key above @key */
 };
 
+/* The oldest element of the key that is meant, or NULL. */
 static __always_inline struct rbtree_elem *
 rbtree_which(struct bpf_rbtree *rb, enum rbtree_which which, const void *key)
 {
 	switch (which) {
 	case RBTREE_KEY:
+	case RBTREE_KEY_YOUNGEST:
 		return rbtree_find(rb, key);
 	case RBTREE_LAST:
 		return rb->last;
@@ -1002,17 +1076,21 @@ static __always_inline bool rbtree_beyond(const struct bpf_rbtree *rb,
 	return rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0;
 }
 
-/* Take an element out, whose object becomes the caller's. Returns it for
- * rbtree_spare_put() if the map allocates each.
+/* Take an element out, the oldest of a key or the youngest, as @which says; its object
+ * becomes the caller's. Returns it for rbtree_spare_put() if the map allocates each.
  */
 static __always_inline struct rbtree_elem *
-rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem, void **obj)
+rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem, enum rbtree_which which, void **obj)
 {
-	void **slot = elem_obj(rb, elem);
+	void **slot;
 
+	if (which == RBTREE_LAST || which == RBTREE_KEY_YOUNGEST)
+		elem = rbtree_unlink_youngest(rb, elem);
+	else
+		rbtree_unlink(rb, elem);
+	slot = elem_obj(rb, elem);
 	*obj = *slot;
 	*slot = NULL;
-	rbtree_unlink(rb, elem);
 	if (unlikely(rb->no_prealloc))
 		return elem;
 	rbtree_slot_put(rb, elem);
@@ -1041,7 +1119,7 @@ static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_o
 		obj = ERR_PTR(-EAGAIN);
 		goto unlock;
 	}
-	spare = rbtree_take(rb, elem, &obj);
+	spare = rbtree_take(rb, elem, which, &obj);
 unlock:
 	raw_res_spin_unlock(&rb->lock);
 
@@ -1095,16 +1173,31 @@ void *bpf_rbtree_pop_key(struct bpf_map *map, struct bpf_rbtree_owner *owner, co
 }
 
 /**
- * bpf_rbtree_pop_last() - take an object of the highest key out
+ * bpf_rbtree_pop_last() - take the last object out
  * @map: an ordered map of packets
  * @owner: who takes it
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: as bpf_rbtree_pop(), but of the highest key.
+ * Return: as bpf_rbtree_pop(), but the youngest object of the highest key.
  */
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
 	return rbtree_pop(map, owner, NULL, NULL, RBTREE_LAST);
+}
+
+/**
+ * bpf_rbtree_pop_key_youngest() - take the youngest object of one key out
+ * @map: an ordered map of packets
+ * @owner: who takes it
+ * @key: key, map->key_size bytes
+ *
+ * Context: bottom halves off, not in hard interrupt or NMI.
+ * Return: as bpf_rbtree_pop_key().
+ */
+void *bpf_rbtree_pop_key_youngest(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+				  const void *key)
+{
+	return rbtree_pop(map, owner, key, NULL, RBTREE_KEY_YOUNGEST);
 }
 
 /**
@@ -1151,7 +1244,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 		return NULL;
 	if (rb->owner == owner) {
 		if (rb->first) {
-			spare = rbtree_take(rb, rb->first, &obj);
+			spare = rbtree_take(rb, rb->first, RBTREE_FIRST, &obj);
 		} else {
 			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
@@ -1485,6 +1578,9 @@ static struct rbtree_elem *rbtree_after(struct bpf_rbtree *rb, const struct bpf_
 	oldest = rbtree_above(rb, c->key, true);
 	if (!oldest || !rbtree_same_key(rb, oldest->key, c->key) || oldest->number > c->number)
 		return oldest;
+	/* The element may have left: a walk goes on with the next key. */
+	if (c->jumps != rb->jumps)
+		return rbtree_above(rb, c->key, false);
 	/* c->elem is still there, see the top of this file. */
 	return c->elem->next ?: node_elem(rb_next(&oldest->node));
 }
@@ -1507,6 +1603,7 @@ static struct rbtree_elem *rbtree_next(struct bpf_rbtree *rb, struct bpf_rbtree_
 		memcpy(c->key, elem->key, rb->map.key_size);
 		c->started = true;
 		c->number = elem->number;
+		c->jumps = rb->jumps;
 		/* The others of this key are younger still. */
 		c->elem = elem->number <= c->end ? elem : NULL;
 		if (c->elem)
@@ -1869,6 +1966,8 @@ rbtree_look_elem(struct bpf_rbtree *rb, enum rbtree_which which, const void *key
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return ERR_PTR(-EBUSY);
 	elem = rbtree_which(rb, which, key);
+	if (which == RBTREE_LAST && elem)
+		elem = elem->last;
 	if (elem && key_out)
 		memcpy(key_out, elem->key, rb->map.key_size);
 	if (elem && result)
@@ -2546,6 +2645,46 @@ __bpf_kfunc void *bpf_rbtree_map_lower_bound(void *map__rbtree, void *key__mapke
 }
 
 /**
+ * bpf_rbtree_map_upper_bound() - look at the first element above a key
+ * @map__rbtree: an ordered map
+ * @key__mapkey: the key; set to the one that was found
+ *
+ * Context: any.
+ * Return: as bpf_rbtree_map_lower_bound(), of the lowest key that is above the one
+ * given.
+ */
+__bpf_kfunc void *bpf_rbtree_map_upper_bound(void *map__rbtree, void *key__mapkey)
+{
+	return rbtree_look(to_rbtree(map__rbtree), RBTREE_ABOVE, key__mapkey, key__mapkey);
+}
+
+/**
+ * bpf_rbtree_map_last() - look at the last element
+ * @map__rbtree: an ordered map
+ * @key__mapkey: where to store its key
+ *
+ * Context: any.
+ * Return: as bpf_rbtree_map_first(), of the youngest element of the highest key.
+ */
+__bpf_kfunc void *bpf_rbtree_map_last(void *map__rbtree, void *key__mapkey)
+{
+	return rbtree_look(to_rbtree(map__rbtree), RBTREE_LAST, NULL, key__mapkey);
+}
+
+/**
+ * bpf_rbtree_map_len() - how many elements are in a map
+ * @map__rbtree: an ordered map
+ *
+ * Context: any.
+ * Return: the number of elements; while others push and pop, one that was right a
+ * moment ago.
+ */
+__bpf_kfunc u32 bpf_rbtree_map_len(void *map__rbtree)
+{
+	return rbtree_count(to_rbtree(map__rbtree));
+}
+
+/**
  * bpf_rbtree_map_push_task() - store a task behind all others with an equal key
  * @task: an acquired task; it is given away, whatever is returned
  * @map__task_map: an ordered map whose value holds one task_struct kptr
@@ -2742,6 +2881,9 @@ BTF_ID_FLAGS(func, bpf_rbtree_map_pop_key)
 BTF_ID_FLAGS(func, bpf_rbtree_map_move)
 BTF_ID_FLAGS(func, bpf_rbtree_map_first, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_lower_bound, KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_rbtree_map_upper_bound, KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_rbtree_map_last, KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_rbtree_map_len)
 BTF_ID_FLAGS(func, bpf_rbtree_map_push_task, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop_task, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_push_map)

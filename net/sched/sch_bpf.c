@@ -410,6 +410,25 @@ static void sch_bpf_free_packet(void *skb)
 	kfree_skb_reason(skb, SKB_DROP_REASON_QUEUE_PURGE);
 }
 
+/**
+ * sch_bpf_new_generation() - tell programs that they remember packets which are gone
+ * @q: the qdisc
+ *
+ * No two qdiscs have had the same generation: programs may keep what they remember in a map
+ * that is pinned, and outlives the qdisc. Programs that were just loaded remember the
+ * generation 0.
+ *
+ * Context: under the root lock, or before the qdisc can be found.
+ */
+void sch_bpf_new_generation(struct sch_bpf_data *q)
+{
+	static atomic_t generations;
+
+	do {
+		q->run.ctx.generation = atomic_inc_return(&generations);
+	} while (!q->run.ctx.generation);
+}
+
 /* Take all packets, those of classes excepted: a worker frees what is in the maps, the
  * caller what is in @list. It takes as long for a million packets as for one.
  */
@@ -419,6 +438,7 @@ static void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list)
 	bpf_rbtree_detach(&q->owner, sch_bpf_free_packet);
 	q->stored = 0;
 	q->bytes = 0;
+	sch_bpf_new_generation(q);
 }
 
 static void sch_bpf_free_list(struct sk_buff_head *list)
@@ -615,6 +635,7 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 	q->stuck = false;
 	q->idle = 0;
 	q->trouble = 0;
+	sch_bpf_new_generation(q);
 }
 
 /* An instance that has no programs yet: bpf_mq puts them in before it can be found. */

@@ -84,6 +84,7 @@ int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool cr
 void sch_bpf_config_get(const struct sch_bpf_config *cfg);
 void sch_bpf_config_put(const struct sch_bpf_config *cfg);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
+void sch_bpf_new_generation(struct sch_bpf_data *q);
 int sch_bpf_reach_begin(const struct sch_bpf_config *cfg);
 void sch_bpf_reach_end(const struct sch_bpf_config *cfg);
 int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,

@@ -36,6 +36,20 @@ static noinline int sch_bpf_push_failed(struct sch_bpf_data *q, struct sk_buff *
 	}
 }
 
+/* The map has taken the packet, or not, as @err says. */
+static __always_inline int sch_bpf_pushed(struct sch_bpf_data *q, struct sk_buff *skb, int err)
+{
+	if (unlikely(err))
+		return sch_bpf_push_failed(q, skb, err);
+
+	sch_bpf_count_stored(q, skb);
+	if (likely(skb == q->run.ctx.skb))
+		q->run.state |= SCH_BPF_RUN_QUEUED;
+	else
+		sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
+	return 0;
+}
+
 /* What a map gave, if it is a packet, is the program's now. */
 static struct sk_buff *sch_bpf_taken(struct sch_bpf_data *q, struct sk_buff *skb)
 {
@@ -81,20 +95,30 @@ __bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 				   void *map__packet_map, const void *key__mapkey)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	int err;
 
-	if (unlikely(q->stored >= sch_bpf_qdisc(q)->limit))
-		return sch_bpf_push_failed(q, skb, -E2BIG);
-	err = bpf_rbtree_push(map__packet_map, &q->owner, key__mapkey, skb);
-	if (unlikely(err))
-		return sch_bpf_push_failed(q, skb, err);
+	return sch_bpf_pushed(q, skb, q->stored >= sch_bpf_qdisc(q)->limit ? -E2BIG :
+			      bpf_rbtree_push(map__packet_map, &q->owner, key__mapkey, skb));
+}
 
-	sch_bpf_count_stored(q, skb);
-	if (likely(skb == ctx->skb))
-		q->run.state |= SCH_BPF_RUN_QUEUED;
-	else
-		sch_bpf_count_others(&q->run, 1, qdisc_pkt_len(skb));
-	return 0;
+/**
+ * bpf_qdisc_push_front_skb() - store a packet before all others with an equal key
+ * @skb: an owned packet; it is given away
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the key, as long as the map's keys
+ *
+ * For a program that took a packet to look at it, and puts it back where it was.
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: as bpf_qdisc_push_skb().
+ */
+__bpf_kfunc int bpf_qdisc_push_front_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
+					 void *map__packet_map, const void *key__mapkey)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+
+	return sch_bpf_pushed(q, skb, q->stored >= sch_bpf_qdisc(q)->limit ? -E2BIG :
+			      bpf_rbtree_push_front(map__packet_map, &q->owner, key__mapkey, skb));
 }
 
 /**
@@ -192,14 +216,68 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *
 }
 
 /**
- * bpf_qdisc_take_last() - take a packet of the highest key and own it
+ * bpf_qdisc_take_key() - take the oldest packet of one key and own it
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the key, as long as the map's keys
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: the packet; NULL if this qdisc keeps none under the key.
+ */
+__bpf_kfunc struct sk_buff *bpf_qdisc_take_key(struct sch_bpf_ctx *ctx, void *map__packet_map,
+					       const void *key__mapkey)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+
+	return sch_bpf_taken(q, bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey));
+}
+
+/**
+ * bpf_qdisc_take_youngest() - take the youngest packet of one key and own it
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the key, as long as the map's keys
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: the packet; NULL if this qdisc keeps none under the key.
+ */
+__bpf_kfunc struct sk_buff *bpf_qdisc_take_youngest(struct sch_bpf_ctx *ctx,
+						    void *map__packet_map,
+						    const void *key__mapkey)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+
+	return sch_bpf_taken(q, bpf_rbtree_pop_key_youngest(map__packet_map, &q->owner,
+							    key__mapkey));
+}
+
+/**
+ * bpf_qdisc_take_from() - take the first packet from a key on and own it
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the lowest key wanted, as long as the map's keys
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: the oldest packet of the lowest key that is not below the one wanted; NULL
+ * if this qdisc keeps none there.
+ */
+__bpf_kfunc struct sk_buff *bpf_qdisc_take_from(struct sch_bpf_ctx *ctx, void *map__packet_map,
+						const void *key__mapkey)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+
+	return sch_bpf_taken(q, bpf_rbtree_pop_from(map__packet_map, &q->owner, key__mapkey));
+}
+
+/**
+ * bpf_qdisc_take_last() - take the last packet out of a map and own it
  * @ctx: context of the program
  * @map__packet_map: an ordered map of packets
  *
  * For a policy that makes room at the far end of its queue.
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
- * Return: the oldest packet of the highest key; NULL if this qdisc keeps none in
+ * Return: the youngest packet of the highest key; NULL if this qdisc keeps none in
  * the map.
  */
 __bpf_kfunc struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *map__packet_map)
@@ -288,6 +366,25 @@ __bpf_kfunc int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map__packet_map
 	if (unlikely(q->run.ctx.skb))
 		return -EALREADY;
 	return sch_bpf_popped(q, bpf_rbtree_pop_key(map__packet_map, &q->owner, key__mapkey));
+}
+
+/**
+ * bpf_qdisc_pop_from() - take and deliver the first packet from a key on
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @key__mapkey: the lowest key wanted, as long as the map's keys
+ *
+ * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
+ * Return: as bpf_qdisc_pop(); -ENOENT if there is no packet of such a key.
+ */
+__bpf_kfunc int bpf_qdisc_pop_from(struct sch_bpf_ctx *ctx, void *map__packet_map,
+				   const void *key__mapkey)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+
+	if (unlikely(q->run.ctx.skb))
+		return -EALREADY;
+	return sch_bpf_popped(q, bpf_rbtree_pop_from(map__packet_map, &q->owner, key__mapkey));
 }
 
 /**
@@ -427,16 +524,21 @@ __bpf_kfunc_end_defs();
 
 BTF_KFUNCS_START(sch_bpf_kfunc_ids)
 BTF_ID_FLAGS(func, bpf_qdisc_push_skb, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_qdisc_push_front_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_drop_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_pass_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_steal_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_take, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_take_until, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_qdisc_take_key, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_qdisc_take_youngest, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_qdisc_take_from, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_take_last, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_deliver_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_pop)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_until)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_key)
+BTF_ID_FLAGS(func, bpf_qdisc_pop_from)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_class)
 BTF_ID_FLAGS(func, bpf_qdisc_clone, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_ecn_mark)
@@ -459,6 +561,7 @@ BTF_ID(func, bpf_qdisc_deliver_skb)
 BTF_ID(func, bpf_qdisc_pop)
 BTF_ID(func, bpf_qdisc_pop_until)
 BTF_ID(func, bpf_qdisc_pop_key)
+BTF_ID(func, bpf_qdisc_pop_from)
 BTF_ID(func, bpf_qdisc_pop_class)
 BTF_SET_END(sch_bpf_dequeue_kfunc_ids)
 
@@ -529,6 +632,7 @@ static bool sch_bpf_is_valid_access(int off, int size, enum bpf_access_type type
 		return size == sizeof(u64) && !enqueue;
 	case offsetof(struct sch_bpf_ctx, classid):
 	case offsetof(struct sch_bpf_ctx, queue):
+	case offsetof(struct sch_bpf_ctx, generation):
 		return size == sizeof(u32) && type == BPF_READ;
 	default:
 		return false;

@@ -95,6 +95,7 @@ static u32 sch_bpf_test_enqueue(struct Qdisc *sch, const struct bpf_prog *prog,
 	q->run.to_free = &to_free;
 	q->run.len = qdisc_pkt_len(skb);
 	q->run.state = 0;
+	sch_bpf_new_generation(q);	/* what the run before has stored is gone */
 	*time -= ktime_get_ns();
 	bpf_prog_run(prog, &q->run.ctx);
 	*time += ktime_get_ns();

@@ -4,12 +4,6 @@
  */
 #include "../../policies/policy.h"
 
-#define TC_ACT_OK	0
-#define TC_ACT_SHOT	2
-#define TC_ACT_STOLEN	4
-#define TC_ACT_QUEUED	5
-#define TC_ACT_TRAP	8
-
 struct where {			/* whose filters to run for packets of a priority, modulo 16 */
 	__s32 ifindex;
 	__u32 handle;

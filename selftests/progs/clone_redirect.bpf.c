@@ -4,8 +4,6 @@
  */
 #include "../../policies/policy.h"
 
-#define TC_ACT_STOLEN	4
-
 SEC("tc")
 int clone_redirect(struct __sk_buff *skb)
 {

@@ -4,12 +4,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_qdisc.h>
 
-struct {                                        /* departure time in ns -> packets */
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, 10000);
-} pkts SEC(".maps");
+BPF_QDISC_QUEUE(pkts, __u64, 10000);            /* departure time in ns -> packets, up to 10000 */
 
 SEC("qdisc/enqueue")
 int edt_enqueue(struct sch_bpf_ctx *ctx)

@@ -5,9 +5,10 @@
 #include "../../policies/policy.h"
 
 enum {				/* also in errors.py */
-	PUSH, PUSH_SHARED, PASS_NOWHERE, PASS_FULL, PASS_SLOW, LOOK,
-	POP_SHARED, POP_NOTHING, POP_LATER, POP_NO_KEY, POP_NO_CLASS, POP_EMPTY_CLASS,
-	POP_SLOW_CLASS, POP, POP_AGAIN, POP_UNTIL_AGAIN, POP_KEY_AGAIN, POP_CLASS_AGAIN, DELIVER_AGAIN,
+	PUSH, PUSH_FRONT, PUSH_SHARED, FRONT_SHARED, PASS_NOWHERE, PASS_FULL, PASS_SLOW, LOOK,
+	POP_SHARED, POP_FROM_SHARED, POP_NOTHING, POP_LATER, POP_NO_KEY, POP_FROM_NO_KEY,
+	POP_NO_CLASS, POP_EMPTY_CLASS, POP_SLOW_CLASS, TAKEN_SHARED, TAKEN_NO_KEY,
+	POP, POP_AGAIN, POP_UNTIL_AGAIN, POP_KEY_AGAIN, POP_FROM_AGAIN, POP_CLASS_AGAIN, DELIVER_AGAIN,
 	CASES,
 };
 
@@ -58,8 +59,14 @@ int errors_enqueue(struct sch_bpf_ctx *ctx)
 	case PUSH:
 		note(mark, bpf_qdisc_push(ctx, &errors_pkts, &key, skb));
 		break;
+	case PUSH_FRONT:
+		note(mark, bpf_qdisc_push_front(ctx, &errors_pkts, &key, skb));
+		break;
 	case PUSH_SHARED:
 		note(mark, bpf_qdisc_push(ctx, &errors_shared, &key, skb));
+		break;
+	case FRONT_SHARED:
+		note(mark, bpf_qdisc_push_front(ctx, &errors_shared, &key, skb));
 		break;
 	case PASS_NOWHERE:
 		note(mark, bpf_qdisc_pass(ctx, skb, handle | NO_CLASS));
@@ -77,18 +84,35 @@ int errors_enqueue(struct sch_bpf_ctx *ctx)
 	return 0;
 }
 
+/* Drop a packet that there should not be; whether there was one */
+static int taken(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	if (skb)
+		bpf_qdisc_drop(ctx, skb, 0);
+	return !!skb;
+}
+
 static void try_without_a_packet(struct sch_bpf_ctx *ctx)
 {
 	__u32 handle = ctx->qdisc->handle;
-	__u64 key = 500;
+	__u64 key = 500, above = 1001, there = 1000;
 
 	note(POP_SHARED, bpf_qdisc_pop(ctx, &errors_shared));
+	note(POP_FROM_SHARED, bpf_qdisc_pop_from(ctx, &errors_shared, &key));
 	note(POP_NOTHING, bpf_qdisc_pop(ctx, &errors_none));
 	note(POP_LATER, bpf_qdisc_pop_until(ctx, &errors_pkts, &key));
 	note(POP_NO_KEY, bpf_qdisc_pop_key(ctx, &errors_pkts, &key));
+	note(POP_FROM_NO_KEY, bpf_qdisc_pop_from(ctx, &errors_pkts, &above));
 	note(POP_NO_CLASS, bpf_qdisc_pop_class(ctx, handle | NO_CLASS));
 	note(POP_EMPTY_CLASS, bpf_qdisc_pop_class(ctx, handle | FULL_CLASS));
 	note(POP_SLOW_CLASS, bpf_qdisc_pop_class(ctx, handle | SLOW_CLASS));
+	note(TAKEN_SHARED, taken(ctx, bpf_qdisc_take_key(ctx, &errors_shared, &there)) +
+	     taken(ctx, bpf_qdisc_take_youngest(ctx, &errors_shared, &there)) +
+	     taken(ctx, bpf_qdisc_take_from(ctx, &errors_shared, &there)) +
+	     taken(ctx, bpf_qdisc_take_last(ctx, &errors_shared)));
+	note(TAKEN_NO_KEY, taken(ctx, bpf_qdisc_take_key(ctx, &errors_pkts, &key)) +
+	     taken(ctx, bpf_qdisc_take_youngest(ctx, &errors_pkts, &key)) +
+	     taken(ctx, bpf_qdisc_take_from(ctx, &errors_pkts, &above)));
 }
 
 static void try_with_one(struct sch_bpf_ctx *ctx)
@@ -100,6 +124,7 @@ static void try_with_one(struct sch_bpf_ctx *ctx)
 	note(POP_AGAIN, bpf_qdisc_pop(ctx, &errors_pkts));
 	note(POP_UNTIL_AGAIN, bpf_qdisc_pop_until(ctx, &errors_pkts, &key));
 	note(POP_KEY_AGAIN, bpf_qdisc_pop_key(ctx, &errors_pkts, &key));
+	note(POP_FROM_AGAIN, bpf_qdisc_pop_from(ctx, &errors_pkts, &key));
 	note(POP_CLASS_AGAIN, bpf_qdisc_pop_class(ctx, ctx->qdisc->handle | SLOW_CLASS));
 	skb = bpf_qdisc_take(ctx, &errors_pkts);
 	if (skb)

@@ -8,19 +8,7 @@
 #define TYPES	12			/* also in ../netlink_fuzz.c: RTM_NEWQDISC and on */
 #define ERRORS	256
 
-struct queue {
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, 100);
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__type(key, __u32);
-	__uint(max_entries, 4);		/* tx queues */
-	__array(values, struct queue);
-} fuzz_queues SEC(".maps");
+BPF_QDISC_QUEUES(fuzz_queues, __u64, 100, 4);	/* tx queues */
 
 /* All pairs have the maps: whichever is in force, a packet leaves. The filters are run,
  * and what they say is not followed.
@@ -47,13 +35,6 @@ int name##_dequeue(struct sch_bpf_ctx *ctx)					\
 
 PAIR(one)
 PAIR(two)
-
-/* clang describes struct pkt, which only the inner map uses, if a function has it */
-SEC("syscall")
-int fuzz_unused(struct pkt *pkt)
-{
-	return sizeof(*pkt);
-}
 
 SEC("tc")
 int classifier(struct __sk_buff *skb)

@@ -12,6 +12,8 @@ struct {
 	__u32 len;
 	__u32 len_after;
 	__u32 runs;
+	__u32 generation;
+	__u32 same;		/* runs with the generation of the one before, or 0 */
 } seen;
 
 ORDERED(rank1, __u64, struct pkt, 100);
@@ -63,6 +65,8 @@ int pkts_enqueue(struct sch_bpf_ctx *ctx)
 
 	seen.runs++;
 	seen.key = key;
+	seen.same += seen.generation == ctx->generation;
+	seen.generation = ctx->generation;
 	switch (skb->len) {
 	case 66:
 		bpf_qdisc_drop(ctx, skb, 0);
@@ -133,6 +137,15 @@ int all_enqueue(struct sch_bpf_ctx *ctx)
 	other = bpf_qdisc_clone(ctx, skb);
 	if (other)
 		bpf_qdisc_push(ctx, &pkts, &key, other);
+	other = bpf_qdisc_take_youngest(ctx, &pkts, &key);
+	if (other)
+		bpf_qdisc_push_front(ctx, &pkts, &key, other);
+	other = bpf_qdisc_take_from(ctx, &pkts, &key);
+	if (other)
+		bpf_qdisc_push(ctx, &pkts, &key, other);
+	other = bpf_qdisc_take_key(ctx, &pkts, &key);
+	if (other)
+		bpf_qdisc_push_front(ctx, &pkts, &key, other);
 	other = bpf_qdisc_clone(ctx, skb);
 	if (other)
 		bpf_qdisc_drop(ctx, other, 0);

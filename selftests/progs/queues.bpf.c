@@ -2,18 +2,7 @@
 /* For bpf_mq: each tx queue keeps its packets in a map of its own. */
 #include "../../policies/policy.h"
 
-struct queue {
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, 100);
-};
-
-struct {				/* one for each tx queue: no max_entries */
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__type(key, __u32);
-	__array(values, struct queue);
-} queues SEC(".maps");
+BPF_QDISC_QUEUES(queues, __u64, 100, 0);
 
 SEC("qdisc/enqueue")
 int queues_enqueue(struct sch_bpf_ctx *ctx)
@@ -36,13 +25,6 @@ int queues_dequeue(struct sch_bpf_ctx *ctx)
 
 	pkts = bpf_map_lookup_elem(&queues, &queue);
 	return pkts ? bpf_qdisc_pop(ctx, pkts) : 0;
-}
-
-/* clang describes struct pkt, which only the inner map uses, if a function has it */
-SEC("syscall")
-int queues_unused(struct pkt *pkt)
-{
-	return sizeof(*pkt);
 }
 
 char LICENSE[] SEC("license") = "GPL";

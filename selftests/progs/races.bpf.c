@@ -5,23 +5,9 @@
 #include "../../policies/policy.h"
 #include <bpf/bpf_tracing.h>
 
-struct queue {
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, 100);
-};
-
-#define QUEUES(name)								\
-struct {									\
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);				\
-	__type(key, __u32);							\
-	__array(values, struct queue);						\
-} name SEC(".maps")
-
-QUEUES(old_queues);
-QUEUES(new_queues);
-QUEUES(both_queues);
+BPF_QDISC_QUEUES(old_queues, __u64, 100, 0);
+BPF_QDISC_QUEUES(new_queues, __u64, 100, 0);
+BPF_QDISC_QUEUES(both_queues, __u64, 100, 0);
 
 bool to_both;			/* packets go into the map of both pairs, */
 bool closed;			/* nothing leaves yet, */
@@ -63,13 +49,6 @@ int name##_dequeue(struct sch_bpf_ctx *ctx)					\
 
 PAIR(old)
 PAIR(new)
-
-/* clang describes struct pkt, which only the inner maps use, if a function has it */
-SEC("syscall")
-int unused(struct pkt *pkt)
-{
-	return sizeof(*pkt);
-}
 
 /* ---- between two steps ---- */
 

@@ -14,24 +14,13 @@ struct large_pkt {
 	char rest[1600];		/* an element is of a size that hardly anybody else has */
 };
 
-struct queue {
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, __u64);
-	__type(value, struct pkt);
-	__uint(max_entries, 100);
-};
-
-struct {				/* one for each tx queue */
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__type(key, __u32);
-	__array(values, struct queue);
-} queues SEC(".maps");
+BPF_QDISC_QUEUES(queues, __u64, 100, 0);
 
 struct large_queue {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u64);
 	__type(value, struct large_pkt);
-	__uint(max_entries, 4096);
+	struct large_pkt (*max_entries)[4096];	/* so that clang describes it */
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 };
 
@@ -116,18 +105,6 @@ SEC("qdisc/dequeue/new")
 int new_dequeue(struct sch_bpf_ctx *ctx)
 {
 	return serve(ctx);
-}
-
-/* clang describes structs that only the inner maps use, if a function has them */
-struct unused {
-	struct pkt pkt;
-	struct large_pkt large;
-};
-
-SEC("syscall")
-int victim_unused(struct unused *unused)
-{
-	return sizeof(*unused);
 }
 
 char LICENSE[] SEC("license") = "GPL";

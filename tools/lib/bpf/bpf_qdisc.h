@@ -25,6 +25,76 @@
 #ifndef __BPF_QDISC_H
 #define __BPF_QDISC_H
 
+/* Macros of the uapi headers that policies need: BTF, and so vmlinux.h, has no macros. */
+#ifndef ETH_P_IP
+#define ETH_P_IP	0x0800
+#endif
+#ifndef ETH_P_ARP
+#define ETH_P_ARP	0x0806
+#endif
+#ifndef ETH_P_8021Q
+#define ETH_P_8021Q	0x8100
+#endif
+#ifndef ETH_P_IPV6
+#define ETH_P_IPV6	0x86DD
+#endif
+#ifndef ETH_P_8021AD
+#define ETH_P_8021AD	0x88A8
+#endif
+#ifndef ETH_HLEN
+#define ETH_HLEN	14
+#endif
+#ifndef VLAN_HLEN
+#define VLAN_HLEN	4
+#endif
+
+/* What bpf_skb_tc_classify() returns */
+#ifndef TC_ACT_UNSPEC
+#define TC_ACT_UNSPEC	(-1)
+#endif
+#ifndef TC_ACT_OK
+#define TC_ACT_OK	0
+#endif
+#ifndef TC_ACT_SHOT
+#define TC_ACT_SHOT	2
+#endif
+#ifndef TC_ACT_STOLEN
+#define TC_ACT_STOLEN	4
+#endif
+#ifndef TC_ACT_QUEUED
+#define TC_ACT_QUEUED	5
+#endif
+#ifndef TC_ACT_TRAP
+#define TC_ACT_TRAP	8
+#endif
+
+/* Errors that have the same number on every architecture */
+#ifndef ENOENT
+#define ENOENT		2
+#endif
+#ifndef EAGAIN
+#define EAGAIN		11
+#endif
+#ifndef ENOMEM
+#define ENOMEM		12
+#endif
+#ifndef EBUSY
+#define EBUSY		16
+#endif
+#ifndef ENOSPC
+#define ENOSPC		28
+#endif
+
+#ifndef NSEC_PER_USEC
+#define NSEC_PER_USEC	1000ULL
+#endif
+#ifndef NSEC_PER_MSEC
+#define NSEC_PER_MSEC	1000000ULL
+#endif
+#ifndef NSEC_PER_SEC
+#define NSEC_PER_SEC	1000000000ULL
+#endif
+
 /**
  * BPF_QDISC_RANGE() - declare the range of a parameter
  * @min: the lowest value, as it would be set: a number, also with a unit
@@ -42,6 +112,43 @@
 struct pkt {
 	struct sk_buff __kptr *skb;
 };
+
+/* The members of a map of packets. As max_entries libbpf takes the length of any array.
+ * Its type makes clang describe struct pkt where only an inner map names it.
+ */
+#define __BPF_QDISC_QUEUE(key_type, packets)		\
+	__uint(type, BPF_MAP_TYPE_RBTREE);		\
+	__type(key, key_type);				\
+	__type(value, struct pkt);			\
+	struct pkt (*max_entries)[packets]
+
+/**
+ * BPF_QDISC_QUEUE() - define a map of packets
+ * @name: the map
+ * @key_type: type of its keys
+ * @packets: how many it holds at most
+ */
+#define BPF_QDISC_QUEUE(name, key_type, packets)	\
+	struct {					\
+		__BPF_QDISC_QUEUE(key_type, packets);	\
+	} name SEC(".maps")
+
+/**
+ * BPF_QDISC_QUEUES() - define an array of maps of packets
+ * @name: the array; libbpf and tc create the maps in it
+ * @key_type: type of their keys
+ * @packets: how many each holds at most
+ * @count: how many maps; 0 with bpf_mq: one for each tx queue, found by ctx->queue
+ */
+#define BPF_QDISC_QUEUES(name, key_type, packets, count)		\
+	struct {							\
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);		\
+		__type(key, __u32);					\
+		__uint(max_entries, count);				\
+		__array(values, struct {				\
+			__BPF_QDISC_QUEUE(key_type, packets);		\
+		});							\
+	} name SEC(".maps")
 
 /**
  * bpf_qdisc_pkt_len() - the length of a packet on the wire
@@ -67,8 +174,24 @@ static __always_inline void *bpf_qdisc_cb(struct sk_buff *skb)
 	return ((struct qdisc_skb_cb *)skb->cb)->data;
 }
 
+/**
+ * bpf_qdisc_note() - the note on a packet, as a type of the policy's
+ * @skb: the packet
+ * @type: a type of at most 20 bytes
+ *
+ * Returns bpf_qdisc_cb() as a pointer to @type.
+ */
+#define bpf_qdisc_note(skb, type)							\
+	({										\
+		_Static_assert(sizeof(type) <= sizeof(((struct qdisc_skb_cb *)0)->data),	\
+			       "a note on a packet has at most 20 bytes");		\
+		(type *)bpf_qdisc_cb(skb);						\
+	})
+
 extern int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
 			      const void *key) __ksym;
+extern int bpf_qdisc_push_front_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
+				    const void *key) __ksym;
 extern int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, int reason) __ksym;
 extern int bpf_qdisc_pass_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 extern int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
@@ -89,6 +212,22 @@ static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, co
 					  struct sk_buff *skb)
 {
 	return bpf_qdisc_push_skb(skb, ctx, map, key);
+}
+
+/**
+ * bpf_qdisc_push_front() - store a packet before all others with an equal key
+ * @ctx: context of the program
+ * @map: where to
+ * @key: under which key
+ * @skb: an owned packet; it is given away
+ *
+ * For a program that took a packet to look at it, and puts it back where it was.
+ * Returns as bpf_qdisc_push().
+ */
+static __always_inline int bpf_qdisc_push_front(struct sch_bpf_ctx *ctx, void *map,
+						const void *key, struct sk_buff *skb)
+{
+	return bpf_qdisc_push_front_skb(skb, ctx, map, key);
 }
 
 /**
@@ -171,11 +310,46 @@ extern struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map,
 					    const void *key) __ksym;
 
 /**
- * bpf_qdisc_take_last() - take a packet of the highest key and own it
+ * bpf_qdisc_take_key() - take the oldest packet of one key and own it
+ * @ctx: context of the program
+ * @map: where from
+ * @key: under which key
+ *
+ * Returns the packet, or NULL if this qdisc holds none under the key.
+ */
+extern struct sk_buff *bpf_qdisc_take_key(struct sch_bpf_ctx *ctx, void *map,
+					  const void *key) __ksym;
+
+/**
+ * bpf_qdisc_take_youngest() - take the youngest packet of one key and own it
+ * @ctx: context of the program
+ * @map: where from
+ * @key: under which key
+ *
+ * For a tail drop. Returns as bpf_qdisc_take_key().
+ */
+extern struct sk_buff *bpf_qdisc_take_youngest(struct sch_bpf_ctx *ctx, void *map,
+					       const void *key) __ksym;
+
+/**
+ * bpf_qdisc_take_from() - take the first packet from a key on and own it
+ * @ctx: context of the program
+ * @map: where from
+ * @key: the lowest key wanted
+ *
+ * Where a key is a group and a number in it, this is the first packet of a group,
+ * or of the next one: look with bpf_rbtree_map_lower_bound() first where it matters.
+ * Returns the oldest packet of the lowest key that is not below @key, or NULL.
+ */
+extern struct sk_buff *bpf_qdisc_take_from(struct sch_bpf_ctx *ctx, void *map,
+					   const void *key) __ksym;
+
+/**
+ * bpf_qdisc_take_last() - take the last packet out of a map and own it
  * @ctx: context of the program
  * @map: where from
  *
- * For policies that make room at the far end. Returns the oldest packet of the
+ * For policies that make room at the far end. Returns the youngest packet of the
  * highest key, or NULL if this qdisc holds no packet in @map.
  */
 extern struct sk_buff *bpf_qdisc_take_last(struct sch_bpf_ctx *ctx, void *map) __ksym;
@@ -213,6 +387,16 @@ extern int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map, const void *k
  * In dequeue programs. Returns as bpf_qdisc_pop().
  */
 extern int bpf_qdisc_pop_key(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
+
+/**
+ * bpf_qdisc_pop_from() - take and deliver the first packet from a key on
+ * @ctx: context of the program
+ * @map: where from
+ * @key: the lowest key wanted
+ *
+ * In dequeue programs. Returns as bpf_qdisc_pop().
+ */
+extern int bpf_qdisc_pop_from(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
 
 /**
  * bpf_qdisc_pop_class() - take a packet from a class and deliver it

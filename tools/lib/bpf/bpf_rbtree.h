@@ -91,6 +91,30 @@ extern void *bpf_rbtree_map_first(void *map, void *key) __ksym;
 extern void *bpf_rbtree_map_lower_bound(void *map, void *key) __ksym;
 
 /**
+ * bpf_rbtree_map_upper_bound() - look at the first element above a key
+ * @map: any ordered map
+ * @key: the key; set to the one that was found
+ *
+ * Returns as bpf_rbtree_map_lower_bound(), of the lowest key above the one given.
+ */
+extern void *bpf_rbtree_map_upper_bound(void *map, void *key) __ksym;
+
+/**
+ * bpf_rbtree_map_last() - look at the last element
+ * @map: any ordered map
+ * @key: where to store its key
+ *
+ * Returns what bpf_rbtree_map_first() does, of the youngest element of the highest key.
+ */
+extern void *bpf_rbtree_map_last(void *map, void *key) __ksym;
+
+/**
+ * bpf_rbtree_map_len() - how many elements are in a map
+ * @map: any ordered map
+ */
+extern __u32 bpf_rbtree_map_len(void *map) __ksym;
+
+/**
  * bpf_rbtree_map_push_task() - store a task behind all others with an equal key
  * @task: an acquired task; it is given away, whatever is returned
  * @map: an ordered map whose value holds one `struct task_struct __kptr *`
