@@ -1,8 +1,9 @@
+$(info $(shell cat note.txt))
 # SPDX-License-Identifier: GPL-2.0
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug kernel-kcsan kernel-base tools demo check check-debug check-kcsan check-upstream mutants bench series lint clean FORCE
+.PHONY: help kernel kernel-debug kernel-kcsan kernel-upstream kernel-base tools demo check check-debug check-kcsan check-upstream mutants bench series lint clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
@@ -15,13 +16,13 @@ help:
 	@echo 'make policies/NAME.bpf.o  build a policy; a path of your own works too'
 	@echo 'make kernel tools       the kernel; libbpf, bpftool, tc (build/tools/bin)'
 	@echo 'make kernel-debug       the kernel for check-debug'
-	@echo 'make kernel-base        the unpatched kernel, for check-upstream'
+	@echo 'make kernel-upstream kernel-base   the kernels for check-upstream, this one and the unpatched'
 	@echo 'make series [BUILD=1]   the kernel part as patches to be mailed; build after each'
 	@echo 'make lint [GATE=...]    static checks of kernel code, scripts, man pages'
 	@echo 'make clean              remove build/ (downloads and ccache stay)'
 	@echo 'vm/run COMMAND          run a command on this kernel; vm/run --help'
 
-kernel kernel-debug kernel-kcsan kernel-base tools:
+kernel kernel-debug kernel-kcsan kernel-upstream kernel-base tools:
 	@scripts/build $@
 
 # The set-up first, then a make of its own, so that it sees the new headers
@@ -44,7 +45,7 @@ mutants: kernel tools
 	@selftests/run --build
 	@selftests/mutants/run $(MUTANT)
 
-check-upstream: kernel kernel-base tools
+check-upstream: kernel-upstream kernel-base tools
 	@selftests/upstream/run
 
 bench:

@@ -554,8 +554,6 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         plan = json.load(file)
     write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
-    # its cleaner walks all of them now and then
-    write("/proc/sys/net/netfilter/nf_conntrack_buckets", "64")
     register(plan["struct_ops"])
     add_veth()
     if os.cpu_count() > 1:

@@ -1,33 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * capture IFACE FILE: note the arrival of every IPv4 frame.
+ * capture in|out IFACE FILE: note every IPv4 frame that IFACE receives, or sends.
  *
  * Runs until SIGTERM. FILE is made when frames are being taken, and holds a
- * struct arrival for each, in native byte order. Frames go through a ring that
+ * struct frame for each, in native byte order. Frames go through a ring that
  * is shared with the kernel, because a VM without hardware support has no time
  * for a system call a frame; the kernel stamps the time before any queue of its
  * own. Fails if a frame was lost.
  */
 #include <arpa/inet.h>
 #include <err.h>
+#include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <netinet/ip.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
 #define BLOCK_SIZE	(1 << 20)
 #define BLOCKS		32
+#define HEADERS		128	/* bytes of a frame that go into the ring */
 
-struct arrival {
+struct frame {
 	uint64_t ns;		/* CLOCK_REALTIME */
 	uint32_t len;		/* of the frame, without FCS */
+	uint32_t payload;	/* of its TCP segment or UDP datagram */
+	uint32_t port;		/* it comes from */
 	uint32_t protocol;	/* IPPROTO_ */
 };
 
@@ -39,7 +46,7 @@ static void on_term(int sig)
 	stop = 1;
 }
 
-static int open_ring(const char *ifname, uint8_t **ring)
+static int open_ring(const char *ifname, int received, uint8_t **ring)
 {
 	struct tpacket_req3 req = {
 		.tp_block_size = BLOCK_SIZE, .tp_block_nr = BLOCKS,
@@ -51,13 +58,16 @@ static int open_ring(const char *ifname, uint8_t **ring)
 		.sll_protocol = htons(ETH_P_IP),
 		.sll_ifindex = (int)if_nametoindex(ifname),
 	};
-	int version = TPACKET_V3, on = 1;
+	struct sock_filter headers = BPF_STMT(BPF_RET | BPF_K, HEADERS);
+	struct sock_fprog filter = { .len = 1, .filter = &headers };
+	int version = TPACKET_V3;
 	int fd = socket(AF_PACKET, SOCK_RAW, 0);
 
 	if (fd < 0 || !addr.sll_ifindex)
 		err(1, "%s", ifname);
 	if (setsockopt(fd, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) ||
-	    setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)) ||
+	    setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &received, sizeof(received)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) ||
 	    setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof(req)))
 		err(1, "packet ring");
 	*ring = mmap(NULL, (size_t)BLOCK_SIZE * BLOCKS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -69,13 +79,26 @@ static int open_ring(const char *ifname, uint8_t **ring)
 static void note(const struct tpacket3_hdr *frame, FILE *out)
 {
 	const struct iphdr *ip = (const void *)((const uint8_t *)frame + frame->tp_net);
-	struct arrival a = {
+	const void *transport = (const uint8_t *)ip + ip->ihl * 4;
+	const struct tcphdr *tcp = transport;
+	const struct udphdr *udp = transport;
+	struct frame f = {
 		.ns = frame->tp_sec * 1000000000ULL + frame->tp_nsec,
 		.len = frame->tp_len,
+		.payload = ntohs(ip->tot_len) - ip->ihl * 4U,
 		.protocol = ip->protocol,
 	};
 
-	fwrite(&a, sizeof(a), 1, out);
+	if (ip->protocol == IPPROTO_TCP) {
+		f.payload -= tcp->doff * 4U;
+		f.port = ntohs(tcp->source);
+	} else if (ip->protocol == IPPROTO_UDP) {
+		f.payload -= sizeof(*udp);
+		f.port = ntohs(udp->source);
+	} else {
+		return;
+	}
+	fwrite(&f, sizeof(f), 1, out);
 }
 
 static void note_block(struct tpacket_block_desc *block, FILE *out)
@@ -119,16 +142,16 @@ int main(int argc, char **argv)
 	FILE *out;
 	int fd;
 
-	if (argc != 3)
-		errx(2, "usage: capture IFACE FILE");
+	if (argc != 4 || (strcmp(argv[1], "in") && strcmp(argv[1], "out")))
+		errx(2, "usage: capture in|out IFACE FILE");
 	sigaction(SIGTERM, &term, NULL);
-	fd = open_ring(argv[1], &ring);
-	out = fopen(argv[2], "w");
+	fd = open_ring(argv[2], !strcmp(argv[1], "in"), &ring);
+	out = fopen(argv[3], "w");
 	if (!out)
-		err(1, "%s", argv[2]);
+		err(1, "%s", argv[3]);
 	capture(fd, ring, out);
 	if (fclose(out))
-		err(1, "%s", argv[2]);
+		err(1, "%s", argv[3]);
 	if (getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &len))
 		err(1, "statistics");
 	if (stats.tp_drops)

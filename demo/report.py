@@ -1,68 +1,120 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""report.py DIR SECONDS RATE...: compare the rates asked for, in Mbit/s, with the
-arrivals that DIR/CASE.PROTOCOL hold of runs of some SECONDS, and draw them as
-DIR/pacing.svg. Fails unless every rate is met within 2 %, and unpaced traffic is
-three times faster than each."""
+"""report.py DIR RATE...: compare the rates asked for, in Mbit/s, with the frames that
+DIR/CASE.PROTOCOL hold as they arrived and DIR/CASE.PROTOCOL.queued as they came to the qdisc,
+and draw the arrivals as DIR/pacing.svg.
+
+What is judged is what a pacing qdisc answers for: it never sends more than the rate, and it
+sends the rate as long as its sender keeps the queue full. What the sender does in between is
+the sender's. Fails unless both hold within 1 %, and unpaced traffic is three times faster."""
 
 import itertools
 import struct
 import sys
 
-TOLERANCE = 0.02
+TOLERANCE = 0.01
 FACTOR = 3
-SETTLE = 0.5            # s at the start that do not count: handshake, slow start
-TAIL = 0.2              # s at the end that do not count: a connection is closed
+CATCH_UP = 0.02         # s that edt lets a late sender make up for
+ENOUGH = 0.5            # s with a full queue, to say anything of its rate
 
-ARRIVAL = struct.Struct("=QII")          # struct arrival of capture.c
+FRAME = struct.Struct("=QIIII")         # struct frame of capture.c
 IPPROTO = {"tcp": 6, "udp": 17}
 COLOURS = ("#5b6470", "#0072b2", "#d55e00")     # unpaced, then the rates
 
 
-def arrivals(folder, case, protocol):
-    """(seconds since the first, bytes) of each frame. iperf3's control connection
-    is among the TCP frames: some 20 small ones."""
-    with open(f"{folder}/{case}.{protocol}", "rb") as file:
-        frames = [(ns, length) for ns, length, number in ARRIVAL.iter_unpack(file.read())
-                  if number == IPPROTO[protocol]]
-    if not frames:
-        sys.exit(f"{case}, {protocol}: no frame arrived")
-    start = frames[0][0]
-    return [((ns - start) / 1e9, length) for ns, length in frames]
+def frames(path, protocol):
+    """(ns, bytes of the frame, bytes of its payload) of each frame of the largest flow.
+    The other is iperf3's control connection."""
+    flows = {}
+    with open(path, "rb") as file:
+        for ns, length, payload, port, number in FRAME.iter_unpack(file.read()):
+            if number == IPPROTO[protocol] and payload:
+                flows.setdefault(port, []).append((ns, length, payload))
+    if not flows:
+        sys.exit(f"{path}: no frame")
+    return max(flows.values(), key=lambda flow: sum(payload for _, _, payload in flow))
 
 
-def rate(frames, seconds):
-    """Mbit/s: a line laid through the arrivals by least squares. A frame is due when
-    the bytes before it have had their time; emulated CPUs are late now and then,
-    so it is the time of each that is uncertain, not its bytes."""
-    before = itertools.accumulate((length for _, length in frames), initial=0)
-    points = [(when, size) for (when, _), size in zip(frames, before)
-              if SETTLE <= when < seconds - TAIL]
-    if len(points) < 10:
-        sys.exit(f"only {len(points)} frames to measure a rate")
-    time0 = sum(when for when, _ in points) / len(points)
-    size0 = sum(size for _, size in points) / len(points)
-    slope = (sum((when - time0) * (size - size0) for when, size in points) /
-             sum((size - size0) ** 2 for _, size in points))
-    return 8 / slope / 1e6
+def packets(queued, arrived):
+    """(ns it was queued, ns it had left, bytes of its frames) of each packet. A GSO packet is
+    queued as one and leaves as many frames."""
+    result, left = [], iter(arrived)
+    for came, _, payload in queued:
+        size, gone = 0, came
+        while payload > 0:
+            gone, length, part = next(left, (came, 0, 0))
+            if not length:
+                return result           # the rest was in the queue when the run ended
+            size += length
+            payload -= part
+        if payload or gone < came:
+            sys.exit("what arrived is not what was queued")
+        result.append((came, gone, size))
+    return result
 
 
-def table(runs, seconds, rates):
+class Measure:
+    """What the packets of a run say of the rate asked for, in bytes a second. The sender
+    keeps the queue full as long as each packet comes before the one in front of it has had
+    its time. After a pause edt makes up for CATCH_UP of it, so what it lets go at once then
+    says nothing of the rate."""
+
+    def __init__(self, run, asked):
+        largest = max(size for _, _, size in run)
+        busy = spent = level = self.excess = 0
+        self.burst = asked * CATCH_UP + 2 * largest
+        pass_by = self.burst
+        for (_, gone, size), (came, after, more) in itertools.pairwise(run):
+            if came > gone + size / asked * 1e9:
+                pass_by = self.burst
+            elif pass_by > 0:
+                pass_by -= size
+            else:
+                busy += after - gone
+                spent += size
+            level = max(0, level - (after - gone) / 1e9 * asked * (1 + TOLERANCE)) + more
+            self.excess = max(self.excess, level)
+        self.busy = busy / 1e9
+        self.full = busy / (run[-1][1] - run[0][1])
+        self.rate = spent * 1e9 / busy if busy else 0
+
+    def wrong(self, asked):
+        """Words for it, or None"""
+        if self.excess > self.burst:
+            return f"more than asked for: {self.excess:.0f} bytes at once, of {self.burst:.0f} that may be"
+        if self.busy < ENOUGH:
+            return f"the sender kept the queue full for {self.busy:.1f} s only: nothing can be said of the rate"
+        if abs(self.rate / asked - 1) > TOLERANCE:
+            return f"{'more' if self.rate > asked else 'less'} than asked for while the queue was full"
+        return None
+
+
+def mean_rate(arrived):
+    """Mbit/s from the first to the last frame"""
+    seconds = (arrived[-1][0] - arrived[0][0]) / 1e9
+    return sum(length for _, length, _ in arrived[:-1]) * 8 / 1e6 / seconds
+
+
+def table(folder, runs, rates):
     """Print what was asked and measured; return what is wrong with it."""
     wrong = []
-    print("\nrates in Mbit/s of frame bytes, time-stamped where they arrive on eth1")
-    print(f"{'':8}{'asked':>10}{'measured':>10}{'error':>9}{'unpaced':>10}{'factor':>8}")
+    print("Mbit/s of frame bytes, by the time at which each frame arrives on eth1")
+    print(f"{'':8}{'asked':>8}{'measured':>10}{'error':>9}{'queue full':>12}{'unpaced':>10}{'factor':>8}")
     for protocol in ("tcp", "udp"):
-        unpaced = rate(runs["unpaced", protocol], seconds)
+        unpaced = mean_rate(runs["unpaced", protocol])
         for asked in rates:
-            measured = rate(runs[str(asked), protocol], seconds)
-            error = measured / asked - 1
-            factor = unpaced / measured
-            print(f"{protocol.upper():8}{asked:10.2f}{measured:10.2f}{error:+9.2%}{unpaced:10.1f}{factor:8.1f}")
-            if abs(error) > TOLERANCE:
-                wrong.append(f"{protocol} at {asked} Mbit/s: off by {error:+.2%}")
+            name = f"{asked}.{protocol}"
+            run = packets(frames(f"{folder}/{name}.queued", protocol), runs[str(asked), protocol])
+            measure = Measure(run, asked * 1e6 / 8)
+            measured = measure.rate * 8 / 1e6
+            factor = unpaced / measured if measured else 0
+            print(f"{protocol.upper():8}{asked:8.2f}{measured:10.2f}{measured / asked - 1:+9.2%}"
+                  f"{measure.full:12.1%}{unpaced:10.1f}{factor:8.1f}")
+            what = measure.wrong(asked * 1e6 / 8)
+            if what:
+                wrong.append(f"{protocol.upper()} at {asked} Mbit/s: {what}")
             if factor < FACTOR:
-                wrong.append(f"{protocol} unpaced is only {factor:.1f} times {asked} Mbit/s")
+                wrong.append(f"{protocol.upper()} unpaced is only {factor:.1f} times {asked} Mbit/s")
     return wrong
 
 
@@ -169,15 +221,19 @@ def drawing(runs, rates):
             f'font-family="sans-serif">\n<rect width="950" height="620" fill="#fff"/>\n{body}\n</svg>\n')
 
 
+def since_first(arrived):
+    """(seconds since the first, bytes) of each frame"""
+    return [((ns - arrived[0][0]) / 1e9, length) for ns, length, _ in arrived]
+
+
 def main():
-    folder, seconds, *rates = sys.argv[1], *(int(argument) for argument in sys.argv[2:])
+    folder, *rates = sys.argv[1], *(int(argument) for argument in sys.argv[2:])
     cases = ["unpaced"] + [str(asked) for asked in rates]
-    runs = {(case, protocol): arrivals(folder, case, protocol)
+    runs = {(case, protocol): frames(f"{folder}/{case}.{protocol}", protocol)
             for case in cases for protocol in ("tcp", "udp")}
-    wrong = table(runs, seconds, rates)
+    wrong = table(folder, runs, rates)
     with open(f"{folder}/pacing.svg", "w", encoding="ascii") as file:
-        file.write(drawing(runs, rates))
-    print(f"\ndepartures with and without the qdisc: {folder}/pacing.svg")
+        file.write(drawing({run: since_first(arrived) for run, arrived in runs.items()}, rates))
     for what in wrong:
         print(f"FAILED: {what}")
     sys.exit(1 if wrong else 0)

@@ -38,53 +38,121 @@ space() {
 		"free some (make clean removes build/, rm -r '$cache' the downloads)"
 }
 
-# Pass a command's output on as progress: on a terminal one line that changes,
-# else a line a minute, so that a log shows that it lives.
+# --- progress ----------------------------------------------------------------
+
+# How far a step is, is known by the lines that it prints, or by what apt says of itself.
+# scripts/progress has for each long step how many lines it has printed when each
+# twentieth of its time has gone; a line is not worth the same time everywhere, linking a
+# kernel prints few. build/log/STEP.progress is the same of the last whole run here: its
+# last number, of all lines, is taken first.
+
+# twentieths NAME FILE: the numbers to go by; nothing if there are none
+twentieths() {
+	local -a of learned
+	local i
+	read -ra of < <(sed -n "s/^$1: //p" "$top/scripts/progress" && cat "$2" 2>/dev/null) || return 0
+	read -ra learned 2>/dev/null <"$2" || learned=("${of[@]}")
+	for i in {0..19}; do echo $((of[i] * learned[19] / of[19])); done
+}
+
+# duration SECONDS
+duration() {
+	if (($1 < 90)); then echo "$1 s"; else echo "$((($1 + 30) / 60)) min"; fi
+}
+
+# per_mille LINE COUNT TWENTIETHS...: how much of the time a step that prints COUNT lines has
+# had; or what apt says in LINE
+per_mille() {
+	local line=$1 count=$2 k before=0
+	shift 2
+	if [[ $line =~ ^(dl|pm)status:.*:([0-9]+)\.([0-9])[0-9]*: ]]; then
+		echo $((BASH_REMATCH[2] * 10 + BASH_REMATCH[3]))
+		return
+	fi
+	for ((k = 1; k <= $#; k++)); do
+		if ((count < ${!k})); then
+			echo $(((k - 1) * 50 + 50 * (count - before) / (${!k} - before)))
+			return
+		fi
+		before=${!k}
+	done
+	echo $(($# ? 999 : 0))
+}
+
+# remaining AT NOW GONE BASE: seconds, if GONE per mille of the time had gone AT seconds after
+# the beginning, and BASE then; 0 if that is too little to tell
+remaining() {
+	echo $(($3 >= $4 + 20 && $1 >= 10 ? $1 * (1000 - $3) / ($3 - $4) - ($2 - $1) : 0))
+}
+
+# ticker NAME LIKE FILE BEFORE: pass a command's output on as progress: on a terminal one
+# line that changes, else a line a minute, so that a log shows that it lives. LIKE is the
+# step's name in scripts/progress, FILE learns from a whole run. BEFORE lines of the output
+# were printed by a run that was broken off; `part`: some are not to be printed at all.
 ticker() {
-	local line last='' count=0 status start=$SECONDS shown=$SECONDS every=60
+	local line last='' count=0 status gone left at=0 base=0 start=$SECONDS shown=$SECONDS every=60
+	local -a expected=() times=()
+	if [ "$4" != part ]; then
+		mapfile -t expected < <(twentieths "$2" "$3")
+		count=$4
+		base=$(per_mille '' "$count" "${expected[@]}")
+	fi
 	[ -t 2 ] && every=1
 	while :; do
 		status=0
-		read -r -t 5 line || status=$?
+		read -r -t 1 line || status=$?
 		if ((status == 0)); then
-			count=$((count + 1)) last=$line
+			count=$((count + 1)) last=$line at=$((SECONDS - start))
+			times+=("$at")
 		elif ((status <= 128)); then
 			break
 		fi
 		((SECONDS - shown >= every)) || continue
 		shown=$SECONDS
-		if [ -t 2 ]; then
-			printf '\r\033[K  %s: %d s, %d lines: %.40s' "$1" $((SECONDS - start)) \
-				"$count" "${last//[^[:print:]]/ }" >&2
+		gone=$(per_mille "$last" "$count" "${expected[@]}")
+		left=$(remaining "$at" $((SECONDS - start)) "$gone" "$base")
+		if ((gone == 0)); then
+			line="$1: $(duration $((SECONDS - start))), $count lines"
+		elif ((left > 0)); then
+			line="$1: $((gone / 10)) %, $(duration "$left") left"
 		else
-			say "  $1: $((SECONDS - start)) s, $count lines"
+			line="$1: $((gone / 10)) %"
 		fi
+		if [ -t 2 ]; then printf '\r\033[K  %s' "$line" >&2; else say "  $line"; fi
 	done
 	[ ! -t 2 ] || printf '\r\033[K' >&2
+	[ "$4" = 0 ] && ((count >= 20)) || return 0
+	for ((gone = 1, at = 0; gone <= 20; gone++)); do
+		while ((at < count && times[at] * 20 <= (SECONDS - start) * gone)); do at=$((at + 1)); done
+		echo "$at"
+	done | xargs >"$3.new"
 }
 
 # step NAME COMMAND...: run it, its output in build/log. Not to be called in a
 # condition: bash would then ignore the command's own set -e. If it fails, the
 # variable hint says in one line what to do; without it the output's end is shown.
+# The variables like and before are the ticker's LIKE and BEFORE.
 step() {
 	local name=$1 log status start=$SECONDS
-	log=$build/log/${name//[ \/]/-}.log
+	log=$build/log/${name//[ \/]/-}
 	shift
+	rm -f "$log.progress.new"
 	set +e
 	(
 		set -e
 		"$@"
-	) </dev/null 2>&1 | tee "$log" | ticker "$name"
+	) </dev/null 2>&1 | tee "$log.log" | ticker "$name" "${like:-$name}" "$log.progress" "${before:-0}"
 	status=${PIPESTATUS[0]}
 	set -e
 	if ((status)); then
 		space 200 "$build"
 		space 200 "$cache"
-		[ -z "${hint:-}" ] || die "$name: $hint (output: $log)"
-		tail -n 25 "$log" >&2
-		die "$name failed; the whole output is in $log"
+		[ -z "${hint:-}" ] || die "$name: $hint (output: $log.log)"
+		tail -n 25 "$log.log" >&2
+		die "$name failed; the whole output is in $log.log"
 	fi
-	say "  $name: $((SECONDS - start)) s"
+	[ ! -e "$log.progress.new" ] || mv "$log.progress.new" "$log.progress"
+	say "  $name: $(duration $((SECONDS - start)))"
 }
 
 digest() { sha256sum | cut -c1-40; }
@@ -172,9 +240,12 @@ commit_tree() {
 
 # --- building ----------------------------------------------------------------
 
-# Nothing of where and when goes into the objects, so a new clone hits the cache.
+# Nothing of where and when goes into the objects, so a new clone hits the cache. What the
+# preprocessor reads is a third of a kernel's build: ccache takes the compiler's word for
+# which files those are (depend), and does not run it before to see what it makes of them.
 build_environment() {
-	export CCACHE_DIR=$cache/ccache CCACHE_BASEDIR=$top CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=time_macros
+	export CCACHE_DIR=$cache/ccache CCACHE_BASEDIR=$top CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=time_macros \
+		CCACHE_DEPEND=1
 	export KBUILD_BUILD_TIMESTAMP='2026-01-01' KBUILD_BUILD_USER=sch_bpf KBUILD_BUILD_HOST=localhost
 	unset MAKEFLAGS MFLAGS MAKELEVEL
 }
