@@ -586,7 +586,7 @@ __noinline int push_in_a_global_function(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("Reference may already be released")
+__refused("Unreleased reference")
 int push_globally(struct sch_bpf_ctx *ctx)
 {
 	return push_in_a_global_function(ctx);
@@ -605,7 +605,7 @@ static long push_in_a_callback(__u64 i, struct loop *loop)
 }
 
 SEC("qdisc/enqueue")
-__refused("Reference may already be released")
+__refused("Unreleased reference")
 int callback_that_pushes_each_time(struct sch_bpf_ctx *ctx)
 {
 	struct loop loop = { ctx };

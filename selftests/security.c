@@ -1036,6 +1036,7 @@ static bool policies_in_containers(void)
 
 	expect(with_token(&granted, attach_to_own_device, true));
 	expect(report->done == 9 && all_refused());
+	expect_equal(attach(enqueue, dequeue), 0);
 	expect(with_token(&granted, attach_to_a_device_of_others, false));
 	expect(report->done == 5 && all_refused());
 	expect(with_token(&cgroups, fail_to_attach, true));

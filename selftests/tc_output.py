@@ -139,7 +139,8 @@ def pinned_programs_without_an_object():
 
 
 def parameters():
-    values = {"rate": 1000, "offset": -5, "small": 7, "on": True, "mode": 1, "label": "first"}
+    values = {"rate": 1000, "offset": -5, "small": 7, "on": True, "mode": 1, "label": "first",
+              "delay": 5000000, "speed": 1000000, "level": 0, "twisted": 3}
     for _, text, entries, _, _ in shown()[:-1]:
         lib.contains(text, "set rate 1000 offset -5 small 7 on true mode 1 label first ")
         (entry,) = entries[with_parameters]
