@@ -71,7 +71,7 @@ struct edt_stats {
 	__u64 dropped_bytes;
 	__u64 given_back;	/* ns, for packets dropped */
 	__u64 late;		/* packets dropped because they were */
-	__u64 not_paced;	/* packets that got no time: not IP, or no memory */
+	__u64 not_paced;	/* packets that got no time: not IP, no memory, a tag and TAI */
 };
 
 /* Departure time, ns CLOCK_MONOTONIC -> packet */
@@ -190,6 +190,19 @@ static __u32 hash_of(struct __sk_buff *skb, __u32 ip)
 	return hash;
 }
 
+/* bpf_skb_set_tstamp() refuses a packet with a tag in the frame. A time that is written as
+ * it is keeps its clock; without one it is read as monotonic.
+ */
+static bool set_departure(struct __sk_buff *skb, __u64 when)
+{
+	if (!bpf_skb_set_tstamp(skb, when, BPF_SKB_CLOCK_MONOTONIC))
+		return true;
+	if (skb->tstamp_type == BPF_SKB_CLOCK_TAI)
+		return false;
+	skb->tstamp = when;
+	return true;
+}
+
 static struct edt_stats *stats_of(__u32 ifindex)
 {
 	static const struct edt_stats none;
@@ -215,9 +228,8 @@ int edt_stamp(struct __sk_buff *skb)
 	if (!flow.mark)
 		flow.hash = hash_of(skb, ip);
 	next = ip ? find_flow(&flow, now) : NULL;
-	if (next)
-		bpf_skb_set_tstamp(skb, reserve(next, earliest(skb, now), cost),
-				   BPF_SKB_CLOCK_MONOTONIC);
+	if (next && !set_departure(skb, reserve(next, earliest(skb, now), cost)))
+		next = NULL;
 	s = stats_of(flow.ifindex);
 	if (s) {
 		s->paced += !!next;

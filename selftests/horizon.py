@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
 import time
 
 import lib
@@ -51,10 +52,10 @@ def no_time_holds_a_packet_beyond_the_horizon():
                 for number, when in enumerate(wanted):
                     lib.true(sender.send(number, port=1000 + number, when=when), f"{obj}: {when} is refused")
                 sent = time.monotonic_ns()
-                arrivals = receiver.collect(len(wanted))
-                late = {wanted[arrival.number]: arrival.when - sent for arrival in arrivals
-                        if arrival.when > sent + HORIZON + LATE}
-                lib.equal(late, {}, f"{obj}, clock {clock}: times that held up a packet, and by how much")
+                receiver.collect(len(wanted))
+                # Not by the arrivals' own times: they are the stamps where nobody reads these.
+                took = time.monotonic_ns() - sent
+                lib.true(took < HORIZON + LATE, f"{obj}, clock {clock}: the last left after {took / MS:.1f} ms")
                 nothing_is_left(device, len(wanted))
 
 
@@ -168,12 +169,16 @@ def stamps_without_a_clock_are_monotonic():
                          f"{qdisc}: packet {arrival.number} after {(arrival.when - start) / MS:.1f} ms")
 
 
-def a_horizon_without_end_drops_nothing():
-    """The highest number, added to a time, is no time that has passed."""
-    for name, more in (("edt", ("set", f"delta={2 ** 64 - 1}")), ("edt", ()), ("fq", ()),
-                       ("rate", ("set", "rate=8mbit"))):
+def the_longest_horizon_drops_nothing():
+    """A time beyond all numbers is refused, and the longest of those that are not is no time
+    that has passed."""
+    for name, more in (("edt", ("set", "delta=10s")), ("edt", ()), ("fq", ()), ("rate", ("set", "rate=8mbit"))):
         with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more,
-                  "set", f"horizon={2 ** 64 - 1}") as (device, sender, receiver):
+                  "set", "horizon=86400s") as (device, sender, receiver):
+            refused = subprocess.run(["tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set",
+                                      f"horizon={2 ** 64 - 1}"], capture_output=True, text=True, check=False)
+            lib.true(refused.returncode, f"{name}: a horizon of 2^64 - 1 is taken")
+            lib.contains(refused.stderr, "86400s")
             for number in range(20):
                 lib.true(sender.send(number, 1000, when=time.monotonic_ns() + 100 * MS), f"{name}: refused")
             lib.equal(lib.numbers(receiver.collect(20)), list(range(20)), f"{name}: order")
@@ -192,5 +197,5 @@ lib.main(no_time_holds_a_packet_beyond_the_horizon,
          the_qdiscs_horizon_can_be_longer,
          a_time_is_that_of_its_clock,
          stamps_without_a_clock_are_monotonic,
-         a_horizon_without_end_drops_nothing,
+         the_longest_horizon_drops_nothing,
          the_readme_shows_the_shortest_policy)
