@@ -1,4 +1,3 @@
-$(info $(shell cat note.txt))
 # SPDX-License-Identifier: GPL-2.0
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
