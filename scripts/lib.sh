@@ -63,15 +63,16 @@ duration() {
 # per_mille LINE COUNT TWENTIETHS...: how much of the time a step that prints COUNT lines has
 # had; or what apt says in LINE
 per_mille() {
-	local line=$1 count=$2 k before=0
+	local line=$1 count=$2 k before=0 part
 	shift 2
 	if [[ $line =~ ^(dl|pm)status:.*:([0-9]+)\.([0-9])[0-9]*: ]]; then
 		echo $((BASH_REMATCH[2] * 10 + BASH_REMATCH[3]))
 		return
 	fi
 	for ((k = 1; k <= $#; k++)); do
-		if ((count < ${!k})); then
-			echo $(((k - 1) * 50 + 50 * (count - before) / (${!k} - before)))
+		if ((count <= ${!k})); then
+			part=$((k * 50 - 50 + (${!k} > before ? 50 * (count - before) / (${!k} - before) : 0)))
+			echo $((part < 1000 ? part : 999))
 			return
 		fi
 		before=${!k}
@@ -121,7 +122,7 @@ ticker() {
 		if [ -t 2 ]; then printf '\r\033[K  %s' "$line" >&2; else say "  $line"; fi
 	done
 	[ ! -t 2 ] || printf '\r\033[K' >&2
-	[ "$4" = 0 ] && ((count >= 20)) || return 0
+	[ "$4" = 0 ] && ((count >= 5)) || return 0
 	for ((gone = 1, at = 0; gone <= 20; gone++)); do
 		while ((at < count && times[at] * 20 <= (SECONDS - start) * gone)); do at=$((at + 1)); done
 		echo "$at"
