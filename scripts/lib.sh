@@ -91,10 +91,13 @@ remaining() {
 # step's name in scripts/progress, FILE learns from a whole run. BEFORE lines of the output
 # were printed by a run that was broken off; `part`: some are not to be printed at all.
 ticker() {
-	local line last='' count=0 status gone left at=0 base=0 start=$SECONDS shown=$SECONDS every=60
+	local line last='' count=0 status gone left at=0 base=0 most='' start=$SECONDS shown=$SECONDS every=60
 	local -a expected=() times=()
-	if [ "$4" != part ]; then
-		mapfile -t expected < <(twentieths "$2" "$3")
+	mapfile -t expected < <(twentieths "$2" "$3")
+	[ -z "${expected[*]}" ] || most=" of at most ${expected[19]}"
+	if [ "$4" = part ]; then
+		expected=()
+	else
 		count=$4
 		base=$(per_mille '' "$count" "${expected[@]}")
 	fi
@@ -113,7 +116,7 @@ ticker() {
 		gone=$(per_mille "$last" "$count" "${expected[@]}")
 		left=$(remaining "$at" $((SECONDS - start)) "$gone" "$base")
 		if ((gone == 0)); then
-			line="$1: $(duration $((SECONDS - start))), $count lines"
+			line="$1: $(duration $((SECONDS - start))), $count lines$most"
 		elif ((left > 0)); then
 			line="$1: $((gone / 10)) %, $(duration "$left") left"
 		else
