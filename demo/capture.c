@@ -55,11 +55,16 @@ static int open_ring(const char *ifname, int received, uint8_t **ring)
 	};
 	struct sockaddr_ll addr = {
 		.sll_family = AF_PACKET,
-		.sll_protocol = htons(ETH_P_IP),
+		.sll_protocol = htons(ETH_P_ALL),	/* else none that is sent */
 		.sll_ifindex = (int)if_nametoindex(ifname),
 	};
-	struct sock_filter headers = BPF_STMT(BPF_RET | BPF_K, HEADERS);
-	struct sock_fprog filter = { .len = 1, .filter = &headers };
+	struct sock_filter ipv4[] = {
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, HEADERS),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+	struct sock_fprog filter = { .len = 4, .filter = ipv4 };
 	int version = TPACKET_V3;
 	int fd = socket(AF_PACKET, SOCK_RAW, 0);
 

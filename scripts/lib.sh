@@ -63,15 +63,16 @@ duration() {
 # per_mille LINE COUNT TWENTIETHS...: how much of the time a step that prints COUNT lines has
 # had; or what apt says in LINE
 per_mille() {
-	local line=$1 count=$2 k before=0
+	local line=$1 count=$2 k before=0 part
 	shift 2
 	if [[ $line =~ ^(dl|pm)status:.*:([0-9]+)\.([0-9])[0-9]*: ]]; then
 		echo $((BASH_REMATCH[2] * 10 + BASH_REMATCH[3]))
 		return
 	fi
 	for ((k = 1; k <= $#; k++)); do
-		if ((count < ${!k})); then
-			echo $(((k - 1) * 50 + 50 * (count - before) / (${!k} - before)))
+		if ((count <= ${!k})); then
+			part=$((k * 50 - 50 + (${!k} > before ? 50 * (count - before) / (${!k} - before) : 0)))
+			echo $((part < 1000 ? part : 999))
 			return
 		fi
 		before=${!k}
@@ -90,10 +91,13 @@ remaining() {
 # step's name in scripts/progress, FILE learns from a whole run. BEFORE lines of the output
 # were printed by a run that was broken off; `part`: some are not to be printed at all.
 ticker() {
-	local line last='' count=0 status gone left at=0 base=0 start=$SECONDS shown=$SECONDS every=60
+	local line last='' count=0 status gone left at=0 base=0 most='' start=$SECONDS shown=$SECONDS every=60
 	local -a expected=() times=()
-	if [ "$4" != part ]; then
-		mapfile -t expected < <(twentieths "$2" "$3")
+	mapfile -t expected < <(twentieths "$2" "$3")
+	[ -z "${expected[*]}" ] || most=" of at most ${expected[19]}"
+	if [ "$4" = part ]; then
+		expected=()
+	else
 		count=$4
 		base=$(per_mille '' "$count" "${expected[@]}")
 	fi
@@ -112,7 +116,7 @@ ticker() {
 		gone=$(per_mille "$last" "$count" "${expected[@]}")
 		left=$(remaining "$at" $((SECONDS - start)) "$gone" "$base")
 		if ((gone == 0)); then
-			line="$1: $(duration $((SECONDS - start))), $count lines"
+			line="$1: $(duration $((SECONDS - start))), $count lines$most"
 		elif ((left > 0)); then
 			line="$1: $((gone / 10)) %, $(duration "$left") left"
 		else
@@ -121,7 +125,7 @@ ticker() {
 		if [ -t 2 ]; then printf '\r\033[K  %s' "$line" >&2; else say "  $line"; fi
 	done
 	[ ! -t 2 ] || printf '\r\033[K' >&2
-	[ "$4" = 0 ] && ((count >= 20)) || return 0
+	[ "$4" = 0 ] && ((count >= 5)) || return 0
 	for ((gone = 1, at = 0; gone <= 20; gone++)); do
 		while ((at < count && times[at] * 20 <= (SECONDS - start) * gone)); do at=$((at + 1)); done
 		echo "$at"
