@@ -32,6 +32,7 @@ struct bpf_rbtree_owner {
  * struct bpf_rbtree_cursor - where a walk is; all zero: before the first element
  * @elem: seen last; NULL: everything up to @key has been
  * @number: of @elem
+ * @jumps: of the map, when @elem was seen
  * @end: elements younger than this one are not visited
  * @started: has the walk begun?
  * @key: of the element

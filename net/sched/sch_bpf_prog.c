@@ -68,7 +68,7 @@ static struct sk_buff *sch_bpf_taken(struct sch_bpf_data *q, struct sk_buff *skb
 /* What a map gave, if it is a packet, leaves the qdisc. */
 static __always_inline int sch_bpf_popped(struct sch_bpf_data *q, struct sk_buff *skb)
 {
-	if (unlikely(IS_ERR_OR_NULL(skb)))
+	if (IS_ERR_OR_NULL(skb))
 		return skb ? PTR_ERR(skb) : -ENOENT;
 
 	sch_bpf_count_taken(q, skb);

@@ -152,8 +152,9 @@ extern int bpf_rbtree_map_push_map(void *map, const void *key, void *inner) __ks
  *
  * The program can use the map until it returns. It can push the map again if
  * somebody else has it, too: an inner map that nobody but this outer map had is
- * about to go away, and pushing it can fail. bpf_rbtree_map_move() keeps it. Returns NULL if there is none,
- * the outer map was created with BPF_F_RDONLY_PROG, or its lock could not be had.
+ * about to go away, and pushing it can fail. bpf_rbtree_map_move() keeps it.
+ * Returns NULL if there is none, the outer map was created with BPF_F_RDONLY_PROG, or
+ * its lock could not be had.
  */
 extern void *bpf_rbtree_map_pop_map(void *map, void *key) __ksym;
 
