@@ -146,7 +146,7 @@ def looking_without_taking():
 def generation(sender):
     """As the programs that were loaded last see it in enqueue."""
     do(sender, "LOOK")
-    (entry,) = lib.bpftool("map", "dump", "id", str(max(lib.maps_named("order_generation"))))
+    (entry,) = lib.bpftool("map", "dump", "id", str(max(lib.maps_named("order_run"))))
     return entry["formatted"]["value"]
 
 
@@ -168,7 +168,7 @@ def what_is_remembered_is_stale_after_some_commands_and_no_others():
         another("an attach")
         push(sender, [5, 5])
         same("two packets")
-        tc("set", "number=7")
+        tc("set", "wait=6s")
         same("a parameter")
         tc("limit", "500", "horizon", "20s")
         same("another limit")

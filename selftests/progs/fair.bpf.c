@@ -84,6 +84,7 @@ SEC("qdisc/dequeue")
 int fair_dequeue(struct sch_bpf_ctx *ctx)
 {
 	struct place first = { .flow = turn };
+	struct sk_buff *skb;
 	struct flow *flow;
 	int i;
 
@@ -96,8 +97,9 @@ int fair_dequeue(struct sch_bpf_ctx *ctx)
 			break;
 		if (flow->credit > 0) {
 			bpf_qdisc_pop_key(ctx, &fair_pkts, &first);
-			if (ctx->skb)
-				flow->credit -= bpf_qdisc_pkt_len(ctx->skb);
+			skb = ctx->skb;
+			if (skb)
+				flow->credit -= bpf_qdisc_pkt_len(skb);
 			turn = first.flow;
 			break;
 		}

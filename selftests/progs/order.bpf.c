@@ -28,14 +28,14 @@ struct {
 	__uint(max_entries, 1);
 } order_seen SEC(".maps");
 
-struct {
+struct {			/* the generation in the last run of enqueue */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, __u32);
 	__uint(max_entries, 1);
-} order_generation SEC(".maps");
+} order_run SEC(".maps");
 
-__u32 number SEC(".data.param");		/* to be set, no more */
+__u64 wait SEC(".data.param") = 5 * NSEC_PER_SEC;	/* ns, to be asked again */
 
 static __u32 from = CLOSED;		/* packets from this key on leave first */
 
@@ -102,7 +102,7 @@ static int obey(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 what, __u32 
 SEC("qdisc/enqueue")
 int order_enqueue(struct sch_bpf_ctx *ctx)
 {
-	__u32 *generation = bpf_map_lookup_elem(&order_generation, &(__u32){ 0 });
+	__u32 *generation = bpf_map_lookup_elem(&order_run, &(__u32){ 0 });
 	struct sk_buff *skb = ctx->skb;
 	__u32 what = skb->mark >> 8, key = skb->mark & 0xff;
 
@@ -125,7 +125,7 @@ int order_dequeue(struct sch_bpf_ctx *ctx)
 
 	if (key != CLOSED)
 		return bpf_qdisc_pop_from(ctx, &order_pkts, &key) && bpf_qdisc_pop(ctx, &order_pkts);
-	ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
+	ctx->expire = bpf_ktime_get_ns() + wait;
 	return 0;
 }
 
