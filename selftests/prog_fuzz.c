@@ -345,7 +345,7 @@ static void do_look(void)
 	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
 	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R0, 0, 0);
 	taken = jump(BPF_JEQ, OTHER, 0);
-	if (!slips && !dice(20)) {
+	if (!slips && !dice(5)) {
 		mistaken = true;
 		give(OTHER);
 	}
@@ -365,10 +365,20 @@ static void do_delivered(void)
 	skb_argument(R2, OTHER);
 	call(dice(3) ? ECN_MARK : CLONE);
 	if (insns[length - 1].imm == kfunc_ids[CLONE]) {
-		int no_clone = jump(BPF_JEQ, R0, 0);
+		int no_clone = jump(BPF_JEQ, R0, 0), drop, done;
 
+		/* Seldom stored: or for each that leaves another one comes, for ever. */
 		move(OTHER, R0);
+		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+		drop = jump(BPF_JSET, R0, 15);
 		give(OTHER);
+		done = emit(BPF_JMP | BPF_JA, 0, 0, 0, 0);
+		land(drop);
+		skb_argument(R1, OTHER);
+		ctx_argument(R2);
+		set(R3, 0);
+		call(DROP);
+		land(done);
 		land(no_clone);
 	}
 	if (slip())
