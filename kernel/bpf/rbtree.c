@@ -145,7 +145,7 @@ struct bpf_rbtree {
 	rqspinlock_t lock ____cacheline_aligned_in_smp;
 	u64 pushed;			/* number of the youngest element */
 	u64 popped;
-	u64 jumps;			/* pushes at the front and pops from the back of a key */
+	u64 jumps;			/* what a walk could not tell from the numbers */
 	struct rb_root root;
 	struct rbtree_elem *first;
 	struct rbtree_elem *last;	/* oldest element of the highest key */
@@ -486,11 +486,23 @@ static noinline void rbtree_link_front(struct bpf_rbtree *rb, struct rbtree_elem
 		rb->last = elem;
 }
 
+/* The oldest of a key leaves before @heir. A walk that has seen it takes it for still there
+ * if both have one number, as rbtree_link_front() gives it.
+ */
+static __always_inline void rbtree_heir_follows(struct bpf_rbtree *rb,
+						const struct rbtree_elem *elem,
+						const struct rbtree_elem *heir)
+{
+	if (unlikely(heir->number == elem->number))
+		rb->jumps++;
+}
+
 static noinline void rbtree_remove_node(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
 	struct rbtree_elem *heir = elem->next;
 
 	if (heir) {
+		rbtree_heir_follows(rb, elem, heir);
 		heir->last = elem->last;
 		if (rb->first == elem)
 			rb->first = heir;
@@ -515,6 +527,7 @@ static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_e
 	if (rb->first != rb->last) {
 		rbtree_remove_node(rb, elem);
 	} else if (heir) {	/* a FIFO */
+		rbtree_heir_follows(rb, elem, heir);
 		heir->last = elem->last;
 		rbtree_set_only(rb, heir);
 	} else {

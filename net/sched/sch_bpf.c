@@ -188,7 +188,7 @@ static int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct s
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	if (q->fifo.qlen >= sch->limit)
+	if (q->stored + q->fifo.qlen >= sch->limit)
 		return qdisc_drop_reason(skb, sch, to_free, QDISC_DROP_OVERLIMIT);
 	__skb_queue_tail(&q->fifo, skb);
 	sch_bpf_count_stored(q, skb);
