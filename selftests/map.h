@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "expect.h"
 
 static struct bpf_object *obj;
@@ -58,6 +59,26 @@ static inline int run_args(const char *name, void *args, size_t size)
 static inline int run(const char *name)
 {
 	return run_args(name, NULL, 0);
+}
+
+/* How many maps of that name there are, whoever has them */
+static inline int maps_alive(const char *name)
+{
+	struct bpf_map_info info;
+	uint32_t id = 0, size;
+	int fd, n = 0;
+
+	while (!bpf_map_get_next_id(id, &id)) {
+		fd = bpf_map_get_fd_by_id(id);
+		if (fd < 0)
+			continue;
+		size = sizeof(info);
+		memset(&info, 0, size);
+		if (!bpf_map_get_info_by_fd(fd, &info, &size) && !strcmp(info.name, name))
+			n++;
+		close(fd);
+	}
+	return n;
 }
 
 #endif /* SELFTESTS_MAP_H */

@@ -51,32 +51,12 @@ static int create_inner(void)
 	return fd;
 }
 
-/* How many there are that create_inner() made */
-static int inner_alive(void)
-{
-	struct bpf_map_info info;
-	uint32_t id = 0, size;
-	int fd, n = 0;
-
-	while (!bpf_map_get_next_id(id, &id)) {
-		fd = bpf_map_get_fd_by_id(id);
-		if (fd < 0)
-			continue;
-		size = sizeof(info);
-		memset(&info, 0, size);
-		if (!bpf_map_get_info_by_fd(fd, &info, &size) && !strcmp(info.name, INNER))
-			n++;
-		close(fd);
-	}
-	return n;
-}
-
 static bool at_most_are_alive(int most)
 {
-	for (int i = 0; i < 300 && inner_alive() > most; i++)
+	for (int i = 0; i < 300 && maps_alive(INNER) > most; i++)
 		usleep(50000);
-	printf("# %d maps\n", inner_alive());
-	expect(inner_alive() <= most);
+	printf("# %d maps\n", maps_alive(INNER));
+	expect(maps_alive(INNER) <= most);
 	return true;
 }
 

@@ -214,31 +214,11 @@ static bool life_by_user_space(void)
 	return true;
 }
 
-/* How many there are that create_inner() made */
-static int inner_alive(void)
-{
-	struct bpf_map_info info;
-	uint32_t id = 0, size;
-	int fd, n = 0;
-
-	while (!bpf_map_get_next_id(id, &id)) {
-		fd = bpf_map_get_fd_by_id(id);
-		if (fd < 0)
-			continue;
-		size = sizeof(info);
-		memset(&info, 0, size);
-		if (!bpf_map_get_info_by_fd(fd, &info, &size) && !strcmp(info.name, "inner"))
-			n++;
-		close(fd);
-	}
-	return n;
-}
-
 static bool none_is_left(void)
 {
-	for (int i = 0; i < 300 && inner_alive(); i++)
+	for (int i = 0; i < 300 && maps_alive("inner"); i++)
 		usleep(50000);
-	expect_equal(inner_alive(), 0);
+	expect_equal(maps_alive("inner"), 0);
 	return true;
 }
 

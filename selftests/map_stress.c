@@ -182,31 +182,11 @@ static uint64_t left_in_map(void)
 	return left;
 }
 
-/* How many inner maps there are that user space has made */
-static int inner_alive(void)
-{
-	struct bpf_map_info info;
-	uint32_t id = 0, size;
-	int fd, n = 0;
-
-	while (!bpf_map_get_next_id(id, &id)) {
-		fd = bpf_map_get_fd_by_id(id);
-		if (fd < 0)
-			continue;
-		size = sizeof(info);
-		memset(&info, 0, size);
-		if (!bpf_map_get_info_by_fd(fd, &info, &size) && !strcmp(info.name, INNER))
-			n++;
-		close(fd);
-	}
-	return n;
-}
-
 static bool inner_alive_are(int expected)
 {
-	for (int i = 0; i < 300 && inner_alive() != expected; i++)
+	for (int i = 0; i < 300 && maps_alive(INNER) != expected; i++)
 		usleep(50000);
-	expect_equal(inner_alive(), expected);
+	expect_equal(maps_alive(INNER), expected);
 	return true;
 }
 
