@@ -491,8 +491,18 @@ def queues(measure, *_):
     return {"ratio": sorted(ratios)[len(ratios) // 2]}
 
 
+def loaded(obj):
+    """Where the programs of an object are pinned."""
+    pins = f"{PINS}_{os.path.basename(obj).split('.')[0]}"
+    if not os.path.exists(pins):
+        os.mkdir(pins)
+        run("bpftool", "prog", "loadall", obj, pins)
+    return pins
+
+
 class Program:
-    """A pinned program of type syscall. bpftool would cost more than the program."""
+    """A pinned program, which is run with BPF_PROG_TEST_RUN: bpftool would cost more than the
+    program."""
     OBJ_GET, TEST_RUN = 7, 10
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -509,9 +519,11 @@ class Program:
             raise RuntimeError(f"bpf({command}): {os.strerror(ctypes.get_errno())}")
         return got, buffer.raw
 
-    def run(self):
-        """What the program returns."""
-        _, after = self.bpf(self.TEST_RUN, struct.pack("<II", self.fd, 0))
+    def run(self, packet=b""):
+        """What the program returns, or, if it gets a packet, what becomes of that."""
+        data = ctypes.create_string_buffer(packet, len(packet))
+        where = ctypes.addressof(data) if packet else 0
+        _, after = self.bpf(self.TEST_RUN, struct.pack("<IIIIQ", self.fd, 0, len(packet), 0, where))
         return struct.unpack_from("<I", after, 4)[0]
 
 
@@ -524,13 +536,11 @@ def wait_for_tick():
 
 def maps(measure, _, counter):
     """One program of bench/map.bpf.c; push, find and pop come in this order."""
-    if not os.path.exists(PINS):
-        os.mkdir(PINS)
-        run("bpftool", "prog", "loadall", measure["object"], PINS)
+    pins = loaded(measure["object"])
     periods, failed = [], []
 
     def do(operation):
-        program = Program(f"{PINS}/{operation}_{measure['map']}")
+        program = Program(f"{pins}/{operation}_{measure['map']}")
         time.sleep(GRACE)
         wait_for_tick()
         period = counter.over(lambda: failed.append(program.run()))
@@ -546,7 +556,22 @@ def maps(measure, _, counter):
     return {"periods": periods}
 
 
-WORKLOADS = {"map": maps, "empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,
+def functions(measure, _, counter):
+    """One program of bench/functions.bpf.c, on a UDP packet that can be marked."""
+    packet = bytes.fromhex("020000000002" "020000000001" "0800" "4501002e00000000401100000a0000010a000002"
+                           "03e80009001a0000").ljust(60, b"\0")
+    program = Program(f"{loaded(measure['object'])}/{measure['operation']}")
+    periods, dropped = [], []
+    for _ in range(1 + measure["periods"]):
+        time.sleep(GRACE)
+        wait_for_tick()
+        periods.append([[counter.over(lambda: dropped.append(program.run(packet))), measure["count"]]])
+        if dropped.pop():
+            raise RuntimeError("a function failed")
+    return {"periods": periods[1:]}
+
+
+WORKLOADS = {"map": maps, "functions": functions, "empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,
              "commands": commands, "queues": queues}
 
 

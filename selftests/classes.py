@@ -14,6 +14,9 @@ from lib import PROGS, SO_MARK, SO_PRIORITY
 
 CLASSES = f"{PROGS}/classes.bpf.o"
 WAIT_CLASS = f"{PROGS}/wait_class.bpf.o"
+DRR = f"{PROGS}/drr.bpf.o"
+DRR_OPEN = 3                            # also in drr.bpf.c
+DEPARTURE = f"{PROGS}/departure.bpf.o"
 DELAY = 100 * lib.MS                    # also in wait_class.bpf.c
 TC_ACT_UNSPEC, TC_ACT_OK, TC_ACT_SHOT = -1, 0, 2
 ENOENT, ENODEV, EINVAL, EOPNOTSUPP = 2, 19, 22, 95
@@ -89,6 +92,59 @@ def filters_choose_the_class():
         stats = class_stats(device)
         lib.equal((stats["1:1"]["packets"], stats["1:2"]["packets"]), (1, 2), "packets of the classes")
         lib.equal(lib.balance(device, sender, receiver)["qlen"], 0, "queued")
+
+
+def rounds_over_classes_by_the_lengths_of_their_first_packets():
+    """What has left at any time is in the proportion of the quanta, to a packet and a quantum."""
+    with classful("1:1", "1:2", obj=DRR) as (device, sender, receiver):
+        for number in range(40):
+            sender.set(SO_MARK, 1)
+            sender.send(1, 1000)
+            sender.set(SO_MARK, 2)
+            for _ in range(20):
+                sender.send(2, 100)
+        seen = lib.policy_stats(max(lib.maps_named("drr_seen")))
+        lib.equal(seen["len"], [40, 800, 0], "packets of the classes, of one that is not there")
+        sender.set(SO_MARK, DRR_OPEN)
+        sender.send(0)
+        left = [0, 0]
+        for arrival in receiver.collect(840):
+            left[arrival.number - 1] += arrival.size
+            if max(left) < 40000:
+                lib.true(abs(2 * left[0] - left[1]) <= 2 * 2000 + 1000, f"bytes that have left: {left}")
+        lib.equal(left, [40000, 80000], "bytes in the end")
+        seen = lib.policy_stats(max(lib.maps_named("drr_seen")))
+        lib.equal((seen["head"], seen["held"]), ([1000, -ENOENT, -ENOENT], 0), "first packets in the last run")
+
+
+def the_first_packet_of_a_class_that_holds_it_back():
+    """It is not known before that time, and waiting is no trouble."""
+    with classful("1:1", "1:2", obj=DRR) as (device, sender, receiver):
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", "fq")
+        sender.set(SO_MARK, 1)
+        when = time.monotonic_ns() + 3 * DELAY
+        sender.send(1, 500, when=when)
+        sender.set(SO_MARK, DRR_OPEN)
+        sender.send(0)
+        (arrival,) = receiver.collect(1)
+        seen = lib.policy_stats(max(lib.maps_named("drr_seen")))
+        lib.true(arrival.when >= when and seen["held"], f"left {(when - arrival.when) / 1e6} ms too early, {seen}")
+        lib.equal((device.qdisc()["stuck"], device.qdisc()["qlen"]), (0, 0), "stuck, and queued")
+
+
+def a_qdisc_below_sends_at_the_time_of_departure():
+    """Whatever the stamp was before, and its clock; with none, at once."""
+    for clock in (time.CLOCK_MONOTONIC, time.CLOCK_TAI):
+        with classful("1:1", obj=DEPARTURE) as (device, _, receiver), lib.Sender(device.a, clock) as sender:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", "fq")
+            for when in (0, time.clock_gettime_ns(clock) + 9 * lib.NSEC):
+                for delay in (300, 100, 0):
+                    start = time.monotonic_ns()
+                    sender.set(SO_MARK, delay)
+                    lib.true(sender.send(delay, when=when), "another stamp is read than was written")
+                    (arrival,) = receiver.collect(1)
+                    lib.true(delay * lib.MS <= arrival.when - start <= delay * lib.MS + lib.LATE,
+                             f"{delay} ms: left after {(arrival.when - start) / 1e6} ms")
 
 
 def a_class_that_is_not_there_drops():
@@ -455,6 +511,9 @@ def actions_of_another_device_cannot_hurt():
 
 lib.main(filters_choose_the_class,
          what_a_class_drops_is_no_trouble,
+         rounds_over_classes_by_the_lengths_of_their_first_packets,
+         the_first_packet_of_a_class_that_holds_it_back,
+         a_qdisc_below_sends_at_the_time_of_departure,
          a_class_that_is_not_there_drops,
          packets_wait_in_a_throttled_child,
          a_full_child_drops,

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Packets that are cut into segments behind the qdisc. What it counts for real TCP on
-the driver's NIC is what arrives at the other end, to the byte."""
+"""Packets that are cut into segments behind the qdisc, or by it. What it counts for real TCP
+on the driver's NIC is what arrives at the other end, to the byte."""
 
+import contextlib
 import json
+import re
 import socket
 import subprocess
 
@@ -13,6 +15,10 @@ from lib import GLOBALS, POLICIES, PROGS, SO_MARK
 EDT = f"{POLICIES}/edt.bpf.o"
 VERDICTS = f"{PROGS}/verdicts.bpf.o"
 MARK_CE, OPEN = 7, 8            # also in verdicts.bpf.c
+SEGMENT = f"{PROGS}/segment.bpf.o"
+# As in segment.bpf.c
+WHAT = ["KEEP", "DROP_ODD", "DROP_ALL", "PASS", "FORCE", "CUT_A_CLONE", "KEEP_A_CLONE", "OPEN"]
+PARENTS = ((), ("prio", "bands", "2", "priomap", *["0"] * 16), ("tbf", "rate", "1gbit", "burst", "100kb", "limit", "1mb"))
 SIZE = 2_000_000
 RATE = 4_000_000                # bytes a second: no queue behind the qdisc overflows
 
@@ -94,5 +100,123 @@ def every_segment_is_marked():
                   (receiver.packets, receiver.bytes, 1, 0), "sent, dropped and queued")
 
 
+@contextlib.contextmanager
+def cut(*parent):
+    """A wire whose qdisc, 2:, cuts GSO packets, below this one as root, or as root."""
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        lib.run("ethtool", "-K", device.a, "tx-udp-segmentation", "off")
+        if parent:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "1:", *parent)
+        device.attach(SEGMENT, where=("parent", "1:1", "handle", "2:") if parent else ("root", "handle", "2:"))
+        yield device, sender, receiver
+
+
+def send(sender, what, segments=5):
+    """Five segments of a GSO packet, as a rule. Whether they were taken."""
+    sender.set(SO_MARK, WHAT.index(what))
+    return sender.send_gso(1000, segments) if segments > 1 else sender.send(0, 1000 + lib.HEADERS)
+
+
+def queued(device, packets, more=0):
+    """All qdiscs of the device count so many packets, of 1000 bytes and their headers, and so
+    many bytes more."""
+    for entry in json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a)):
+        lib.equal((entry["qlen"], entry["backlog"]), (packets, packets * (1000 + lib.HEADERS) + more),
+                  f"packets and bytes in {entry['kind']}")
+
+
+def let_go(device, sender, receiver, packets):
+    send(sender, "OPEN", 1)
+    arrivals = receiver.collect(packets)
+    lib.equal({arrival.size for arrival in arrivals}, {1000 + lib.HEADERS}, "size of what arrives")
+    sender.wait_freed()
+    lib.equal(receiver.drain(), [], "more packets")
+    queued(device, 0)
+
+
+def each_segment_comes_to_the_policy():
+    for parent in PARENTS:
+        with cut(*parent) as (device, sender, receiver):
+            lib.true(send(sender, "KEEP"), "the sender learns of a drop")
+            queued(device, 5)
+            lib.true(send(sender, "KEEP", 1), "the sender learns of a drop")
+            queued(device, 6)
+            lib.equal(device.qdisc()["drops"], 0, "drops")
+            let_go(device, sender, receiver, 6)
+
+
+def of_a_packet_some_segments_are_dropped():
+    """Its sender learns of it if all are."""
+    for parent in PARENTS:
+        with cut(*parent) as (device, sender, receiver):
+            lib.true(send(sender, "DROP_ODD"), "the sender learns of a drop")
+            queued(device, 3)
+            lib.true(not send(sender, "DROP_ALL"), "the sender does not learn of the drops")
+            queued(device, 3)
+            lib.equal(device.qdisc()["drops"], 2 + 5, "drops")
+            let_go(device, sender, receiver, 3)
+
+
+def segments_fill_the_limit():
+    with cut() as (device, sender, receiver):
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "limit", "7")
+        lib.true(send(sender, "KEEP") and send(sender, "KEEP"), "the sender learns of a drop")
+        lib.true(not send(sender, "KEEP"), "the sender does not learn of the drops")
+        queued(device, 7)
+        lib.equal(device.qdisc()["drops"], 3 + 5, "drops")
+        let_go(device, sender, receiver, 7)
+
+
+def segments_are_passed_to_a_class():
+    """Its qdisc is too short for all."""
+    for parent in PARENTS:
+        with cut(*parent) as (device, sender, receiver):
+            lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
+            lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "pfifo", "limit", "3")
+            lib.true(send(sender, "PASS"), "the sender learns of a drop")
+            lib.true(not send(sender, "PASS"), "the sender does not learn of the drops")
+            queued(device, 3)
+            lib.equal(device.qdisc()["drops"], 2 + 5, "drops")
+            let_go(device, sender, receiver, 3)
+
+
+def a_size_table_counts_for_each_segment():
+    """Of the link layer's 24 bytes a packet, every segment has its own."""
+    with cut() as (device, sender, receiver):
+        device.detach()
+        device.attach(SEGMENT, where=("root", "handle", "2:", "stab", "overhead", "24", "linklayer", "ethernet"))
+        lib.true(send(sender, "KEEP"), "the sender learns of a drop")
+        queued(device, 5, 5 * 24)
+        let_go(device, sender, receiver, 5)
+
+
+def a_clone_is_kept_whole():
+    """Beside the segments of the packet: one packet of 5000 bytes and its headers."""
+    for parent in PARENTS:
+        with cut(*parent) as (device, sender, receiver):
+            lib.true(send(sender, "KEEP_A_CLONE"), "the sender learns of a drop")
+            queued(device, 6, 4000 + 4 * lib.HEADERS)
+            let_go(device, sender, receiver, 10)
+
+
+def what_cannot_be_cut_is_dropped():
+    """A packet that is none of several, and one that is not the one that came."""
+    for parent in PARENTS:
+        with cut(*parent) as (device, sender, receiver), lib.traced("qdisc/qdisc_drop") as lines:
+            lib.true(not send(sender, "FORCE", 1), "the sender does not learn of the drop")
+            lib.true(send(sender, "CUT_A_CLONE"), "the sender learns of a drop of its packet")
+            queued(device, 1, 4000 + 4 * lib.HEADERS)
+            lib.equal([re.search(r"reason=(\w+)", line).group(1) for line in lines()
+                       if f" ifindex={device.ifindex} " in line], ["SEGMENT"] * 2, "reasons of the drops")
+            let_go(device, sender, receiver, 5)
+
+
 lib.main(segments_are_counted_with_their_headers,
-         every_segment_is_marked)
+         every_segment_is_marked,
+         each_segment_comes_to_the_policy,
+         of_a_packet_some_segments_are_dropped,
+         segments_fill_the_limit,
+         segments_are_passed_to_a_class,
+         a_size_table_counts_for_each_segment,
+         a_clone_is_kept_whole,
+         what_cannot_be_cut_is_dropped)

@@ -142,6 +142,26 @@ static bool take_turns_for_long(void)
 	return true;
 }
 
+static bool none_is_left(void)
+{
+	for (int i = 0; i < 300 && maps_alive("inner"); i++)
+		usleep(50000);
+	expect_equal(maps_alive("inner"), 0);
+	return true;
+}
+
+/* Only the outer map has it. */
+static uint32_t store_sole(uint64_t rank)
+{
+	int inner = create_inner();
+	uint32_t id = id_of(inner);
+
+	if (bpf_map_update_elem(map("outer"), &rank, &inner, BPF_ANY))
+		err(1, "cannot store an inner map");
+	close(inner);
+	return id;
+}
+
 static bool full(void)
 {
 	struct args args = {};
@@ -157,6 +177,14 @@ static bool full(void)
 			expect_equal(args.rank, i / 2);
 		}
 	}
+	/* One that nobody else has goes away later, but its place is free at once. */
+	for (int round = 0; round < 100; round++) {
+		for (int i = 0; i < 4; i++)
+			store_sole(i);
+		for (int i = 0; i < 4; i++)
+			expect_equal(run_args("pop", &args, sizeof(args)), -ENOENT);
+	}
+	expect(none_is_left());
 	return true;
 }
 
@@ -212,26 +240,6 @@ static bool life_by_user_space(void)
 	expect(!bpf_map_update_elem(fd, &rank, &inner, BPF_ANY));
 	expect(goes_away(id));
 	return true;
-}
-
-static bool none_is_left(void)
-{
-	for (int i = 0; i < 300 && maps_alive("inner"); i++)
-		usleep(50000);
-	expect_equal(maps_alive("inner"), 0);
-	return true;
-}
-
-/* Only the outer map has it. */
-static uint32_t store_sole(uint64_t rank)
-{
-	int inner = create_inner();
-	uint32_t id = id_of(inner);
-
-	if (bpf_map_update_elem(map("outer"), &rank, &inner, BPF_ANY))
-		err(1, "cannot store an inner map");
-	close(inner);
-	return id;
 }
 
 static bool life_by_programs(void)

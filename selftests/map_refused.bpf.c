@@ -81,6 +81,20 @@ int length_of_a_hash_map(void *ctx)
 }
 
 SEC("syscall")
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'numbers' is none")
+int bytes_of_a_map_of_numbers(void *ctx)
+{
+	return bpf_rbtree_map_bytes(&numbers);
+}
+
+SEC("syscall")
+__accepted
+int bytes_of_a_map_of_packets(void *ctx)
+{
+	return bpf_rbtree_map_bytes(&pkts);
+}
+
+SEC("syscall")
 __accepted
 int use_the_last_and_the_next(void *ctx)
 {

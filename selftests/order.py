@@ -12,13 +12,13 @@ from lib import PROGS, SO_MARK
 
 ORDER = f"{PROGS}/order.bpf.o"
 # As in order.bpf.c
-WHAT = ["PUSH", "PUSH_FRONT", "DROP_KEY", "DROP_YOUNGEST", "DROP_FROM", "DROP_LAST", "PUT_BACK", "MOVE", "LOOK", "OPEN"]
+WHAT = ["PUSH", "PUSH_FRONT", "DROP_KEY", "DROP_YOUNGEST", "DROP_FROM", "DROP_LAST", "PUT_BACK", "MOVE", "MARK", "LOOK", "OPEN"]
 ROUNDS = 300 if lib.DEBUG else 2000
 
 
-def do(sender, what, key=0, number=0, size=100):
+def do(sender, what, key=0, number=0, size=100, **more):
     sender.set(SO_MARK, WHAT.index(what) << 8 | key)
-    return sender.send(number, size)
+    return sender.send(number, size, **more)
 
 
 def push(sender, keys, what="PUSH"):
@@ -54,6 +54,21 @@ def looking_does_not_change_the_order():
         for key in (4, 5, 6, 7) * 5:
             do(sender, "PUT_BACK", key)
         remain(device, sender, receiver, [5, 0, 2, 4, 1, 3])
+
+
+def a_packet_that_waits_is_looked_into_and_marked():
+    """Its bytes are read and written, and so is the note on it; it stays where it was."""
+    with lib.wire(ORDER) as (device, sender, receiver):
+        for number, (key, tos) in enumerate(((5, 0xA8), (6, 0xA9), (6, 0xA8), (7, 0xAA))):
+            lib.true(do(sender, "PUSH", key, number, tos=tos), "dropped")
+        for key, expected in ((6, (0xA9, 1)), (6, (0xAB, 2)), (5, (0xA8, 1)), (7, (0xAA, 1)), (6, (0xAB, 3))):
+            do(sender, "MARK", key)
+            seen = lib.policy_stats(max(lib.maps_named("order_seen")))
+            lib.equal((seen["tos"], seen["marks"]), expected, f"what is seen of the first packet of {key}")
+        lib.equal((device.qdisc()["qlen"], device.qdisc()["backlog"]), (4, 400), "queued")
+        do(sender, "OPEN")
+        lib.equal([(arrival.number, arrival.tos) for arrival in receiver.collect(4)],
+                  [(0, 0xA8), (1, 0xAB), (2, 0xA8), (3, 0xAB)], "what leaves")
 
 
 def another_key():
@@ -127,20 +142,26 @@ def delivery_from_a_key_on():
 def looking_without_taking():
     with lib.wire(ORDER) as (device, sender, receiver):
         def seen():
-            return lib.policy_stats(max(lib.maps_named("order_seen")))
+            look = lib.policy_stats(max(lib.maps_named("order_seen")))
+            return {name: value for name, value in look.items() if name not in ("tos", "marks")}
 
         do(sender, "LOOK", 20)
-        lib.equal(seen(), {"packets": 0, "first": 0, "first_len": 0, "last": 0, "last_len": 0,
+        lib.equal(seen(), {"packets": 0, "bytes": 0, "first": 0, "first_len": 0, "last": 0, "last_len": 0,
                            "from": 20, "from_len": 0, "above": 20, "above_len": 0}, "in an empty map")
         push(sender, [20, 10, 20, 30, 30, 10])
         do(sender, "LOOK", 20)
-        lib.equal(seen(), {"packets": 6, "first": 10, "first_len": 101, "last": 30, "last_len": 104,
+        lib.equal(seen(), {"packets": 6, "bytes": 615, "first": 10, "first_len": 101, "last": 30, "last_len": 104,
                            "from": 20, "from_len": 100, "above": 30, "above_len": 103}, "at a key")
         do(sender, "DROP_KEY", 30)
         do(sender, "LOOK", 21)
-        lib.equal(seen(), {"packets": 5, "first": 10, "first_len": 101, "last": 30, "last_len": 104,
+        lib.equal(seen(), {"packets": 5, "bytes": 512, "first": 10, "first_len": 101, "last": 30, "last_len": 104,
                            "from": 30, "from_len": 104, "above": 30, "above_len": 104}, "between two keys")
-        remain(device, sender, receiver, [1, 5, 0, 2, 4])
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "obj", ORDER, "flush")
+        push(sender, [20, 10])
+        do(sender, "LOOK", 15)
+        lib.equal(seen(), {"packets": 2, "bytes": 201, "first": 10, "first_len": 101, "last": 20, "last_len": 100,
+                           "from": 20, "from_len": 100, "above": 20, "above_len": 100}, "after a flush")
+        remain(device, sender, receiver, [1, 0])
 
 
 def generation(sender):
@@ -246,6 +267,7 @@ def a_walk_among_takes_from_behind_and_puts_in_front():
 
 lib.main(the_front_of_a_key,
          looking_does_not_change_the_order,
+         a_packet_that_waits_is_looked_into_and_marked,
          another_key,
          the_oldest_and_the_youngest_of_a_key,
          all_of_a_key_from_behind,

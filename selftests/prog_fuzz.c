@@ -60,21 +60,22 @@ enum { R0, R1, R2, R3, R4, R5, CTX, OWN, OTHER, COUNT, FP };	/* what registers a
 
 static const char *const kfunc_names[] = {
 	"bpf_qdisc_push_skb", "bpf_qdisc_push_front_skb", "bpf_qdisc_drop_skb", "bpf_qdisc_pass_skb",
-	"bpf_qdisc_steal_skb", "bpf_qdisc_deliver_skb",
+	"bpf_qdisc_steal_skb", "bpf_qdisc_segment_skb", "bpf_qdisc_deliver_skb",
 	"bpf_qdisc_pop", "bpf_qdisc_pop_until", "bpf_qdisc_pop_key", "bpf_qdisc_pop_from",
-	"bpf_qdisc_pop_class",
+	"bpf_qdisc_pop_class", "bpf_qdisc_class_head", "bpf_qdisc_class_len",
 	"bpf_qdisc_take", "bpf_qdisc_take_last", "bpf_qdisc_take_until", "bpf_qdisc_take_key",
 	"bpf_qdisc_take_youngest", "bpf_qdisc_take_from", "bpf_qdisc_clone",
-	"bpf_rbtree_map_len", "bpf_rbtree_map_first", "bpf_rbtree_map_last",
+	"bpf_rbtree_map_len", "bpf_rbtree_map_bytes", "bpf_rbtree_map_first", "bpf_rbtree_map_last",
 	"bpf_rbtree_map_lower_bound", "bpf_rbtree_map_upper_bound",
-	"bpf_qdisc_ecn_mark", "bpf_qdisc_set_queue", "bpf_qdisc_departure", "bpf_qdisc_bypass",
+	"bpf_qdisc_ecn_mark", "bpf_qdisc_set_queue", "bpf_qdisc_departure",
+	"bpf_qdisc_set_departure", "bpf_qdisc_bypass",
 	"bpf_skb_tc_classify", "bpf_skb_get_hash",
 };
-enum { PUSH, PUSH_FRONT, DROP, PASS, STEAL, DELIVER,
-       POP, POP_UNTIL, POP_KEY, POP_FROM, POP_CLASS,
+enum { PUSH, PUSH_FRONT, DROP, PASS, STEAL, SEGMENT, DELIVER,
+       POP, POP_UNTIL, POP_KEY, POP_FROM, POP_CLASS, CLASS_HEAD, CLASS_LEN,
        TAKE, TAKE_LAST, TAKE_UNTIL, TAKE_KEY, TAKE_YOUNGEST, TAKE_FROM, CLONE,
-       LEN, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
-       ECN_MARK, SET_QUEUE, DEPARTURE, BYPASS, CLASSIFY, GET_HASH, KFUNCS };
+       LEN, BYTES, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
+       ECN_MARK, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, KFUNCS };
 
 static int kfunc_ids[KFUNCS];
 static int map_fds[DEVICES][3], wrong_maps[2];
@@ -189,7 +190,7 @@ static void give(int skb)
 {
 	static const int ways[2][8] = {
 		{ DELIVER, DELIVER, DELIVER, DELIVER, PUSH, PUSH, PUSH_FRONT, DROP },
-		{ PUSH, PUSH, PUSH, PUSH_FRONT, DROP, DROP, PASS, STEAL },
+		{ PUSH, PUSH, PUSH, PUSH_FRONT, DROP, SEGMENT, PASS, STEAL },
 	};
 	int way = ways[slip() ? dice(2) : enqueue][dice(8)];
 
@@ -316,12 +317,12 @@ static void do_read_again(void)
 
 static void do_pop(void)
 {
-	int which = POP + (int)dice(5);
+	int which = POP + (int)dice(7);
 
 	if (enqueue && !slip())
 		return;
 	ctx_argument(R1);
-	if (which == POP_CLASS) {
+	if (which >= POP_CLASS) {
 		set(R2, class_of_ours());
 	} else {
 		map_argument(R2);
@@ -334,13 +335,13 @@ static void do_pop(void)
 /* Look at a packet that waits. It is the map's: to give it away is a mistake. */
 static void do_look(void)
 {
-	int which = LEN + (int)dice(5), none, taken;
+	int which = LEN + (int)dice(6), none, taken;
 
 	map_argument(R1);
-	if (which != LEN)
+	if (which > BYTES)
 		key_argument(R2);
 	call(which);
-	if (which == LEN)
+	if (which <= BYTES)
 		return;
 	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
 	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R0, 0, 0);
@@ -406,8 +407,8 @@ static void do_context(void)
 
 static void do_call(void)
 {
-	static const int calls[] = { ECN_MARK, SET_QUEUE, DEPARTURE, BYPASS, CLASSIFY, GET_HASH };
-	int which = calls[dice(6)];
+	static const int calls[] = { ECN_MARK, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH };
+	int which = calls[dice(7)];
 
 	if (which != BYPASS && !owns && !slip())
 		return;

@@ -63,6 +63,13 @@ int steal(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
+__accepted
+int segment(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_segment(ctx, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
 __refused("Unreleased reference")
 int give_to_nobody(struct sch_bpf_ctx *ctx)
 {
@@ -94,6 +101,17 @@ int steal_after_pass(struct sch_bpf_ctx *ctx)
 
 	bpf_qdisc_pass(ctx, skb, 0x10001);
 	return bpf_qdisc_steal(ctx, skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_push_skb expects referenced PTR_TO_BTF_ID")
+int push_after_segment(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	if (bpf_qdisc_segment(ctx, skb))
+		return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return 0;
 }
 
 /* A push that fails has dropped the packet. */
@@ -704,8 +722,49 @@ int steal_in_dequeue(struct sch_bpf_ctx *ctx)
 	return skb ? bpf_qdisc_steal(ctx, skb) : 0;
 }
 
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int segment_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_segment(ctx, skb) : 0;
+}
+
 SEC("qdisc/enqueue")
-__refused("invalid bpf_context access")
+__refused("is not allowed")
+int class_head_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_class_head(ctx, 0x10001);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int departure_of_a_packet_that_was_given_away(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	bpf_qdisc_set_departure(ctx, skb, 1);
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int departure_of_a_packet_that_leaves(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb;
+
+	bpf_qdisc_pop(ctx, &pkts);
+	skb = ctx->skb;
+	if (skb)
+		bpf_qdisc_set_departure(ctx, skb, 1);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("expire is for dequeue programs, which can wait")
 int expire_in_enqueue(struct sch_bpf_ctx *ctx)
 {
 	ctx->expire = 1;
@@ -864,7 +923,7 @@ int write_to_the_qdisc(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("invalid bpf_context access")
+__refused("of the context only expire can be written")
 int write_the_packets_pointer(struct sch_bpf_ctx *ctx)
 {
 	*(__u64 *)&ctx->skb = 0;
@@ -872,7 +931,7 @@ int write_the_packets_pointer(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("invalid bpf_context access")
+__refused("of the context only expire can be written")
 int write_the_class(struct sch_bpf_ctx *ctx)
 {
 	ctx->classid = 0x10001;
@@ -880,7 +939,7 @@ int write_the_class(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/dequeue")
-__refused("invalid bpf_context access")
+__refused("of the context only expire can be written")
 int write_the_queue(struct sch_bpf_ctx *ctx)
 {
 	ctx->queue = 1;
@@ -888,7 +947,7 @@ int write_the_queue(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/dequeue")
-__refused("invalid bpf_context access")
+__refused("of the context only expire can be written")
 int write_the_generation(struct sch_bpf_ctx *ctx)
 {
 	ctx->generation = 1;

@@ -82,6 +82,7 @@
 #include <linux/spinlock.h>
 #include <linux/unaligned.h>
 #include <linux/workqueue.h>
+#include <net/sch_generic.h>
 #include <asm/rqspinlock.h>
 #include "map_in_map.h"
 
@@ -145,6 +146,7 @@ struct bpf_rbtree {
 	rqspinlock_t lock ____cacheline_aligned_in_smp;
 	u64 pushed;			/* number of the youngest element */
 	u64 popped;
+	u64 bytes;			/* of the packets */
 	u64 jumps;			/* what a walk could not tell from the numbers */
 	struct rb_root root;
 	struct rbtree_elem *first;
@@ -959,6 +961,16 @@ unlock:
 	return err;
 }
 
+/* Bytes of a packet, as the qdisc layer counts them */
+static __always_inline u32 rbtree_packet_len(const void *obj)
+{
+#ifdef CONFIG_NET
+	return qdisc_pkt_len(obj);
+#else
+	return 0;
+#endif
+}
+
 /* An element of a map that is plain is a key of eight bytes and an object. */
 static __always_inline void rbtree_plain_fill(struct rbtree_elem *elem, const void *key, void *obj)
 {
@@ -1014,6 +1026,7 @@ again:
 		rbtree_link_front(rb, elem);
 	else
 		rbtree_link(rb, elem);
+	rb->bytes += rbtree_packet_len(obj);
 	raw_res_spin_unlock(&rb->lock);
 out:
 	rbtree_spare_put(rb, spare);
@@ -1133,6 +1146,7 @@ static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_o
 		goto unlock;
 	}
 	spare = rbtree_take(rb, elem, which, &obj);
+	rb->bytes -= rbtree_packet_len(obj);
 unlock:
 	raw_res_spin_unlock(&rb->lock);
 
@@ -1258,6 +1272,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 	if (rb->owner == owner) {
 		if (rb->first) {
 			spare = rbtree_take(rb, rb->first, RBTREE_FIRST, &obj);
+			rb->bytes -= rbtree_packet_len(obj);
 		} else {
 			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
@@ -1359,6 +1374,7 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 			rb->first = NULL;
 			rb->last = NULL;
 			rb->popped = rb->pushed;
+			rb->bytes = 0;
 		}
 		raw_spin_lock(&rbtree_owner_lock);
 		rbtree_unclaim(rb);
@@ -2018,12 +2034,21 @@ static bool rbtree_inner_put(struct bpf_rbtree *rb, struct bpf_map *inner)
 	return atomic64_add_unless(&inner->refcnt, -1, 1);
 }
 
+/* What links a map into the list of the unused: nobody uses its rcu_head before the last
+ * reference, which is the list's, has been dropped.
+ */
+static struct llist_node *rbtree_unused_node(struct bpf_map *inner)
+{
+	BUILD_BUG_ON(sizeof(struct llist_node) > sizeof(struct rcu_head));
+	return (struct llist_node *)&inner->rcu;
+}
+
 static void rbtree_free_unused(struct bpf_rbtree *rb)
 {
-	struct rbtree_elem *elem, *next;
+	struct llist_node *node, *next;
 
-	llist_for_each_entry_safe(elem, next, llist_del_all(&rb->unused), returned)
-		rbtree_elem_free(rb, elem);
+	llist_for_each_safe(node, next, llist_del_all(&rb->unused))
+		bpf_map_put(container_of((struct rcu_head *)node, struct bpf_map, rcu));
 }
 
 /* What programs leave to a worker. */
@@ -2698,6 +2723,19 @@ __bpf_kfunc u32 bpf_rbtree_map_len(void *map__rbtree)
 }
 
 /**
+ * bpf_rbtree_map_bytes() - how many bytes the packets in a map have
+ * @map__packet_map: an ordered map of packets
+ *
+ * Context: any.
+ * Return: bytes, as a qdisc's backlog counts them; while others push and pop, a sum
+ * that was right a moment ago.
+ */
+__bpf_kfunc u64 bpf_rbtree_map_bytes(void *map__packet_map)
+{
+	return READ_ONCE(to_rbtree(map__packet_map)->bytes);
+}
+
+/**
  * bpf_rbtree_map_push_task() - store a task behind all others with an equal key
  * @task: an acquired task; it is given away, whatever is returned
  * @map__task_map: an ordered map whose value holds one task_struct kptr
@@ -2822,7 +2860,6 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 	struct rbtree_elem *elem;
 	struct bpf_map *inner = NULL;
 	unsigned long flags;
-	bool last = false;
 
 	if (rb->map.map_flags & BPF_F_RDONLY_PROG ||
 	    raw_res_spin_lock_irqsave(&rb->lock, flags))
@@ -2832,16 +2869,14 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 		memcpy(key__mapkey, elem->key, rb->map.key_size);
 		inner = *elem_obj(rb, elem);
 		rbtree_unlink(rb, elem);
-		last = !rbtree_inner_put(rb, inner);
-		if (last)
-			llist_add(&elem->returned, &rb->unused);
-		else
-			rbtree_slot_put(rb, elem);
+		rbtree_slot_put(rb, elem);
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	if (last)
+	if (inner && !rbtree_inner_put(rb, inner)) {
+		llist_add(rbtree_unused_node(inner), &rb->unused);
 		irq_work_queue(&rb->work_soon);
+	}
 	return inner;
 }
 
@@ -2897,6 +2932,7 @@ BTF_ID_FLAGS(func, bpf_rbtree_map_lower_bound, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_upper_bound, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_last, KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_len)
+BTF_ID_FLAGS(func, bpf_rbtree_map_bytes)
 BTF_ID_FLAGS(func, bpf_rbtree_map_push_task, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_rbtree_map_pop_task, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_rbtree_map_push_map)

@@ -191,8 +191,7 @@ static int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct s
 	if (q->stored + q->fifo.qlen >= sch->limit)
 		return qdisc_drop_reason(skb, sch, to_free, QDISC_DROP_OVERLIMIT);
 	__skb_queue_tail(&q->fifo, skb);
-	sch_bpf_count_stored(q, skb);
-	q->stored--;
+	sch_bpf_count_in(q, skb);
 	return NET_XMIT_SUCCESS;
 }
 
@@ -202,24 +201,36 @@ static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff *skb = q->stuck ? bpf_rbtree_drain(&q->owner) : NULL;
 
-	if (!skb) {
+	if (skb)
+		q->stored--;
+	else
 		skb = __skb_dequeue(&q->fifo);
-		if (!skb)
-			return NULL;
-		q->stored++;
-	}
-	sch_bpf_count_taken(q, skb);
+	if (!skb)
+		return NULL;
+	sch_bpf_count_out(q, skb);
 	qdisc_bstats_update(sch, skb);
 	return skb;
 }
 
 /* ---- enqueue ---- */
 
+static __always_inline void sch_bpf_enqueue_run(struct sch_bpf_data *q, struct sk_buff *skb,
+						struct sk_buff **to_free)
+{
+	q->run.ctx.skb = skb;
+	q->run.ctx.classid = 0;
+	q->run.to_free = to_free;
+	q->run.len = qdisc_pkt_len(skb);
+	q->run.state = 0;
+	sch_bpf_run(q->enqueue, &q->run.ctx);
+}
+
 /**
  * sch_bpf_enqueue_ret() - what a run of the enqueue program comes to
  * @q: the qdisc, after the run
  *
- * Tells the parents of what they do not count themselves.
+ * Runs the program for the segments of the packet, if it was cut into some. Tells the
+ * parents of what they do not count themselves.
  *
  * Context: under the qdisc's root lock, bottom halves off.
  * Return: what enqueue returns to its caller, a NET_XMIT code.
@@ -227,23 +238,38 @@ static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 {
 	int ret = NET_XMIT_DROP, more = 0, bytes = 0;
+	struct sk_buff *skb, *segments = NULL;
 	u32 len = q->run.len;
+	bool queued = false;
 
-	if (q->run.state & SCH_BPF_RUN_OTHERS) {
-		more = q->run.more;
-		bytes = q->run.bytes;
+	if (q->run.state & SCH_BPF_RUN_SEGMENTS)
+		segments = q->run.segments;
+	while (true) {
+		if (q->run.state & SCH_BPF_RUN_OTHERS) {
+			more += q->run.more;
+			bytes += q->run.bytes;
+		}
+		if (q->run.state & SCH_BPF_RUN_RET)
+			ret = q->run.ret;
+		if (q->run.state & SCH_BPF_RUN_QUEUED) {
+			queued = true;
+			more++;
+			bytes += q->run.len;
+		}
+		skb = segments;
+		if (!skb)
+			break;
+		segments = skb->next;
+		skb_mark_not_on_list(skb);
+		sch_bpf_enqueue_run(q, skb, q->run.to_free);
 	}
-	if (q->run.state & SCH_BPF_RUN_RET)
-		ret = q->run.ret;
 
-	/* The parents count this packet, and know that there is something to
-	 * take, if and only if this returns success. So it does whenever there
-	 * is more in the queue than before, if only a clone. Whatever else the
-	 * program has stored or dropped they do not know of.
+	/* The parents count one packet of this length, and know that there is something
+	 * to take, if and only if this returns success. So it does whenever there is more
+	 * in the queue than before, if only a clone. Whatever else the program has stored
+	 * or dropped they do not know of.
 	 */
-	if (q->run.state & SCH_BPF_RUN_QUEUED) {
-		ret = NET_XMIT_SUCCESS;
-	} else if (more > 0) {
+	if (queued || more > 0) {
 		ret = NET_XMIT_SUCCESS;
 		more--;
 		bytes -= len;
@@ -261,14 +287,8 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 	if (unlikely(q->stuck))
 		return sch_bpf_fifo_enqueue(skb, sch, to_free);
 
-	q->run.ctx.skb = skb;
-	q->run.ctx.classid = 0;
-	q->run.to_free = to_free;
-	q->run.len = qdisc_pkt_len(skb);
-	q->run.state = 0;
 	q->idle = 0;
-	sch_bpf_run(q->enqueue, &q->run.ctx);
-
+	sch_bpf_enqueue_run(q, skb, to_free);
 	if (likely(q->run.state == SCH_BPF_RUN_QUEUED))
 		return NET_XMIT_SUCCESS;
 	return sch_bpf_enqueue_ret(q);
@@ -843,7 +863,7 @@ int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
 		was_stuck = sch_bpf_prepare_force(q, cfg, how);
 	else if (!q->stuck || !cfg->enqueue)
 		lost = sch_bpf_out_of_reach(q, cfg);
-	else if (how == SCH_BPF_CHANGE)
+	else if (how == SCH_BPF_CHANGE && !(cfg->flags & SCH_BPF_FLUSH))
 		sch_bpf_rescue(q);	/* the new policy may have other maps */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",

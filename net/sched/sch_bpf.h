@@ -15,6 +15,7 @@
 #define SCH_BPF_RUN_RET		BIT(1)	/* enqueue: ret is set */
 #define SCH_BPF_RUN_OTHERS	BIT(2)	/* more and bytes are set */
 #define SCH_BPF_RUN_WAITING	BIT(3)	/* dequeue: a class holds its packets back */
+#define SCH_BPF_RUN_SEGMENTS	BIT(4)	/* enqueue: segments is set */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. An enqueue program stores ctx.skb as a
@@ -29,6 +30,7 @@ struct sch_bpf_run {
 	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
+	struct sk_buff *segments;	/* enqueue only: the program runs for each of them next */
 };
 
 struct sch_bpf_data {
@@ -103,26 +105,37 @@ static inline struct Qdisc *sch_bpf_qdisc(struct sch_bpf_data *q)
 	return container_of((void *)q, struct Qdisc, privdata);
 }
 
-static inline void sch_bpf_count_stored(struct sch_bpf_data *q, const struct sk_buff *skb)
+/* A packet is in a map or in fifo now. */
+static inline void sch_bpf_count_in(struct sch_bpf_data *q, const struct sk_buff *skb)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 	u32 len = qdisc_pkt_len(skb);
 
-	q->stored++;
 	q->bytes += len;
 	qdisc_qlen_inc(sch);
 	qstats_backlog_add(sch, len);
 }
 
-static inline void sch_bpf_count_taken(struct sch_bpf_data *q, const struct sk_buff *skb)
+static inline void sch_bpf_count_out(struct sch_bpf_data *q, const struct sk_buff *skb)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 	u32 len = qdisc_pkt_len(skb);
 
-	q->stored--;
 	q->bytes -= len;
 	qdisc_qlen_dec(sch);
 	qstats_backlog_sub(sch, len);
+}
+
+static inline void sch_bpf_count_stored(struct sch_bpf_data *q, const struct sk_buff *skb)
+{
+	q->stored++;
+	sch_bpf_count_in(q, skb);
+}
+
+static inline void sch_bpf_count_taken(struct sch_bpf_data *q, const struct sk_buff *skb)
+{
+	q->stored--;
+	sch_bpf_count_out(q, skb);
 }
 
 /* Other packets than the usual one came into the qdisc, or left it. */
@@ -149,6 +162,8 @@ extern const struct Qdisc_class_ops sch_bpf_class_ops;
 
 int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid);
+int sch_bpf_class_head(struct sch_bpf_data *q, u32 classid);
+u32 sch_bpf_class_len(struct sch_bpf_data *q, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch);
 int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack);
 void sch_bpf_class_reset(struct Qdisc *sch);

@@ -88,6 +88,15 @@ static void sch_bpf_class_count_taken(struct Qdisc *sch, const struct sk_buff *s
 	qdisc_qstats_backlog_dec(sch, skb);
 }
 
+/* The qdisc of a class has given none: has it any? */
+static int sch_bpf_class_gives_none(struct sch_bpf_data *q, const struct sch_bpf_class *cl)
+{
+	if (!qdisc_qlen(cl->qdisc))
+		return -ENOENT;
+	q->run.state |= SCH_BPF_RUN_WAITING;
+	return -EAGAIN;
+}
+
 /**
  * sch_bpf_class_dequeue() - take a packet from a class
  * @q: the qdisc whose program asks
@@ -110,10 +119,42 @@ struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid)
 		sch_bpf_class_count_taken(sch, skb);
 		return skb;
 	}
-	if (!qdisc_qlen(cl->qdisc))
-		return ERR_PTR(-ENOENT);
-	q->run.state |= SCH_BPF_RUN_WAITING;
-	return ERR_PTR(-EAGAIN);
+	return ERR_PTR(sch_bpf_class_gives_none(q, cl));
+}
+
+/**
+ * sch_bpf_class_head() - look at the next packet of a class
+ * @q: the qdisc whose program asks
+ * @classid: handle of the class
+ *
+ * Context: under the qdisc's root lock, bottom halves off.
+ * Return: its length in bytes; -ENOENT if the class has none or does not exist; -EAGAIN
+ * if its qdisc holds them back.
+ */
+int sch_bpf_class_head(struct sch_bpf_data *q, u32 classid)
+{
+	struct sch_bpf_class *cl = sch_bpf_class_find(sch_bpf_qdisc(q), classid);
+	struct sk_buff *skb;
+
+	if (!cl)
+		return -ENOENT;
+	skb = cl->qdisc->ops->peek(cl->qdisc);
+	return skb ? qdisc_pkt_len(skb) : sch_bpf_class_gives_none(q, cl);
+}
+
+/**
+ * sch_bpf_class_len() - how many packets a class has
+ * @q: the qdisc whose program asks
+ * @classid: handle of the class
+ *
+ * Context: under the qdisc's root lock, bottom halves off.
+ * Return: packets; 0 if there is no such class.
+ */
+u32 sch_bpf_class_len(struct sch_bpf_data *q, u32 classid)
+{
+	struct sch_bpf_class *cl = sch_bpf_class_find(sch_bpf_qdisc(q), classid);
+
+	return cl ? qdisc_qlen(cl->qdisc) : 0;
 }
 
 /**

@@ -3,7 +3,7 @@
  *
  * What was done is the verdict. An enqueue program starts by owning ctx->skb, and
  * the verifier sees to it that a program gives every packet that it owns to exactly
- * one of the functions below: push, drop, pass, steal or deliver. The functions count
+ * one of the functions below: push, drop, pass, steal, segment or deliver. The functions count
  * what they store, take out and drop in the qdisc's qlen, backlog and statistics, and
  * leave in q->run what the qdisc has to tell its caller and its parents. What the
  * program returns means nothing.
@@ -15,6 +15,7 @@
 #include <linux/filter.h>
 #include <linux/skbuff.h>
 #include <linux/timekeeping.h>
+#include <net/gso.h>
 #include <net/inet_ecn.h>
 #include "sch_bpf.h"
 
@@ -175,6 +176,43 @@ __bpf_kfunc int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx
 	}
 	q->xstats.stolen++;
 	__qdisc_drop(skb, q->run.to_free);
+	return 0;
+}
+
+/**
+ * bpf_qdisc_segment_skb() - cut the packet that came into its segments
+ * @skb: ctx->skb, a GSO packet; it is given away
+ * @ctx: context of the program
+ *
+ * After this run the program runs for each segment, which is ctx->skb then, in order.
+ *
+ * Context: enqueue programs, under the qdisc's root lock, bottom halves off.
+ * Return: 0; or, with the packet dropped and counted, -EINVAL if it is another packet
+ * than ctx->skb or no GSO packet, -ENOMEM and other errors of skb_gso_segment().
+ */
+__bpf_kfunc int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	struct sk_buff *segs = NULL, *seg;
+
+	/* A program that cut clones again and again would never come to an end. */
+	if (skb == ctx->skb && skb_is_gso(skb))
+		segs = skb_gso_segment(skb, netif_skb_features(skb) & ~NETIF_F_GSO_MASK);
+	if (IS_ERR_OR_NULL(segs)) {
+		sch_bpf_drop(q, skb, QDISC_DROP_SEGMENT);
+		return segs ? PTR_ERR(segs) : -EINVAL;
+	}
+
+	for (seg = segs; seg; seg = seg->next) {
+		qdisc_skb_cb(seg)->pkt_len = seg->len;
+		qdisc_skb_cb(seg)->pkt_segs = 1;
+		qdisc_calculate_pkt_len(seg, qdisc_root_bh(ctx->qdisc));
+	}
+	q->run.segments = segs;
+	q->run.state |= SCH_BPF_RUN_SEGMENTS;
+	/* Its address may be that of another packet soon. */
+	q->run.ctx.skb = NULL;
+	consume_skb(skb);
 	return 0;
 }
 
@@ -412,6 +450,34 @@ __bpf_kfunc int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, u32 classid)
 }
 
 /**
+ * bpf_qdisc_class_head() - look at the next packet of a class
+ * @ctx: context of the program
+ * @classid: handle of the class
+ *
+ * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
+ * Return: its length in bytes, the packet that bpf_qdisc_pop_class() delivers next;
+ * -ENOENT if the class has no packet, or does not exist; -EAGAIN if its qdisc holds its
+ * packets back: that qdisc asks again itself.
+ */
+__bpf_kfunc int bpf_qdisc_class_head(struct sch_bpf_ctx *ctx, u32 classid)
+{
+	return sch_bpf_class_head(sch_bpf_data(ctx), classid);
+}
+
+/**
+ * bpf_qdisc_class_len() - how many packets a class has
+ * @ctx: context of the program
+ * @classid: handle of the class
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: packets, also those that its qdisc holds back; 0 if there is no such class.
+ */
+__bpf_kfunc u32 bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, u32 classid)
+{
+	return sch_bpf_class_len(sch_bpf_data(ctx), classid);
+}
+
+/**
  * bpf_qdisc_clone() - make another packet of the same bytes
  * @ctx: context of the program
  * @skb: the packet
@@ -501,6 +567,22 @@ __bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb
 }
 
 /**
+ * bpf_qdisc_set_departure() - stamp a packet with the time at which it is to leave
+ * @ctx: context of the program
+ * @skb: the packet
+ * @when: ns CLOCK_MONOTONIC; 0 removes the stamp
+ *
+ * For a qdisc below, or a NIC, that sends by time stamps. The stamp gets its clock, which
+ * an assignment to skb->tstamp leaves as it was.
+ *
+ * Context: qdisc programs.
+ */
+__bpf_kfunc void bpf_qdisc_set_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb, u64 when)
+{
+	skb_set_delivery_time(skb, min_t(u64, when, KTIME_MAX), SKB_CLOCK_MONOTONIC);
+}
+
+/**
  * bpf_qdisc_bypass() - let packets pass an empty queue by
  * @ctx: context of the program
  *
@@ -528,6 +610,7 @@ BTF_ID_FLAGS(func, bpf_qdisc_push_front_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_drop_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_pass_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_steal_skb, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_qdisc_segment_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_take, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_take_until, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_take_key, KF_ACQUIRE | KF_RET_NULL)
@@ -540,10 +623,13 @@ BTF_ID_FLAGS(func, bpf_qdisc_pop_until)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_key)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_from)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_class)
+BTF_ID_FLAGS(func, bpf_qdisc_class_head)
+BTF_ID_FLAGS(func, bpf_qdisc_class_len)
 BTF_ID_FLAGS(func, bpf_qdisc_clone, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_ecn_mark)
 BTF_ID_FLAGS(func, bpf_qdisc_set_queue)
 BTF_ID_FLAGS(func, bpf_qdisc_departure)
+BTF_ID_FLAGS(func, bpf_qdisc_set_departure)
 BTF_ID_FLAGS(func, bpf_qdisc_bypass)
 BTF_ID_FLAGS(func, bpf_skb_tc_classify)
 BTF_ID_FLAGS(func, bpf_skb_get_hash)
@@ -553,6 +639,7 @@ BTF_KFUNCS_END(sch_bpf_kfunc_ids)
 BTF_SET_START(sch_bpf_enqueue_kfunc_ids)
 BTF_ID(func, bpf_qdisc_pass_skb)
 BTF_ID(func, bpf_qdisc_steal_skb)
+BTF_ID(func, bpf_qdisc_segment_skb)
 BTF_ID(func, bpf_skb_tc_classify)
 BTF_SET_END(sch_bpf_enqueue_kfunc_ids)
 
@@ -563,6 +650,7 @@ BTF_ID(func, bpf_qdisc_pop_until)
 BTF_ID(func, bpf_qdisc_pop_key)
 BTF_ID(func, bpf_qdisc_pop_from)
 BTF_ID(func, bpf_qdisc_pop_class)
+BTF_ID(func, bpf_qdisc_class_head)
 BTF_SET_END(sch_bpf_dequeue_kfunc_ids)
 
 static int sch_bpf_kfunc_filter(const struct bpf_prog *prog, u32 kfunc_id)
@@ -614,9 +702,17 @@ static bool sch_bpf_is_valid_access(int off, int size, enum bpf_access_type type
 {
 	bool enqueue = prog->expected_attach_type == BPF_QDISC_ENQUEUE;
 
+	if (enqueue && off == offsetof(struct sch_bpf_ctx, expire)) {
+		bpf_log(info->log, "expire is for dequeue programs, which can wait\n");
+		return false;
+	}
+	if (type == BPF_WRITE && off != offsetof(struct sch_bpf_ctx, expire)) {
+		bpf_log(info->log, "of the context only expire can be written\n");
+		return false;
+	}
 	switch (off) {
 	case offsetof(struct sch_bpf_ctx, skb):
-		if (type != BPF_READ || size != sizeof(void *))
+		if (size != sizeof(void *))
 			return false;
 		sch_bpf_pointer_access(info, sch_bpf_btf_ids[0]);
 		if (enqueue)
@@ -625,15 +721,15 @@ static bool sch_bpf_is_valid_access(int off, int size, enum bpf_access_type type
 			info->reg_type |= PTR_MAYBE_NULL;
 		return true;
 	case offsetof(struct sch_bpf_ctx, qdisc):
-		if (type != BPF_READ || size != sizeof(void *))
+		if (size != sizeof(void *))
 			return false;
 		return sch_bpf_pointer_access(info, sch_bpf_btf_ids[1]);
 	case offsetof(struct sch_bpf_ctx, expire):
-		return size == sizeof(u64) && !enqueue;
+		return size == sizeof(u64);
 	case offsetof(struct sch_bpf_ctx, classid):
 	case offsetof(struct sch_bpf_ctx, queue):
 	case offsetof(struct sch_bpf_ctx, generation):
-		return size == sizeof(u32) && type == BPF_READ;
+		return size == sizeof(u32);
 	default:
 		return false;
 	}

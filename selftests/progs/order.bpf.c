@@ -6,17 +6,18 @@
 #include <bpf/bpf_rbtree.h>
 
 enum {				/* mark / 256, also in order.py */
-	PUSH, PUSH_FRONT, DROP_KEY, DROP_YOUNGEST, DROP_FROM, DROP_LAST, PUT_BACK, MOVE, LOOK, OPEN,
+	PUSH, PUSH_FRONT, DROP_KEY, DROP_YOUNGEST, DROP_FROM, DROP_LAST, PUT_BACK, MOVE, MARK, LOOK, OPEN,
 };
 
 #define CLOSED	(~0U)
 
 struct look {			/* keys, and lengths of packets; 0: there is none */
-	__u32 packets;
+	__u32 packets, bytes;
 	__u32 first, first_len;
 	__u32 last, last_len;
 	__u32 from, from_len;
 	__u32 above, above_len;
+	__u32 tos, marks;	/* of the packet that was marked last: before, how often */
 };
 
 BPF_QDISC_QUEUE(order_pkts, __u32, 100);
@@ -54,6 +55,7 @@ static void look(__u32 key)
 		return;
 	__builtin_memset(seen, 0, sizeof(*seen));
 	seen->packets = bpf_rbtree_map_len(&order_pkts);
+	seen->bytes = bpf_rbtree_map_bytes(&order_pkts);
 	seen->first_len = len_of(bpf_rbtree_map_first(&order_pkts, &seen->first));
 	seen->last_len = len_of(bpf_rbtree_map_last(&order_pkts, &seen->last));
 	seen->from = key;
@@ -76,6 +78,25 @@ static struct sk_buff *take(struct sch_bpf_ctx *ctx, __u32 what, __u32 key)
 	}
 }
 
+/* A packet that waits, and goes on waiting where it was, is looked into and marked. */
+static int mark(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 key)
+{
+	struct look *seen = bpf_map_lookup_elem(&order_seen, &(__u32){ 0 });
+	__u32 *marks = bpf_qdisc_note(skb, __u32);
+	struct bpf_dynptr bytes;
+	__u8 tos = 0;
+
+	if (!bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes))
+		bpf_dynptr_read(&tos, sizeof(tos), &bytes, ETH_HLEN + 1, 0);
+	++*marks;
+	if (seen) {
+		seen->tos = tos;
+		seen->marks = *marks;
+	}
+	bpf_qdisc_ecn_mark(ctx, skb);
+	return bpf_qdisc_push_front(ctx, &order_pkts, &key, skb);
+}
+
 /* Drop the packet that tells what to do, and perhaps the one taken. */
 static int obey(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 what, __u32 key)
 {
@@ -93,6 +114,8 @@ static int obey(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 what, __u32 
 			bpf_qdisc_push_front(ctx, &order_pkts, &key, taken);
 		else if (what == MOVE)
 			bpf_qdisc_push(ctx, &order_pkts, &above, taken);
+		else if (what == MARK)
+			mark(ctx, taken, key);
 		else
 			bpf_qdisc_drop(ctx, taken, 0);
 	}
@@ -110,6 +133,7 @@ int order_enqueue(struct sch_bpf_ctx *ctx)
 		*generation = ctx->generation;
 	switch (what) {
 	case PUSH:
+		*bpf_qdisc_note(skb, __u32) = 0;
 		return bpf_qdisc_push(ctx, &order_pkts, &key, skb);
 	case PUSH_FRONT:
 		return bpf_qdisc_push_front(ctx, &order_pkts, &key, skb);

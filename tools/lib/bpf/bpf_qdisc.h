@@ -14,6 +14,7 @@
  *	bpf_qdisc_drop()	drops and counts it
  *	bpf_qdisc_pass()	passes it to the qdisc of a class	(enqueue)
  *	bpf_qdisc_steal()	ends it, as a filter's action took it	(enqueue)
+ *	bpf_qdisc_segment()	cuts a GSO packet: each segment comes	(enqueue)
  *	bpf_qdisc_deliver()	sends it				(dequeue)
  *
  * The verifier refuses a program that gives a packet to none of them, or to two. The
@@ -163,6 +164,17 @@ static __always_inline __u32 bpf_qdisc_pkt_len(const struct sk_buff *skb)
 }
 
 /**
+ * bpf_qdisc_pkt_segs() - how many packets a packet is on the wire
+ * @skb: the packet
+ *
+ * Returns the number of segments of a GSO packet, 1 for any other one.
+ */
+static __always_inline __u32 bpf_qdisc_pkt_segs(const struct sk_buff *skb)
+{
+	return ((struct qdisc_skb_cb *)skb->cb)->pkt_segs;
+}
+
+/**
  * bpf_qdisc_cb() - what a policy may note on a packet while it has it
  * @skb: the packet
  *
@@ -195,6 +207,7 @@ extern int bpf_qdisc_push_front_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx
 extern int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, int reason) __ksym;
 extern int bpf_qdisc_pass_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 extern int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
+extern int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
 extern int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
 
 /**
@@ -271,6 +284,26 @@ static __always_inline int bpf_qdisc_pass(struct sch_bpf_ctx *ctx, struct sk_buf
 static __always_inline int bpf_qdisc_steal(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	return bpf_qdisc_steal_skb(skb, ctx);
+}
+
+/**
+ * bpf_qdisc_segment() - cut the packet that came into its segments
+ * @ctx: context of the program
+ * @skb: ctx->skb, where bpf_qdisc_pkt_segs() says more than 1; it is given away
+ *
+ * In enqueue programs. A policy that paces at a low rate, or drops, decides so of each
+ * packet on the wire: after this run the program runs for each segment, which is
+ * ctx->skb then, in order.
+ *
+ *	if (bpf_qdisc_pkt_segs(skb) > 1)
+ *		return bpf_qdisc_segment(ctx, skb);
+ *
+ * Returns 0; or, with the packet dropped and counted, -EINVAL if it is no GSO packet or
+ * not the one that came, -ENOMEM, or another error of the protocol that cuts it.
+ */
+static __always_inline int bpf_qdisc_segment(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return bpf_qdisc_segment_skb(skb, ctx);
 }
 
 /**
@@ -410,6 +443,26 @@ extern int bpf_qdisc_pop_from(struct sch_bpf_ctx *ctx, void *map, const void *ke
 extern int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 
 /**
+ * bpf_qdisc_class_head() - look at the next packet of a class
+ * @ctx: context of the program
+ * @classid: handle of the class
+ *
+ * In dequeue programs, for rounds of fair queueing over classes. Returns the length in
+ * bytes of the packet that bpf_qdisc_pop_class() delivers next, or -ENOENT or -EAGAIN
+ * as that does.
+ */
+extern int bpf_qdisc_class_head(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
+
+/**
+ * bpf_qdisc_class_len() - how many packets a class has
+ * @ctx: context of the program
+ * @classid: handle of the class
+ *
+ * Returns packets, also those that its qdisc holds back; 0 if there is no such class.
+ */
+extern __u32 bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
+
+/**
  * bpf_qdisc_clone() - make another packet of the same bytes
  * @ctx: context of the program
  * @skb: the packet
@@ -471,6 +524,18 @@ extern __u32 bpf_skb_get_hash(struct sk_buff *skb) __ksym;
  * the present time for a packet without a stamp.
  */
 extern __u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
+
+/**
+ * bpf_qdisc_set_departure() - stamp a packet with the time at which it is to leave
+ * @ctx: context of the program
+ * @skb: the packet
+ * @when: ns CLOCK_MONOTONIC, as bpf_ktime_get_ns() counts; 0 removes the stamp
+ *
+ * For a qdisc below, or a NIC, that sends by time stamps: an assignment to skb->tstamp
+ * does not tell them which clock is meant.
+ */
+extern void bpf_qdisc_set_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb,
+				    __u64 when) __ksym;
 
 /**
  * bpf_qdisc_bypass() - let packets pass an empty queue by

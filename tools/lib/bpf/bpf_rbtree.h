@@ -115,6 +115,14 @@ extern void *bpf_rbtree_map_last(void *map, void *key) __ksym;
 extern __u32 bpf_rbtree_map_len(void *map) __ksym;
 
 /**
+ * bpf_rbtree_map_bytes() - how many bytes the packets in a map have
+ * @map: an ordered map of packets
+ *
+ * Returns bytes as a qdisc's backlog counts them.
+ */
+extern __u64 bpf_rbtree_map_bytes(void *map) __ksym;
+
+/**
  * bpf_rbtree_map_push_task() - store a task behind all others with an equal key
  * @task: an acquired task; it is given away, whatever is returned
  * @map: an ordered map whose value holds one `struct task_struct __kptr *`

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What each function that a policy calls costs. A program for each runs it, or the two that
+ * undo each other, N times; of 64 clones of its packet one is under each key meanwhile. The
+ * loop, the key and the clones are in the cost of each: nothing() has no more than that.
+ * If a function failed the program drops its packet.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_qdisc.h>
+#include <bpf/bpf_rbtree.h>
+
+#define N	10000
+#define KEYS	64
+
+BPF_QDISC_QUEUE(pkts, __u64, 2 * KEYS);
+
+static void push_clones(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	struct sk_buff *clone;
+	__u64 key;
+
+	bpf_for(key, 0, KEYS) {
+		clone = bpf_qdisc_clone(ctx, skb);
+		if (clone)
+			bpf_qdisc_push(ctx, &pkts, &key, clone);
+	}
+}
+
+#define PROGRAM(name, ...)								\
+SEC("qdisc/enqueue")									\
+int name(struct sch_bpf_ctx *ctx)							\
+{											\
+	struct sk_buff *skb = ctx->skb, *other __attribute__((unused));			\
+	__u32 i, failed = 0;								\
+	__u64 key;									\
+											\
+	push_clones(ctx, skb);								\
+	bpf_for(i, 0, N) {								\
+		key = i % KEYS;								\
+		asm volatile("" :: "r"(&key) : "memory");				\
+		__VA_ARGS__;								\
+	}										\
+	key = KEYS;									\
+	if (failed)									\
+		return bpf_qdisc_drop(ctx, skb, 0);					\
+	return bpf_qdisc_push(ctx, &pkts, &key, skb);					\
+}
+
+#define TAKE(other, take, push)								\
+	do {										\
+		other = take;								\
+		if (other)								\
+			failed += !!push(ctx, &pkts, &key, other);			\
+		else									\
+			failed++;							\
+	} while (0)
+
+PROGRAM(nothing)
+PROGRAM(take_push, TAKE(other, bpf_qdisc_take(ctx, &pkts), bpf_qdisc_push))
+PROGRAM(take_until_push, TAKE(other, bpf_qdisc_take_until(ctx, &pkts, &(__u64){ -1 }), bpf_qdisc_push))
+PROGRAM(take_from_push, TAKE(other, bpf_qdisc_take_from(ctx, &pkts, &key), bpf_qdisc_push))
+PROGRAM(take_last_push, TAKE(other, bpf_qdisc_take_last(ctx, &pkts), bpf_qdisc_push))
+PROGRAM(take_key_push, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push))
+PROGRAM(take_key_push_front, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push_front))
+PROGRAM(take_youngest_push, TAKE(other, bpf_qdisc_take_youngest(ctx, &pkts, &key), bpf_qdisc_push))
+PROGRAM(first, failed += !bpf_rbtree_map_first(&pkts, &key))
+PROGRAM(last, failed += !bpf_rbtree_map_last(&pkts, &key))
+PROGRAM(lower_bound, failed += !bpf_rbtree_map_lower_bound(&pkts, &key))
+PROGRAM(upper_bound, key -= key == KEYS - 1; failed += !bpf_rbtree_map_upper_bound(&pkts, &key))
+PROGRAM(len, failed += !bpf_rbtree_map_len(&pkts))
+PROGRAM(bytes, failed += !bpf_rbtree_map_bytes(&pkts))
+PROGRAM(pkt_len, failed += !bpf_qdisc_pkt_len(skb))
+PROGRAM(note, *bpf_qdisc_note(skb, __u32) = key)
+PROGRAM(departure, failed += !bpf_qdisc_departure(ctx, skb))
+PROGRAM(set_departure, bpf_qdisc_set_departure(ctx, skb, key + 1))
+PROGRAM(get_hash, failed += !bpf_skb_get_hash(skb))
+PROGRAM(ecn_mark, failed += !bpf_qdisc_ecn_mark(ctx, skb))
+PROGRAM(set_queue, failed += !!bpf_qdisc_set_queue(ctx, skb, 0))
+PROGRAM(class_len, failed += bpf_qdisc_class_len(ctx, 0x10001))
+PROGRAM(load_bytes, {
+	struct bpf_dynptr bytes;
+	__u16 protocol = 0;
+
+	failed += bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes) ||
+		  bpf_dynptr_read(&protocol, sizeof(protocol), &bytes, ETH_HLEN - 2, 0);
+})
+
+char LICENSE[] SEC("license") = "GPL";
