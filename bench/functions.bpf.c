@@ -15,6 +15,15 @@
 
 BPF_QDISC_QUEUE(pkts, __u64, 2 * KEYS);
 
+static bool failed;
+
+/* One that must not fail */
+#define MUST(ok)					\
+	do {						\
+		if (!(ok))				\
+			failed = true;			\
+	} while (0)
+
 static void push_clones(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	struct sk_buff *clone;
@@ -32,9 +41,10 @@ SEC("qdisc/enqueue")									\
 int name(struct sch_bpf_ctx *ctx)							\
 {											\
 	struct sk_buff *skb = ctx->skb, *other __attribute__((unused));			\
-	__u32 i, failed = 0;								\
+	__u32 i;									\
 	__u64 key;									\
 											\
+	failed = false;									\
 	push_clones(ctx, skb);								\
 	bpf_for(i, 0, N) {								\
 		key = i % KEYS;								\
@@ -51,9 +61,9 @@ int name(struct sch_bpf_ctx *ctx)							\
 	do {										\
 		other = take;								\
 		if (other)								\
-			failed += !!push(ctx, &pkts, &key, other);			\
+			MUST(!push(ctx, &pkts, &key, other));				\
 		else									\
-			failed++;							\
+			failed = true;							\
 	} while (0)
 
 PROGRAM(nothing)
@@ -64,26 +74,26 @@ PROGRAM(take_last_push, TAKE(other, bpf_qdisc_take_last(ctx, &pkts), bpf_qdisc_p
 PROGRAM(take_key_push, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push))
 PROGRAM(take_key_push_front, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push_front))
 PROGRAM(take_youngest_push, TAKE(other, bpf_qdisc_take_youngest(ctx, &pkts, &key), bpf_qdisc_push))
-PROGRAM(first, failed += !bpf_rbtree_map_first(&pkts, &key))
-PROGRAM(last, failed += !bpf_rbtree_map_last(&pkts, &key))
-PROGRAM(lower_bound, failed += !bpf_rbtree_map_lower_bound(&pkts, &key))
-PROGRAM(upper_bound, key -= key == KEYS - 1; failed += !bpf_rbtree_map_upper_bound(&pkts, &key))
-PROGRAM(len, failed += !bpf_rbtree_map_len(&pkts))
-PROGRAM(bytes, failed += !bpf_rbtree_map_bytes(&pkts))
-PROGRAM(pkt_len, failed += !bpf_qdisc_pkt_len(skb))
+PROGRAM(first, MUST(bpf_rbtree_map_first(&pkts, &key)))
+PROGRAM(last, MUST(bpf_rbtree_map_last(&pkts, &key)))
+PROGRAM(lower_bound, MUST(bpf_rbtree_map_lower_bound(&pkts, &key)))
+PROGRAM(upper_bound, key -= key == KEYS - 1; MUST(bpf_rbtree_map_upper_bound(&pkts, &key)))
+PROGRAM(len, MUST(bpf_rbtree_map_len(&pkts)))
+PROGRAM(bytes, MUST(bpf_rbtree_map_bytes(&pkts)))
+PROGRAM(pkt_len, MUST(bpf_qdisc_pkt_len(skb)))
 PROGRAM(note, *bpf_qdisc_note(skb, __u32) = key)
-PROGRAM(departure, failed += !bpf_qdisc_departure(ctx, skb))
+PROGRAM(departure, MUST(bpf_qdisc_departure(ctx, skb)))
 PROGRAM(set_departure, bpf_qdisc_set_departure(ctx, skb, key + 1))
-PROGRAM(get_hash, failed += !bpf_skb_get_hash(skb))
-PROGRAM(ecn_mark, failed += !bpf_qdisc_ecn_mark(ctx, skb))
-PROGRAM(set_queue, failed += !!bpf_qdisc_set_queue(ctx, skb, 0))
-PROGRAM(class_len, failed += bpf_qdisc_class_len(ctx, 0x10001))
+PROGRAM(get_hash, MUST(bpf_skb_get_hash(skb)))
+PROGRAM(ecn_mark, MUST(bpf_qdisc_ecn_mark(ctx, skb)))
+PROGRAM(set_queue, MUST(!bpf_qdisc_set_queue(ctx, skb, 0)))
+PROGRAM(class_len, MUST(!bpf_qdisc_class_len(ctx, 0x10001)))
 PROGRAM(load_bytes, {
 	struct bpf_dynptr bytes;
 	__u16 protocol = 0;
 
-	failed += bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes) ||
-		  bpf_dynptr_read(&protocol, sizeof(protocol), &bytes, ETH_HLEN - 2, 0);
+	MUST(!bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes));
+	MUST(!bpf_dynptr_read(&protocol, sizeof(protocol), &bytes, ETH_HLEN - 2, 0));
 })
 
 char LICENSE[] SEC("license") = "GPL";
