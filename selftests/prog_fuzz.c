@@ -7,7 +7,7 @@
  * another one, and gets a few more. Whatever it does with them, the books balance, in
  * packets and bytes:
  *
- *	put in + cloned = sent + freed as drops + queued
+ *	put in + cloned + more by cutting = sent + freed as drops + queued
  *
  * where all but the last are seen where they happen; the qdisc's own counters and those
  * of its parent say the same.
@@ -17,10 +17,10 @@
 #define _GNU_SOURCE
 #include "map.h"
 
-enum { CLONED, DROPPED, SENT, WAYS };
+enum { CLONED, CUT, DROPPED, SENT, WAYS };
 
 struct book {
-	uint64_t packets, bytes;
+	uint64_t packets, segments, bytes;
 };
 
 #include "prog_fuzz.skel.h"
@@ -31,6 +31,7 @@ struct book {
 #include <linux/netlink.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <linux/virtio_net.h>
 #include <net/if.h>
 #include <sched.h>
 #include <sys/socket.h>
@@ -38,7 +39,7 @@ struct book {
 #include <unistd.h>
 
 #define DEVICES		4
-#define ETHERTYPE	0x88b5
+#define MARK		0x88b5
 #define HANDLE		0x100000	/* 10:, the qdisc under test */
 #define PARENT		0x10000		/* 1:, if it has one */
 #define LIFE		64		/* changes, after which it is made anew */
@@ -533,7 +534,7 @@ static int load_program(void)
 
 static struct device {
 	const char *name, *setup;	/* of its parent */
-	int ifindex, sender, changes;
+	int ifindex, sender, gso_sender, changes;
 	int programs[2];		/* dequeue, enqueue */
 	uint64_t packets, bytes;	/* put in */
 	struct book before[WAYS];
@@ -667,20 +668,21 @@ static struct book since(const struct device *device, int way)
 	volatile const struct book *now = &skel->bss->books[device->ifindex][way];
 
 	return (struct book){ now->packets - device->before[way].packets,
+			      now->segments - device->before[way].segments,
 			      now->bytes - device->before[way].bytes };
 }
 
 static bool balances(const struct device *device, bool gone, bool say)
 {
-	struct book cloned = since(device, CLONED), dropped = since(device, DROPPED),
-		    sent = since(device, SENT);
+	struct book cloned = since(device, CLONED), cut = since(device, CUT),
+		    dropped = since(device, DROPPED), sent = since(device, SENT);
 	struct stats own = {}, parent;
 
 	if (say)
-		printf("# %s: put in %llu (%llu bytes), cloned %llu (%llu), sent %llu (%llu), freed %llu (%llu)\n",
+		printf("# %s: put in %llu (%llu bytes), cloned %llu (%llu), cut %llu, sent %llu (%llu), freed %llu (%llu)\n",
 		       device->name, (unsigned long long)device->packets, (unsigned long long)device->bytes,
 		       (unsigned long long)cloned.packets, (unsigned long long)cloned.bytes,
-		       (unsigned long long)sent.packets, (unsigned long long)sent.bytes,
+		       (unsigned long long)cut.packets, (unsigned long long)sent.packets, (unsigned long long)sent.bytes,
 		       (unsigned long long)dropped.packets, (unsigned long long)dropped.bytes);
 	if (!gone) {
 		own = query(device->ifindex, HANDLE);
@@ -689,7 +691,7 @@ static bool balances(const struct device *device, bool gone, bool say)
 			       own.queue.qlen, own.queue.backlog, own.queue.drops,
 			       (unsigned long long)own.app.stolen, (unsigned long long)own.basic.packets,
 			       (unsigned long long)own.basic.bytes);
-		if (own.basic.packets != (uint32_t)sent.packets || own.basic.bytes != sent.bytes ||
+		if (own.basic.packets != (uint32_t)sent.segments || own.basic.bytes != sent.bytes ||
 		    own.queue.drops + own.app.stolen != dropped.packets)
 			return false;
 		if (device != &devices[0]) {
@@ -701,7 +703,7 @@ static bool balances(const struct device *device, bool gone, bool say)
 				return false;
 		}
 	}
-	return device->packets + cloned.packets == sent.packets + dropped.packets + own.queue.qlen &&
+	return device->packets + cloned.packets + cut.packets == sent.packets + dropped.packets + own.queue.qlen &&
 	       device->bytes + cloned.bytes == sent.bytes + dropped.bytes + own.queue.backlog;
 }
 
@@ -716,22 +718,45 @@ static bool wait_balance(const struct device *device, bool gone)
 	return false;
 }
 
+#define HEADERS		42		/* Ethernet, IPv4, UDP */
+
 static void put_in(struct device *device)
 {
-	static char frame[1500] = { 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, ETHERTYPE >> 8, ETHERTYPE & 0xff };
-	int size = 60 + (int)dice(1400), priority = (int)dice(3);
+	static struct {
+		struct virtio_net_hdr gso;
+		unsigned char frame[10000];
+	} packet = {
+		.gso = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = 5 /* UDP_L4 */,
+			 .hdr_len = HEADERS, .csum_start = 34, .csum_offset = 6 },
+		.frame = { 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, [22] = 64, [23] = 17 },
+	};
+	unsigned int segments = dice(4) ? 1 : 2 + dice(6), payload = 20 + dice(1400), size;
+	int priority = (int)dice(3), sent;
 
-	setsockopt(device->sender, SOL_SOCKET, SO_PRIORITY, &priority, sizeof(priority));
+	/* The last one is shorter. */
+	size = HEADERS + payload * (segments - 1) + 1 + dice(payload);
+	if (segments == 1)
+		size = HEADERS + payload;
+	packet.gso.gso_size = (uint16_t)payload;
+	*(uint16_t *)&packet.frame[16] = htons((uint16_t)(size - 14));
+	*(uint16_t *)&packet.frame[38] = htons((uint16_t)(size - 34));
+
+	setsockopt(segments > 1 ? device->gso_sender : device->sender, SOL_SOCKET, SO_PRIORITY, &priority,
+		   sizeof(priority));
 	device->packets++;
-	device->bytes += (unsigned int)size;
-	if (send(device->sender, frame, (size_t)size, 0) < 0 && errno != ENOBUFS)
+	device->bytes += size + HEADERS * (segments - 1);
+	if (segments > 1)
+		sent = send(device->gso_sender, &packet, sizeof(packet.gso) + size, 0);
+	else
+		sent = send(device->sender, packet.frame, size, 0);
+	if (sent < 0 && errno != ENOBUFS)
 		err(1, "%s", device->name);
 }
 
 /* ---- the whole ---- */
 
 static unsigned int mistakes;	/* programs that had to be refused */
-static uint64_t stuck, stolen, all_cloned, all_dropped, all_sent, all_packets;
+static uint64_t stuck, stolen, all_cloned, all_cut, all_dropped, all_sent, all_packets;
 
 static bool end_life(struct device *device)
 {
@@ -745,6 +770,7 @@ static bool end_life(struct device *device)
 	stuck += stats.app.stuck;
 	stolen += stats.app.stolen;
 	all_cloned += since(device, CLONED).packets;
+	all_cut += since(device, CUT).packets;
 	all_dropped += since(device, DROPPED).packets;
 	all_sent += since(device, SENT).packets;
 	all_packets += device->packets;
@@ -824,6 +850,18 @@ static void shell(const char *command)
 		errx(1, "failed: %s", command);
 }
 
+static int packet_socket(int ifindex)
+{
+	struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP),
+				       .sll_ifindex = ifindex };
+	int fd = socket(AF_PACKET, SOCK_RAW, 0), mark = MARK;
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)))
+		err(1, "packet socket");
+	return fd;
+}
+
 static void set_up(void)
 {
 	static const char *const names[DEVICES][3] = {
@@ -857,7 +895,6 @@ static void set_up(void)
 	shell("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
 	for (int i = 0; i < DEVICES; i++) {
 		struct device *device = &devices[i];
-		struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE) };
 
 		snprintf(command, sizeof(command), "ip link add name %s type dummy && ip link set dev %s up",
 			 device->name, device->name);
@@ -865,11 +902,10 @@ static void set_up(void)
 		device->ifindex = (int)if_nametoindex(device->name);
 		if (device->setup)
 			shell(device->setup);
-		address.sll_ifindex = device->ifindex;
-		device->sender = socket(AF_PACKET, SOCK_RAW, 0);
-		if (device->sender < 0 ||
-		    bind(device->sender, (struct sockaddr *)&address, sizeof(address)))
-			err(1, "packet socket");
+		device->sender = packet_socket(device->ifindex);
+		device->gso_sender = packet_socket(device->ifindex);
+		if (setsockopt(device->gso_sender, SOL_PACKET, PACKET_VNET_HDR, &(int){ 1 }, sizeof(int)))
+			err(1, "GSO");
 	}
 	if (bpf_qdisc_attach(devices[3].ifindex, bpf_program__fd(skel->progs.parent_enqueue),
 			     bpf_program__fd(skel->progs.parent_dequeue), &parent))
@@ -906,11 +942,12 @@ static bool both(const unsigned int *accepted, unsigned int count)
 
 static bool much_happened(void)
 {
-	printf("# %llu packets put in, %llu cloned, %llu sent, %llu freed, %llu stolen; %llu times stuck\n",
-	       (unsigned long long)all_packets, (unsigned long long)all_cloned, (unsigned long long)all_sent,
+	printf("# %llu packets put in, %llu cloned, %llu more by cutting, %llu sent, %llu freed, %llu stolen; %llu times stuck\n",
+	       (unsigned long long)all_packets, (unsigned long long)all_cloned, (unsigned long long)all_cut,
+	       (unsigned long long)all_sent,
 	       (unsigned long long)all_dropped, (unsigned long long)stolen, (unsigned long long)stuck);
 	expect(all_cloned > all_packets / 100 && all_sent > all_packets / 20 && all_dropped > all_packets / 20);
-	expect(stolen && stuck);
+	expect(all_cut > all_packets / 100 && stolen && stuck);
 	return true;
 }
 

@@ -5,7 +5,7 @@
 #include "../../policies/policy.h"
 #include <bpf/bpf_tracing.h>
 
-#define ETHERTYPE	0x88b5
+#define MARK		0x88b5		/* of our packets */
 #define DEVICES		16
 
 #define PACKETS(name, key_type, flags)			\
@@ -68,10 +68,10 @@ int parent_dequeue(struct sch_bpf_ctx *ctx)
 	return bpf_qdisc_pop_class(ctx, 0x10001);
 }
 
-enum { CLONED, DROPPED, SENT, WAYS };	/* also in ../prog_fuzz.c, as this */
+enum { CLONED, CUT, DROPPED, SENT, WAYS };	/* also in ../prog_fuzz.c, as this */
 
 struct book {
-	__u64 packets, bytes;
+	__u64 packets, segments, bytes;
 } books[DEVICES][WAYS];			/* by the index of the device */
 
 static void note(int way, const struct sk_buff *skb)
@@ -81,13 +81,14 @@ static void note(int way, const struct sk_buff *skb)
 	if (ifindex >= DEVICES)
 		return;
 	__sync_fetch_and_add(&books[ifindex][way].packets, 1);
-	__sync_fetch_and_add(&books[ifindex][way].bytes, skb->len);
+	__sync_fetch_and_add(&books[ifindex][way].segments, bpf_qdisc_pkt_segs(skb));
+	__sync_fetch_and_add(&books[ifindex][way].bytes, bpf_qdisc_pkt_len(skb));
 }
 
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(on_drop, struct sk_buff *skb)
 {
-	if (skb->protocol == bpf_htons(ETHERTYPE))
+	if (skb->mark == MARK)
 		note(DROPPED, skb);
 	return 0;
 }
@@ -100,10 +101,33 @@ int BPF_PROG(on_clone, struct sch_bpf_ctx *run, struct sk_buff *skb, struct sk_b
 	return 0;
 }
 
+static __u32 segments[DEVICES];		/* of the packet that is to be cut there */
+
+SEC("fentry/bpf_qdisc_segment_skb")
+int BPF_PROG(before_cut, struct sk_buff *skb, struct sch_bpf_ctx *run)
+{
+	__u32 index = run->qdisc->dev_queue->dev->ifindex;
+
+	if (index < DEVICES)
+		segments[index] = bpf_qdisc_pkt_segs(skb);
+	return 0;
+}
+
+/* Others come in the place of one, with as many bytes as it counted. */
+SEC("fexit/bpf_qdisc_segment_skb")
+int BPF_PROG(on_cut, struct sk_buff *skb, struct sch_bpf_ctx *run, int ret)
+{
+	__u32 index = run->qdisc->dev_queue->dev->ifindex;
+
+	if (!ret && index < DEVICES)
+		__sync_fetch_and_add(&books[index][CUT].packets, segments[index] - 1);
+	return 0;
+}
+
 SEC("fentry/dummy_xmit")
 int BPF_PROG(on_xmit, struct sk_buff *skb)
 {
-	if (skb->protocol == bpf_htons(ETHERTYPE))
+	if (skb->mark == MARK)
 		note(SENT, skb);
 	return 0;
 }
