@@ -19,7 +19,14 @@ struct look {			/* keys, and lengths of packets; 0: there is none */
 	__u32 above, above_len;
 };
 
-BPF_QDISC_QUEUE(order_pkts, __u32, 100);
+#ifndef ORDER_FLAGS
+#define ORDER_FLAGS 0			/* order_allocated.bpf.c has others */
+#endif
+
+struct {
+	__BPF_QDISC_QUEUE(__u32, 100);
+	__uint(map_flags, ORDER_FLAGS);
+} order_pkts SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
