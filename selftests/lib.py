@@ -198,10 +198,10 @@ class Link:
         run("ip", "link", "del", self.a)
 
 
-def instances(dev):
+def instances(dev, kind="bpf"):
     """What `tc -s qdisc show` says of each, in the order of their queues."""
     listed = json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", dev))
-    return sorted((each for each in listed if each["kind"] == "bpf"),
+    return sorted((each for each in listed if each["kind"] == kind),
                   key=lambda each: int(each.get("parent", ":0").split(":")[1], 16))
 
 

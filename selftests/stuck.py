@@ -19,6 +19,7 @@ STUCK = f"{PROGS}/stuck.bpf.o"
 FIFO = f"{POLICIES}/fifo.bpf.o"
 LET_GO, SAY_NOTHING, THROTTLE_A_YEAR, DROP_AT_DEQUEUE, DROP_AT_ENQUEUE, THROTTLE_TWO_SECONDS = range(6)
 COUNT = 10
+MANY = 3000
 SOON = "patience", "500ms"
 
 TUNSETIFF = 0x400454CA
@@ -171,6 +172,55 @@ def change_brings_the_policy_back():
         lib.true(not sender.send(3), "the new policy does not decide: packet taken")
 
 
+def change_with_many_packets(*options):
+    """Most are in the stuck policy's map, some in the FIFO, and the device takes few. Returns
+    numbers of those that arrived, and of all in the order in which they would."""
+    device = Tap(0)
+    where = "parent", "1:1"
+    try:
+        with lib.Sender(device.a) as sender:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "1:", "prio", "priomap", *["0"] * 16)
+            device.attach(STUCK, "patience", "600s", where=where)
+            sender.set(SO_MARK, SAY_NOTHING)
+            for number in range(MANY):
+                lib.true(sender.send(number, 100 + number % 50), f"packet {number} dropped")
+            lib.run("tc", "qdisc", "change", "dev", device.a, *where, "bpf", "patience", "10ms")
+            wait_stuck(device)
+            for number in range(MANY, MANY + COUNT):
+                lib.true(sender.send(number, 100 + number % 50), "the FIFO takes packets")
+            before = device.qdisc()
+            lib.true(before["stored"] > MANY / 2, f"{before['stored']} packets are in the map")
+            lib.equal(before["fifo"], COUNT, "packets in the FIFO")
+            lib.run("tc", "qdisc", "change", "dev", device.a, *where, "bpf", "obj", FIFO, *options)
+            lib.true(sender.send(MANY + COUNT), "the new policy takes packets")
+            arrived = []
+
+            def last_arrived():
+                arrived.extend(device.drain())
+                return MANY + COUNT in arrived
+            lib.wait_until(last_arrived, "a packet of the new policy arrives")
+            drops = MANY + COUNT + 1 - len(arrived)
+            lib.balance(device, sender, device, dropped=(drops, sender.bytes - device.bytes))
+            lib.equal([(each["qlen"], each["backlog"]) for each in lib.instances(device.a, "prio")], [(0, 0)],
+                      "queued, by the parent")
+            sender.wait_freed()
+            return arrived, [*range(MANY - 1, -1, -1), *range(MANY, MANY + COUNT + 1)]
+    finally:
+        device.delete()
+
+
+def change_of_a_stuck_policy_loses_no_packet():
+    arrived, queued = change_with_many_packets()
+    lib.equal(arrived, queued, "packets, in order")
+
+
+def change_of_a_stuck_policy_with_flush_drops_each_packet_once():
+    arrived, queued = change_with_many_packets("flush")
+    # The device had taken the first of them.
+    lib.true(RING <= len(arrived) - 1 < 2 * RING, f"{len(arrived)} packets arrived")
+    lib.equal(arrived, queued[:len(arrived) - 1] + queued[-1:], "packets that arrived")
+
+
 def horizon_and_patience_are_shown_and_changed():
     with lib.wire(STUCK) as (device, sender, receiver):
         def shown():
@@ -267,6 +317,8 @@ lib.main(never_dequeues,
          a_stopped_queue_is_left_alone,
          a_stopped_queue_of_several_is_left_alone,
          change_brings_the_policy_back,
+         change_of_a_stuck_policy_loses_no_packet,
+         change_of_a_stuck_policy_with_flush_drops_each_packet_once,
          horizon_and_patience_are_shown_and_changed,
          user_space_is_told,
          a_qdisc_removed_as_it_gets_stuck)

@@ -14,7 +14,9 @@ CHOOSE = f"{PROGS}/choose.bpf.o"
 QUEUES = f"{PROGS}/queues.bpf.o"
 FIFO = f"{POLICIES}/fifo.bpf.o"
 HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
+RATE = f"{POLICIES}/rate.bpf.o"
 TX = 4
+MANY_TX = 760                   # that a device announces, and uses four of
 
 
 def tx_packets(dev):
@@ -183,6 +185,48 @@ def the_number_of_queues_changes():
                 receiver.collect(TX)
 
 
+def free_memory():
+    """kB, once all has been given back that can be."""
+    seen = []
+
+    def settled():
+        with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+            file.write("3")
+        with open("/proc/meminfo", encoding="ascii") as file:
+            seen.append(int(re.search(r"MemFree: *(\d+) kB", file.read())[1]))
+        return len(seen) >= 20 and max(seen[-20:]) - min(seen[-20:]) < 100
+    lib.wait_until(settled, "the free memory is the same twenty times")
+    return seen[-1]
+
+
+def memory(device, *qdisc):
+    """kB that a qdisc takes with what is below it; the second time, when no page is new."""
+    for _ in range(2):
+        before = free_memory()
+        lib.run("tc", "qdisc", "add", "dev", device.a, "root", *qdisc)
+        after = free_memory()
+        lib.run("tc", "qdisc", "del", "dev", device.a, "root")
+    return before - after
+
+
+def queues_that_are_not_used_take_no_more_memory_than_with_fq():
+    path = "/proc/sys/net/core/default_qdisc"
+    with open(path, encoding="ascii") as file:
+        default = file.read().strip()
+    with lib.link("numtxqueues", str(MANY_TX)) as device:
+        lib.run("ethtool", "-L", device.a, "tx", str(TX))
+        lib.sysctl("core/default_qdisc", "fq")
+        try:
+            of_fq = memory(device, "mq")
+        finally:
+            lib.sysctl("core/default_qdisc", default)
+        lib.true(of_fq > MANY_TX * 8, f"mq takes {of_fq} kB, and the hash of an fq alone 8")
+        for obj in (QUEUES, RATE):
+            ours = memory(device, "bpf_mq", "obj", obj)
+            print(f"# {MANY_TX} queues, kB: {of_fq} with fq, {ours} with {obj.rpartition('/')[2]}")
+            lib.true(ours < 2 * of_fq, f"bpf_mq takes {ours} kB, twice as much as mq with fq, {of_fq}")
+
+
 def no_default():
     """Programs are given when the qdisc is made: it cannot be every device's default."""
     path = "/proc/sys/net/core/default_qdisc"
@@ -208,4 +252,5 @@ lib.main(the_policy_chooses_the_queue,
          a_busy_driver,
          another_mtu,
          the_number_of_queues_changes,
+         queues_that_are_not_used_take_no_more_memory_than_with_fq,
          no_default)

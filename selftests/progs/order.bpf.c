@@ -20,7 +20,14 @@ struct look {			/* keys, and lengths of packets; 0: there is none */
 	__u32 tos, marks;	/* of the packet that was marked last: before, how often */
 };
 
-BPF_QDISC_QUEUE(order_pkts, __u32, 100);
+#ifndef ORDER_FLAGS
+#define ORDER_FLAGS 0			/* order_allocated.bpf.c has others */
+#endif
+
+struct {
+	__BPF_QDISC_QUEUE(__u32, 100);
+	__uint(map_flags, ORDER_FLAGS);
+} order_pkts SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -16,13 +16,13 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
 	__type(key, __u32);
 	__type(value, struct pkt);
-	__uint(max_entries, 100);
+	__uint(max_entries, 10000);
 } stuck_pkts SEC(".maps");
 
 static __u32 wrong;
 
 /* The key is descending: what leaves in key order leaves newest first. */
-static __u32 key = 1000;
+static __u32 key = 1000000;
 
 SEC("qdisc/enqueue")
 int stuck_enqueue(struct sch_bpf_ctx *ctx)

@@ -1,0 +1,136 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The root lock is held for as long with many packets as with few, when all of them go at
+once. Times are guest instructions: the machine does one a nanosecond (see run). On a slow
+kernel they say nothing, and are not looked at. LOCK_TIME_PACKETS="1000 1000000" takes other
+numbers, up to a million; --mem 3G holds that."""
+
+import contextlib
+import os
+
+import lib
+from lib import PROGS
+
+MANY = f"{PROGS}/many.bpf.o"
+DEV = f"lock-{os.getpid()}"
+PINS = f"/sys/fs/bpf/{DEV}"
+PKTGEN = "/proc/net/pktgen"
+COUNTS = [int(count) for count in
+          os.environ.get("LOCK_TIME_PACKETS", "1000 10000" if lib.DEBUG else "1000 100000").split()]
+TICKS = 50_000                  # ns of interrupts, that come with luck only
+RESET, CHANGE, DEQUEUE = range(3)       # as in lock_time.bpf.c
+
+
+def write(path, text):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"{text}\n")
+
+
+def tc(what, *options):
+    lib.run("tc", "qdisc", what, "dev", DEV, "root", *options)
+
+
+def queued():
+    (entry,) = lib.instances(DEV)
+    return entry["qlen"]
+
+
+@contextlib.contextmanager
+def device():
+    lib.run("ip", "link", "add", DEV, "type", "dummy")
+    lib.run("ip", "link", "set", DEV, "up")
+    write(f"{PKTGEN}/kpktgend_0", f"add_device {DEV}")
+    for words in ("pkt_size 60", "delay 0", "xmit_mode queue_xmit", "dst_mac 02:00:00:00:00:02"):
+        write(f"{PKTGEN}/{DEV}", words)
+    try:
+        yield
+    finally:
+        write(f"{PKTGEN}/kpktgend_0", "rem_device_all")
+        lib.run("ip", "link", "del", DEV)
+
+
+def fill(count):
+    """One more is not queued: pktgen waits until its last packet has gone."""
+    tc("add", "bpf", "obj", MANY, "limit", str(count), "horizon", "3600s", "patience", "10ms",
+       "set", f"packets={count}")
+    write(f"{PKTGEN}/{DEV}", f"count {count + 1}")
+    write(f"{PKTGEN}/pgctrl", "start")
+    lib.equal(queued(), count, "queued")
+
+
+@contextlib.contextmanager
+def longest():
+    """Yields a function that says how long a function of the qdisc has taken at most."""
+    lib.run("bpftool", "prog", "loadall", f"{PROGS}/lock_time.bpf.o", PINS, "autoattach")
+    try:
+        map_id = max(lib.maps_named("lock_longest"))
+        yield lambda which: lib.bpftool("map", "dump", "id", str(map_id))[which]["formatted"]["value"]
+    finally:
+        for name in os.listdir(PINS):
+            os.unlink(f"{PINS}/{name}")
+        os.rmdir(PINS)
+
+
+def down(time):
+    lib.run("ip", "link", "set", DEV, "down")
+    lib.equal(queued(), 0, "queued")
+    took = time(RESET)
+    lib.run("ip", "link", "set", DEV, "up")
+    tc("del")
+    return took
+
+
+def delete(time):
+    tc("del")
+    return time(RESET)
+
+
+def flush(time):
+    tc("change", "bpf", "obj", MANY, "flush")
+    lib.equal(queued(), 0, "queued")
+    took = time(CHANGE)
+    tc("del")
+    return took
+
+
+def get_stuck(time):
+    """All packets leave then."""
+    tc("change", "bpf", "set", "silent=1")
+    lib.wait_until(lambda: not queued(), "all have left", 600)
+    (entry,) = lib.instances(DEV)
+    lib.equal(entry["stuck"], 1, "found stuck")
+    took = time(DEQUEUE)
+    tc("del")
+    return took
+
+
+def as_long_for_many(act):
+    times = []
+    with device():
+        for count in COUNTS:
+            fill(count)
+            with longest() as time:
+                times.append(act(time))
+    print(f"# {COUNTS} packets: {times} ns")
+    lib.true(min(times) > 0, "no call was seen")
+    if not lib.DEBUG:
+        lib.true(max(times) < 2 * times[0] + TICKS, f"{COUNTS} packets take {times} ns")
+
+
+def reset():
+    as_long_for_many(down)
+
+
+def removal():
+    as_long_for_many(delete)
+
+
+def change_with_flush():
+    as_long_for_many(flush)
+
+
+def a_policy_that_is_stuck():
+    as_long_for_many(get_stuck)
+
+
+lib.main(reset, removal, change_with_flush, a_policy_that_is_stuck)
