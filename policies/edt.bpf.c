@@ -108,7 +108,7 @@ static __u64 time_of(__u32 ifindex, __u32 len)
 {
 	__u64 *rate = bpf_map_lookup_elem(&edt_rate, &ifindex);
 
-	return rate && *rate ? len * NSEC_PER_SEC / *rate : 0;
+	return rate ? bpf_qdisc_tx_time(len, *rate) : 0;
 }
 
 /* When the flow's next packet may leave; a flow that is new starts @now. */
@@ -122,24 +122,12 @@ static __u64 *find_flow(struct edt_flow *flow, __u64 now)
 	return bpf_map_lookup_elem(&edt_flows, flow);
 }
 
-/* Take @cost of the flow's time, and return where it starts: not before @floor.
- * Of several CPUs that find a silent flow one moves it to @floor; all add.
- */
-static __u64 reserve(__u64 *next, __u64 floor, __u64 cost)
-{
-	__u64 seen = *next;
-
-	if (seen < floor)
-		__sync_val_compare_and_swap(next, seen, floor);
-	return __sync_fetch_and_add(next, cost);
-}
-
 /* The earliest time for a packet, which its sender may have paced already. A sender that
  * asks for one beyond the horizon does not hold up the packets that share its flow.
  */
 static __u64 earliest(struct __sk_buff *skb, __u64 now)
 {
-	__u64 last = saturating_add(now, horizon);
+	__u64 last = bpf_qdisc_time_add(now, horizon);
 
 	if (skb->tstamp_type == BPF_SKB_CLOCK_MONOTONIC && skb->tstamp > now)
 		return skb->tstamp < last ? skb->tstamp : last;
@@ -228,13 +216,15 @@ int edt_stamp(struct __sk_buff *skb)
 	if (!flow.mark)
 		flow.hash = hash_of(skb, ip);
 	next = ip ? find_flow(&flow, now) : NULL;
-	if (next && !set_departure(skb, reserve(next, earliest(skb, now), cost)))
+	if (next && !set_departure(skb, bpf_qdisc_link_reserve(next, earliest(skb, now), cost)))
 		next = NULL;
 	s = stats_of(flow.ifindex);
-	if (s) {
-		s->paced += !!next;
-		s->paced_bytes += next ? skb->wire_len : 0;
-		s->not_paced += !next;
+	if (!s)
+		return TC_ACT_UNSPEC;
+	s->not_paced += !next;
+	if (next) {
+		s->paced++;
+		s->paced_bytes += skb->wire_len;
 	}
 	return TC_ACT_UNSPEC;
 }
@@ -263,10 +253,11 @@ static __u64 *note(struct sk_buff *skb)		/* a packet's time */
 static __u64 give_back(struct edt_flow *flow, __u32 len)
 {
 	__u64 *next = bpf_map_lookup_elem(&edt_flows, flow);
-	__u64 cost = next ? time_of(flow->ifindex, len) : 0;
+	__u64 cost = time_of(flow->ifindex, len);
 
-	if (cost)
-		__sync_fetch_and_add(next, -cost);
+	if (!next)
+		return 0;
+	bpf_qdisc_link_give_back(next, cost);
 	return cost;
 }
 
@@ -319,8 +310,8 @@ static bool full(const struct Qdisc *sch)
 
 static bool beyond_horizon(__u64 when)
 {
-	return when > saturating_add(past, horizon) &&
-	       when > saturating_add(read_clock(), horizon);
+	return when > bpf_qdisc_time_add(past, horizon) &&
+	       when > bpf_qdisc_time_add(read_clock(), horizon);
 }
 
 SEC("qdisc/enqueue")
@@ -349,7 +340,7 @@ static int throttle(struct sch_bpf_ctx *ctx)
 
 static int pop_in_time(struct sch_bpf_ctx *ctx)
 {
-	__u64 now = read_clock(), due = saturating_add(now, delta);
+	__u64 now = read_clock(), due = bpf_qdisc_time_add(now, delta);
 	struct sk_buff *skb;
 	int i;
 
@@ -379,15 +370,15 @@ static int pop_due(struct sch_bpf_ctx *ctx, __u64 due)
 SEC("qdisc/dequeue")
 int edt_dequeue(struct sch_bpf_ctx *ctx)
 {
-	__u64 due = saturating_add(past, delta);
+	__u64 due = bpf_qdisc_time_add(past, delta);
 
 	if (drop_late)
 		return pop_in_time(ctx);
 	if (next > due)
-		due = saturating_add(read_clock(), delta);
+		due = bpf_qdisc_time_add(read_clock(), delta);
 	if (pop_due(ctx, due) != -EAGAIN)
 		return 0;
-	due = saturating_add(read_clock(), delta);
+	due = bpf_qdisc_time_add(read_clock(), delta);
 	if (ctx->expire <= due)
 		return pop_due(ctx, due);
 	return throttle(ctx);

@@ -57,8 +57,8 @@
 enum { BY_PRIORITY = 1, BY_CGROUP, BY_CLASS };
 
 /* Parameters; times in ns, sizes in bytes */
-__s32 quantum SEC(".data.param") BPF_QDISC_RANGE(1, 1mb) = 2 * 1514;
-__s32 initial_quantum SEC(".data.param") BPF_QDISC_RANGE(1, 16mb) = 10 * 1514;
+__u32 quantum SEC(".data.param") BPF_QDISC_RANGE(1, 1mb) = 2 * 1514;
+__u32 initial_quantum SEC(".data.param") BPF_QDISC_RANGE(1, 16mb) = 10 * 1514;
 __u32 flow_limit SEC(".data.param") BPF_QDISC_RANGE(1, 1000000) = 100;
 __u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 10 * NSEC_PER_SEC;
 __u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark */
@@ -73,8 +73,7 @@ struct fq {
 };
 
 struct flow {
-	__u64 round;		/* of its next packet */
-	__s32 used;		/* bytes of that round's quantum */
+	struct bpf_drr_flow drr;
 	__u32 qlen;
 	__u32 generation;	/* qlen counts if this is the qdisc's */
 	__u16 group;
@@ -229,24 +228,6 @@ static void deactivate(struct sch_bpf_ctx *ctx, struct flow *flow)
 
 /* ---- flows ---- */
 
-/* The round of a packet of @len bytes. */
-static __u64 take_turn(struct sch_bpf_ctx *ctx, struct fq *q, struct flow *flow, __s32 len)
-{
-	__u64 round;
-
-	if (flow->round + 1 < q->round) {
-		flow->used = flow->round ? 0 : quantum - initial_quantum;
-		flow->round = q->round - 1;
-	}
-	round = flow->round;
-	flow->used += group_by ? price(ctx, flow, len) : len;
-	if (flow->used >= quantum) {
-		flow->round += (__u32)flow->used / (__u32)quantum;
-		flow->used = (__u32)flow->used % (__u32)quantum;
-	}
-	return round;
-}
-
 static struct flow *flow_of(struct sch_bpf_ctx *ctx, __u32 index)
 {
 	struct flow *flow = bpf_map_lookup_elem(&fq_flows, &index);
@@ -270,9 +251,13 @@ static void flow_loses(struct sch_bpf_ctx *ctx, struct flow *flow)
 
 static int push_now(struct sch_bpf_ctx *ctx, struct fq *q, struct flow *flow, struct sk_buff *skb)
 {
-	__u64 round = take_turn(ctx, q, flow, bpf_qdisc_pkt_len(skb));
 	struct note *note = bpf_qdisc_cb(skb);
+	__u32 len = bpf_qdisc_pkt_len(skb);
+	__u64 round;
 
+	if (group_by)
+		len = price(ctx, flow, len);
+	round = bpf_drr_round(&flow->drr, q->round, quantum, initial_quantum, len);
 	note->round = round;
 	q->ready++;
 	return bpf_qdisc_push(ctx, &fq_now, &round, skb);
@@ -313,8 +298,9 @@ static __u64 rate_of(struct sk_buff *skb)
 static __u64 slot(struct flow *flow, __u64 rate, __u32 len, __u64 now)
 {
 	__u64 when = flow->next > now ? flow->next : now;
+	__u64 cost = bpf_qdisc_tx_time(len, rate);
 
-	flow->next = when + (len < rate ? len * NSEC_PER_SEC / rate : NSEC_PER_SEC);
+	flow->next = when + (cost < NSEC_PER_SEC ? cost : NSEC_PER_SEC);
 	return when;
 }
 
@@ -377,7 +363,7 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 		/* The clock first: a time beyond the qdisc's own horizon is given as that. */
 		q->past = bpf_ktime_get_ns();
 		note->when = bpf_qdisc_departure(ctx, skb);
-		if (note->when >= saturating_add(q->past, horizon)) {
+		if (note->when >= bpf_qdisc_time_add(q->past, horizon)) {
 			count(horizon);
 			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
 		}

@@ -50,33 +50,21 @@ static void *packets_of(struct sch_bpf_ctx *ctx)
 	return bpf_map_lookup_elem(&rate_queues, &queue);
 }
 
-/* How long the link is busy with a packet: rather too long than too short, but with a
- * rate that is a mistake not so long that another one comes too late.
+/* How long the link is busy with a packet: with a rate that is a mistake not so long that
+ * another one comes too late.
  */
 static __u64 time_of(struct sk_buff *skb)
 {
-	__u64 cost = rate ? (bpf_qdisc_pkt_len(skb) * NSEC_PER_SEC - 1) / rate + 1 : 0;
+	__u64 cost = bpf_qdisc_tx_time(bpf_qdisc_pkt_len(skb), rate);
 
 	return cost < horizon ? cost : horizon;
-}
-
-/* Take the link for @cost ns, and return from when. Of several CPUs that find it idle
- * one sets it to @floor; all add.
- */
-static __u64 reserve(__u64 *link, __u64 floor, __u64 cost)
-{
-	__u64 seen = *link;
-
-	if (seen < floor)
-		__sync_val_compare_and_swap(link, seen, floor);
-	return __sync_fetch_and_add(link, cost);
 }
 
 SEC("qdisc/enqueue")
 int rate_enqueue(struct sch_bpf_ctx *ctx)
 {
 	__u64 *link = bpf_map_lookup_elem(&rate_link, &(__u32){ 0 });
-	__u64 now = bpf_ktime_get_ns(), last = saturating_add(now, horizon), cost, when;
+	__u64 now = bpf_ktime_get_ns(), last = bpf_qdisc_time_add(now, horizon), cost, when;
 	__u32 qlen = ctx->qdisc->q.qlen;
 	void *packets = packets_of(ctx);
 	struct sk_buff *skb = ctx->skb;
@@ -89,9 +77,9 @@ int rate_enqueue(struct sch_bpf_ctx *ctx)
 			      bpf_qdisc_push(ctx, packets, &last, skb);
 
 	cost = time_of(skb);
-	when = reserve(link, now > burst ? now - burst : 0, cost);
+	when = bpf_qdisc_link_reserve(link, now > burst ? now - burst : 0, cost);
 	if (bpf_qdisc_push(ctx, packets, &when, skb))
-		__sync_fetch_and_add(link, -cost);
+		bpf_qdisc_link_give_back(link, cost);
 	return 0;
 }
 

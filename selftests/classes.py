@@ -14,8 +14,8 @@ from lib import PROGS, SO_MARK, SO_PRIORITY
 
 CLASSES = f"{PROGS}/classes.bpf.o"
 WAIT_CLASS = f"{PROGS}/wait_class.bpf.o"
-DRR = f"{PROGS}/drr.bpf.o"
-DRR_OPEN = 3                            # also in drr.bpf.c
+DRR = f"{PROGS}/class_drr.bpf.o"
+DRR_OPEN = 3                            # also in class_drr.bpf.c
 DEPARTURE = f"{PROGS}/departure.bpf.o"
 DELAY = 100 * lib.MS                    # also in wait_class.bpf.c
 TC_ACT_UNSPEC, TC_ACT_OK, TC_ACT_SHOT = -1, 0, 2
@@ -103,7 +103,7 @@ def rounds_over_classes_by_the_lengths_of_their_first_packets():
             sender.set(SO_MARK, 2)
             for _ in range(20):
                 sender.send(2, 100)
-        seen = lib.policy_stats(max(lib.maps_named("drr_seen")))
+        seen = lib.policy_stats(max(lib.maps_named("class_drr_seen")))
         lib.equal(seen["len"], [40, 800, 0], "packets of the classes, of one that is not there")
         sender.set(SO_MARK, DRR_OPEN)
         sender.send(0)
@@ -113,7 +113,7 @@ def rounds_over_classes_by_the_lengths_of_their_first_packets():
             if max(left) < 40000:
                 lib.true(abs(2 * left[0] - left[1]) <= 2 * 2000 + 1000, f"bytes that have left: {left}")
         lib.equal(left, [40000, 80000], "bytes in the end")
-        seen = lib.policy_stats(max(lib.maps_named("drr_seen")))
+        seen = lib.policy_stats(max(lib.maps_named("class_drr_seen")))
         lib.equal((seen["head"], seen["held"]), ([1000, -ENOENT, -ENOENT], 0), "first packets in the last run")
 
 
@@ -127,7 +127,7 @@ def the_first_packet_of_a_class_that_holds_it_back():
         sender.set(SO_MARK, DRR_OPEN)
         sender.send(0)
         (arrival,) = receiver.collect(1)
-        seen = lib.policy_stats(max(lib.maps_named("drr_seen")))
+        seen = lib.policy_stats(max(lib.maps_named("class_drr_seen")))
         lib.true(arrival.when >= when and seen["held"], f"left {(when - arrival.when) / 1e6} ms too early, {seen}")
         lib.equal((device.qdisc()["stuck"], device.qdisc()["qlen"]), (0, 0), "stuck, and queued")
 
