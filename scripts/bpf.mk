@@ -3,7 +3,7 @@
 # ours; somebody else's compiler or headers may know more of them.
 
 BPF_CLANG ?= clang-19
-BPF_CFLAGS = -target bpf -mcpu=v4 -g -O2 -Wall $(if $(filter policies/% selftests/% bench/% demo/%,$@),-Werror) -Wno-missing-declarations
+BPF_CFLAGS = -target bpf -mcpu=v4 -g -O2 -Wall $(if $(filter policies/% selftests/% build/selftests/% bench/% demo/%,$@),-Werror) -Wno-missing-declarations
 BPF_CPPFLAGS := -Ibuild/include -Ibuild/tools/include
 dep = build/deps/$(subst /,_,$@).d
 

@@ -136,10 +136,10 @@ struct pkt {
 
 /**
  * BPF_QDISC_QUEUES() - define an array of maps of packets
- * @name: the array; libbpf and tc create the maps in it
+ * @name: the array; libbpf, and so tc, fills it with as many maps when it creates it
  * @key_type: type of their keys
  * @packets: how many each holds at most
- * @count: how many maps; 0 with bpf_mq: one for each tx queue, found by ctx->queue
+ * @count: how many maps; 0 where tc loads it: one for each tx queue, found by ctx->queue
  */
 #define BPF_QDISC_QUEUES(name, key_type, packets, count)		\
 	struct {							\

@@ -1,0 +1,98 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""What the documents say that the verifier says, and the programs that they print: each refusal in
+the words that are quoted, each cure and each idiom loaded and attached."""
+
+import contextlib
+import os
+import re
+
+import lib
+import rst
+
+HEADER = f"{lib.TOP}/tools/lib/bpf/bpf_qdisc.h"
+
+
+def named(name, test, *arguments):
+    def run():
+        test(*arguments)
+    run.__name__ = name
+    return run
+
+
+def is_refused(each):
+    """In these words, each of which is a line; tc prints the verifier's log."""
+    with lib.link() as device:
+        said = lib.refused("tc", *lib.qdisc(device, "add", "obj", rst.path(each.name)))
+        lines = [line.strip() for line in said.splitlines()]
+        for line in each.words:
+            lib.true(line in lines, f"{line!r} is not a line of the end of the log:\n{said[-2000:]}")
+
+
+def is_accepted(name, program):
+    """A classifier of the object is attached beside."""
+    with lib.link() as device:
+        device.attach(rst.path(name))
+        if 'SEC("tc")' in program:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
+            lib.run("tc", "filter", "add", "dev", device.a, "egress", "bpf", "da", "obj", rst.path(name), "sec", "tc")
+        with lib.Sender(device.a) as sender:
+            sender.send(1)
+        for pin in re.findall(r"^} (\w+) SEC.*\n", program, re.M) if "LIBBPF_PIN_BY_NAME" in program else ():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{lib.GLOBALS}/{pin}")
+
+
+def other_words_are_the_verifiers():
+    """refused.bpf.c has it say them."""
+    section = rst.of_title("sch_bpf_refused", "Messages that need no example")
+    with open(f"{lib.TOP}/selftests/refused.bpf.c", encoding="ascii") as file:
+        annotations = re.findall(r'__refused\("(.*)"\)', file.read())
+    words = re.findall(r"^``(.*?)``  ", section, re.M)
+    lib.true(len(words) > 5, f"{len(words)} rows")
+    for each in words:
+        lib.true(any(each in annotation for annotation in annotations), f"no program of refused.bpf.c is refused with {each!r}")
+
+
+def kernels_lists():
+    """Functions that the kernel allows in one direction only."""
+    with open(f"{lib.TOP}/net/sched/sch_bpf_prog.c", encoding="ascii") as file:
+        text = file.read()
+    for what in ("enqueue", "dequeue"):
+        (names,) = re.findall(rf"^BTF_SET_START\(sch_bpf_{what}_kfunc_ids\)\n(.*?)^BTF_SET_END", text, re.M | re.S)
+        yield from ((name.removesuffix("_skb"), what) for name in re.findall(r"func, (\w+)", names))
+
+
+def the_documents_agree_where_a_function_can_be_called():
+    """The header, the reference and the kernel."""
+    with open(HEADER, encoding="ascii") as file:
+        comments = re.findall(r"^/\*\*\n \* (bpf_\w+)\(\) - (.*?)\*/", file.read(), re.M | re.S)
+    kernel = dict(kernels_lists())
+    lib.equal(kernel.keys() - dict(comments).keys(), set(), "functions that the header does not have")
+    text = rst.of_title("sch_bpf", "Functions")
+    lists = {what: rst.item(text, what) for what in ("enqueue and dequeue", "enqueue", "dequeue")}
+    for name, comment in comments:
+        where = re.search(r"^ \* In (enqueue|dequeue) programs", comment, re.M)
+        lib.equal(where and where[1], kernel.get(name), f"the header says of {name}, against the kernel")
+        if re.match(r"bpf_qdisc_(take|pop)_(?!class)", name):
+            lib.contains(text, f"``{name[10:]}()``")
+            name = re.sub(r"(take|pop)_.*", r"\1", name)
+        for what, listed in lists.items():
+            lib.equal(f"``{name}()``" in listed, what == (where[1] if where else "enqueue and dequeue"),
+                      f"the reference lists {name} under {what}")
+
+
+REFUSED = rst.refused()
+IDIOMS = [(f"idiom{number}", title, program) for number, (title, program) in enumerate(rst.idioms(), 1)]
+
+
+def there_are_ten():
+    lib.equal(len(REFUSED), 10, "refusals")
+
+
+lib.main(there_are_ten,
+         *(named(f"refused: {each.title}", is_refused, each) for each in REFUSED),
+         *(named(f"cured: {each.title}", is_accepted, f"{each.name}_cured", each.cured) for each in REFUSED),
+         *(named(f"idiom: {title}", is_accepted, name, program) for name, title, program in IDIOMS),
+         other_words_are_the_verifiers,
+         the_documents_agree_where_a_function_can_be_called)

@@ -1,0 +1,220 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""tutorial.py [--measure]: each step of sch_bpf_tutorial.rst does what is said there, with the three
+senders that are described there. With --measure, what scripts/draw-tutorial draws."""
+
+import collections
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+
+import lib
+import rst
+from lib import MS, NSEC
+
+# Of each sender: bytes, how often, ECN
+Source = collections.namedtuple("Source", "size each tos", defaults=(0,))
+SOURCES = {"a": Source(1000, MS), "b": Source(500, MS // 2), "small": Source(100, 10 * MS)}
+ECN = {**SOURCES, "a": Source(1000, MS, 2)}
+CE = 3
+RATE = 1_000_000                        # bytes a second: 8 Mbit/s
+QUANTUM = 1514
+FLOW = 1_000_000                        # numbers of its packets are from there
+BIN = 25 * MS
+
+Packet = collections.namedtuple("Packet", "flow size left waited tos")     # ns, left since the first was sent
+
+
+def flow_of(number):
+    return list(SOURCES)[number // FLOW]
+
+
+class Run:
+    """What came of all that was sent in a second."""
+
+    def __init__(self, step, *options, sources=None, then=()):
+        """then: (s, words of a command) while packets are sent; done: when each had ended."""
+        self.sources = sources or SOURCES
+        self.sent, self.done = {}, []
+        with lib.wire(rst.path(f"step{step}"), *options) as (device, sender, receiver):
+            for number in range(5):                     # reading a program from the disk takes time
+                sender.send(number, 100)
+            receiver.collect(5)
+            time.sleep(0.1)
+            self.begin = time.monotonic_ns()
+            self.send(sender, device, list(then))
+            lib.wait_until(lambda: not device.qdisc()["qlen"], "the queue is empty")
+            self.stats = device.qdisc()
+            self.shown = lib.run("tc", "-s", "qdisc", "show", "dev", device.a)
+            arrivals = receiver.drain()
+            self.marked = self.count_of("marked") if step == 5 else None
+        self.drops = len(self.sent) - len(arrivals)
+        self.packets = [Packet(flow_of(arrival.number), arrival.size, arrival.when - self.begin,
+                               arrival.when - self.sent[arrival.number], arrival.tos) for arrival in arrivals]
+
+    def send(self, sender, device, commands):
+        plan = sorted((number * source.each, flow * FLOW + number, source) for flow, source in enumerate(self.sources.values())
+                      for number in range(NSEC // source.each))
+        running = None
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        for when, number, source in plan:
+            if running is None and commands and when >= commands[0][0] * NSEC:
+                running = subprocess.Popen(["tc", *lib.qdisc(device, "change", *commands.pop(0)[1])])
+            if running is not None and running.poll() is not None:
+                lib.equal(running.returncode, 0, "status of the change")
+                self.done.append(time.monotonic_ns() - self.begin)
+                running = None
+            time.sleep(max(0, self.begin + when - time.monotonic_ns()) / NSEC)
+            self.sent[number] = time.monotonic_ns()
+            sender.send(number, source.size, 1000 + number // FLOW, tos=source.tos)
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        lib.equal(len(commands), 0, "changes that were not made")
+
+    @staticmethod
+    def count_of(name):
+        (entry,) = lib.bpftool("map", "dump", "id", str(max(lib.maps_named(name))))
+        return entry["formatted"]["value"]
+
+    def of(self, flow):
+        return [packet for packet in self.packets if packet.flow == flow]
+
+    def longest_wait(self, *flows):
+        return max(packet.waited for packet in self.packets if packet.flow in flows)
+
+    def rate(self, begin=0, end=1 << 62):
+        """Bytes a second of what left in this time."""
+        inside = [packet for packet in self.packets if begin <= packet.left < end]
+        return sum(packet.size for packet in inside[:-1]) * NSEC / (inside[-1].left - inside[0].left)
+
+    def share(self):
+        """By how many bytes one of the greedy flows gained upon the other at most, while both had packets."""
+        end = min(self.of("a")[-1].left, self.of("b")[-1].left)
+        lead = list(itertools.accumulate({"a": packet.size, "b": -packet.size}.get(packet.flow, 0)
+                                         for packet in self.packets if NSEC // 10 < packet.left < end))
+        return max(lead) - min(lead)
+
+    def bins(self):
+        """For the drawing: of each flow the rate, in Mbit/s, and the longest wait, in ms, in each bin."""
+        result = {}
+        for flow in self.sources:
+            rates, waits = collections.Counter(), collections.Counter()
+            for packet in self.of(flow):
+                rates[packet.left // BIN] += packet.size * 8 * NSEC / BIN / 1e6
+                came = (packet.left - packet.waited) // BIN
+                waits[came] = max(waits[came], packet.waited / MS)
+            result[flow] = [[round(counter[place], 2) for place in range(max(counter) + 1)]
+                            for counter in (rates, waits)]
+        return result
+
+
+CHANGES = ((0.25, ("obj", rst.path("step5"), "set", "rate=8mbit")), (0.5, ("set", "rate=12mbit")))
+
+
+def near(got, expected, what, percent=1):
+    lib.true(abs(got / expected - 1) < percent / 100, f"{what}: {got:.0f}, expected {expected} within {percent} %")
+
+
+def all_arrive(run):
+    lib.equal((run.drops, run.stats["drops"]), (0, 0), "lost, dropped")
+    lib.equal(run.stats["stuck"], 0, "found stuck")
+
+
+def shares_equally(run):
+    lib.true(run.share() <= QUANTUM + 1000, f"a greedy flow gains {run.share()} bytes")
+
+
+def have_the_same(run):
+    for flow in "a", "b":
+        near(sum(packet.size for packet in run.of(flow)),
+             sum(packet.size for packet in run.packets if packet.flow != "small") / 2, f"bytes of {flow}")
+
+
+def dropped_are_counted(run):
+    lib.true(run.drops > 0, "nothing is dropped")
+    lib.equal(run.stats["drops"], run.drops, "drops")
+
+
+def a_fifo_holds_nothing():
+    run = Run(1)
+    all_arrive(run)
+    lib.true(run.longest_wait(*SOURCES) < MS, f"a packet waited for {run.longest_wait(*SOURCES) / MS:.2f} ms")
+    near(run.rate(), 2_010_000, "bytes a second")
+
+
+def a_rate_is_kept():
+    run = Run(2, "set", "rate=8mbit")
+    all_arrive(run)
+    near(run.rate(), RATE, "bytes a second")
+    for flow in SOURCES:
+        near(run.of(flow)[-1].waited, NSEC, f"ns that the last of {flow} waits", 2)
+
+
+def flows_share_it():
+    run = Run(3, "set", "rate=8mbit")
+    all_arrive(run)
+    near(run.rate(), RATE, "bytes a second")
+    shares_equally(run)
+    have_the_same(run)
+    lib.true(run.longest_wait("small") < 10 * MS, f"small waits for {run.longest_wait('small') / MS:.2f} ms")
+    lib.true(run.longest_wait("a") > 900 * MS, "a does not wait")
+
+
+def what_waits_too_long_is_dropped():
+    run = Run(4, "set", "rate=8mbit")
+    near(run.rate(), RATE, "bytes a second")
+    shares_equally(run)
+    have_the_same(run)
+    dropped_are_counted(run)
+    lib.equal(len(run.of("small")), 100, "of small, packets that arrive")
+    lib.true(run.longest_wait(*SOURCES) < 10 * MS + MS // 10, f"{run.longest_wait(*SOURCES) / MS:.2f} ms waited")
+
+
+def or_marked():
+    run = Run(4, "set", "rate=8mbit", sources=ECN)
+    near(run.rate(), RATE, "bytes a second")
+    shares_equally(run)
+    dropped_are_counted(run)
+    for flow, most in (("a", 20 * MS), ("b", 10 * MS), ("small", 10 * MS)):
+        lib.true(run.longest_wait(flow) < most + MS // 10, f"{flow} waits for {run.longest_wait(flow) / MS:.2f} ms")
+    lib.true(all((packet.tos == CE) == (packet.flow == "a" and packet.waited > 10 * MS)
+                 for packet in run.packets if not 10 * MS <= packet.waited < 10 * MS + MS // 10), "marks")
+
+
+def it_changes_in_place():
+    run = Run(4, "set", "rate=8mbit", sources=ECN, then=CHANGES)
+    dropped_are_counted(run)
+    lib.equal(len(run.of("small")), 100, "of small, packets that arrive")
+    near(run.rate(NSEC // 10, NSEC // 2), RATE, "bytes a second across the change of programs")
+    near(run.rate(run.done[1], NSEC), 1.5 * RATE, "bytes a second after the change of the rate")
+    for flow in SOURCES:
+        arrived = [packet.left - packet.waited for packet in run.of(flow)]
+        lib.equal(arrived, sorted(arrived), f"order of {flow}")
+
+
+def what_it_counts_is_shown():
+    run = Run(5, "set", "rate=8mbit", sources=ECN)
+    lib.equal(run.marked, sum(packet.tos == CE for packet in run.packets), "marks that the policy has counted")
+    lib.true(run.marked > 100, "nothing is marked")
+    for words in ("mine_enqueue", "mine_dequeue", "map_ids", "rate 1000000", "target 10000000", f"dropped {run.drops}"):
+        lib.contains(run.shown, words)
+
+
+def measure():
+    for run in (Run(1), *(Run(step, "set", "rate=8mbit") for step in (2, 3, 4)),
+                Run(4, "set", "rate=8mbit", sources=ECN, then=CHANGES)):
+        print(json.dumps(run.bins()), flush=True)
+
+
+if sys.argv[1:] == ["--measure"]:
+    measure()
+else:
+    lib.main(a_fifo_holds_nothing,
+             a_rate_is_kept,
+             flows_share_it,
+             what_waits_too_long_is_dropped,
+             or_marked,
+             it_changes_in_place,
+             what_it_counts_is_shown)
