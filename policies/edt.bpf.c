@@ -18,15 +18,13 @@
  * before its time until then. One that comes or stands beyond its time is dropped, and
  * one that is to leave before another that has left.
  *
- *   # tc qdisc add dev eth0 root bpf obj edt.bpf.o
+ *   # tc qdisc add dev eth0 root bpf obj edt.bpf.o set edt_rate[eth0]=20mbit
  *   # tc qdisc add dev eth0 clsact
  *   # tc filter add dev eth0 egress bpf da obj edt.bpf.o sec tc
- *   # bpftool map update pinned /sys/fs/bpf/tc/globals/edt_rate \
- *         key 2 0 0 0 value 160 37 38 0 0 0 0 0
+ *   # tc qdisc change dev eth0 root bpf set edt_rate[eth0]=50mbit
  *
- * The rate is in bytes of Ethernet frames a second without FCS, for each flow,
- * as a little-endian number of 8 bytes (here 2500000, 20 Mbit/s). Its key is the
- * device's interface index (here 2). A device without a rate is not paced.
+ * The rate is one of Ethernet frames without FCS, for each flow. A device without a rate
+ * is not paced.
  *
  * Packets with a mark (SO_MARK, a filter's action) are one flow for each mark: so
  * many connections can share one rate.
@@ -77,13 +75,13 @@ struct edt_stats {
 /* Departure time, ns CLOCK_MONOTONIC -> packet */
 BPF_QDISC_QUEUE(edt_pkts, __u64, MAX_PACKETS);
 
-struct {				/* interface index -> bytes a second */
+struct {				/* device -> bytes a second */
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, __u32);
+	__type(key, bpf_ifindex);
 	__type(value, __u64);
 	__uint(max_entries, 256);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} edt_rate SEC(".maps");
+} edt_rate SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 10tbit);
 
 struct {				/* flow -> when its next packet may leave */
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -27,11 +27,11 @@
  *   2  the cgroup of the packet's socket: its id modulo 1024
  *   3  the class that filters on this qdisc find, its minor number modulo 1024
  *
- * The map fq_weights has another weight for a group, if it is not 0:
+ * The table fq_weights has another weight for a group, if it is not 0:
  *
- *   # tc qdisc add dev eth0 root handle 1: bpf obj fq.bpf.o set group_by=3
+ *   # tc qdisc add dev eth0 root handle 1: bpf obj fq.bpf.o set group_by=3 \
+ *         set fq_weights[7]=20
  *   # tc filter add dev eth0 parent 1: protocol ip flower ip_proto tcp classid 1:7
- *   # bpftool map update name fq_weights key 7 0 0 0 value 20 0 0 0
  *
  * Where it does badly: flows are told apart by the packet's hash, so two may share
  * one share; behind a VLAN tag in the frame, a hash that is not the socket's or the
@@ -129,7 +129,7 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 	__uint(max_entries, GROUPS);
-} fq_weights SEC(".maps");
+} fq_weights SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 1000000);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
