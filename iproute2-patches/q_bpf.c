@@ -55,6 +55,9 @@
 #define PARAM_SECTION	".data.param"
 #define MAX_SETTINGS	64
 
+/* Global variables in this section are shown with -s */
+#define STATS_SECTION	".data.stats"
+
 /* Declaration tags: of a map that can be set and is shown, from BPF_QDISC_TABLE; of a
  * parameter, with MIN:MAX behind it, from BPF_QDISC_RANGE()
  */
@@ -1994,10 +1997,12 @@ static void print_time(const char *key, const struct rtattr *attr)
 	print_u64(PRINT_JSON, key, NULL, ns);
 }
 
+/* Programs of the qdisc whose options were printed last: its statistics come next */
+static __u32 shown[OPS];
+
 static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *opt)
 {
 	struct rtattr *tb[TCA_SCH_BPF_MAX + 1];
-	__u32 shown[OPS];
 	int op;
 
 	if (!opt)
@@ -2038,6 +2043,7 @@ static int bpf_print_xstats(const struct qdisc_util *qu, FILE *f, struct rtattr 
 	print_bool(PRINT_JSON, "is_stuck", NULL, st.is_stuck);
 	if (st.is_stuck)
 		print_string(PRINT_FP, NULL, "%s", " POLICY STUCK, served in order of arrival");
+	print_values("stats", "\n  ", STATS_SECTION, shown);
 	return 0;
 }
 

@@ -97,6 +97,16 @@
 
 /* Parameters are the global variables of the section .data.param, and the maps with
  * BPF_QDISC_TABLE: `tc qdisc ... set NAME=VALUE` sets them and `tc qdisc show` shows them.
+ * Statistics are the global variables of the section .data.stats, which are no parameters:
+ * `tc -s qdisc show` shows them, by name.
+ *
+ *	__u64 dropped SEC(".data.stats");
+ *
+ *	dropped++;
+ *
+ * Both programs of a qdisc run under its lock, so that a plain addition counts right. All
+ * instances of bpf_mq share the variables, each under its own lock: there it takes
+ * __sync_fetch_and_add(). A variable is not static, or clang leaves out what nobody reads.
  */
 
 /**
