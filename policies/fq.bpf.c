@@ -40,7 +40,8 @@
  * came, not by the present one: a burst that came first is ahead until it has left.
  * What stands when the programs are changed counts in no flow and no group any more.
  *
- * Statistics: map fq_stats.
+ * Statistics, by `tc -s qdisc show`: packets that waited for their time, that were marked,
+ * and that were dropped because of flow_limit and horizon.
  */
 #include "policy.h"
 
@@ -65,6 +66,12 @@ __u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark 
 __u32 group_by SEC(".data.param") BPF_QDISC_RANGE(0, 3);	/* 0: no groups */
 char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
 
+/* Statistics: packets */
+__u64 waited SEC(".data.stats");		/* for their time */
+__u64 flow_limit_drops SEC(".data.stats");
+__u64 horizon_drops SEC(".data.stats");
+__u64 ce_marks SEC(".data.stats");
+
 struct fq {
 	__u64 round;		/* the latest from which a packet has left */
 	__u64 next_due;		/* nothing in fq_later is due before */
@@ -85,13 +92,6 @@ struct flow {
 struct group {
 	__u32 active;		/* flows with packets here */
 	__u32 generation;	/* as of a flow */
-};
-
-struct fq_stats {
-	__u64 waited;		/* packets, for their time */
-	__u64 flow_limit;	/* packets dropped because of it */
-	__u64 horizon;
-	__u64 ce_marks;
 };
 
 struct note {			/* on a packet in a map */
@@ -130,21 +130,6 @@ struct {
 	__type(value, __u32);
 	__uint(max_entries, GROUPS);
 } fq_weights SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 1000000);
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct fq_stats);
-	__uint(max_entries, 1);
-} fq_stats SEC(".maps");
-
-#define count(what)								\
-	do {									\
-		struct fq_stats *s = bpf_map_lookup_elem(&fq_stats, &(__u32){ 0 }); \
-										\
-		if (s)								\
-			s->what++;						\
-	} while (0)
 
 /* ---- groups ---- */
 
@@ -285,7 +270,7 @@ static int push_later(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb
 	note->round = 0;
 	if (when < q->next_due)
 		q->next_due = when;
-	count(waited);
+	waited++;
 	return bpf_qdisc_push(ctx, &fq_later, &when, skb);
 }
 
@@ -339,7 +324,7 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 	if (!flow)
 		return bpf_qdisc_drop(ctx, skb, 0);
 	if (flow->qlen >= flow_limit) {
-		count(flow_limit);
+		flow_limit_drops++;
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_FLOW_LIMIT);
 	}
 	if (!flow->qlen++ && group_by)
@@ -378,7 +363,7 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 		q->past = bpf_ktime_get_ns();
 		note->when = bpf_qdisc_departure(ctx, skb);
 		if (note->when >= saturating_add(q->past, horizon)) {
-			count(horizon);
+			horizon_drops++;
 			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
 		}
 		wait = note->when > q->past;
@@ -479,7 +464,7 @@ int fq_dequeue(struct sch_bpf_ctx *ctx)
 	account(ctx, q, note);
 	if (ce_threshold && note->when != NEVER && bpf_ktime_get_ns() - note->when > ce_threshold &&
 	    bpf_qdisc_ecn_mark(ctx, skb))
-		count(ce_marks);
+		ce_marks++;
 	return 0;
 }
 
