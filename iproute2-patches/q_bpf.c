@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <arpa/inet.h>
 #include <net/if.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -54,8 +55,21 @@
 #define PARAM_SECTION	".data.param"
 #define MAX_SETTINGS	64
 
-/* A declaration tag of such a variable, with MIN:MAX behind it, from BPF_QDISC_RANGE() */
+/* Global variables in this section are shown with -s */
+#define STATS_SECTION	".data.stats"
+
+/* Declaration tags: of a map that can be set and is shown, from BPF_QDISC_TABLE; of a
+ * parameter, with MIN:MAX behind it, from BPF_QDISC_RANGE()
+ */
+#define TABLE_TAG	"table"
 #define RANGE_TAG	"range:"
+
+/* Names of types: the index of a device, and an address */
+#define DEVICE_TYPE	"bpf_ifindex"
+#define ADDRESS_TYPE	"__be32"
+
+/* Bytes of a key or a value of a table */
+#define MAX_ELEMENT	256
 
 #define MSG_ROOM	4096
 
@@ -71,12 +85,19 @@ static const struct {
 	[DEQUEUE] = { "dequeue", "qdisc/dequeue", BPF_QDISC_DEQUEUE, TCA_SCH_BPF_DEQUEUE },
 };
 
+/* NAME=VALUE or NAME[KEY]=VALUE */
+struct setting {
+	const char *name;
+	const char *key;	/* or NULL */
+	const char *value;
+};
+
 /* What the command line asks for */
 struct bpf_request {
 	const char *object;
 	const char *program[OPS];	/* program or section in the object */
 	const char *pinned[OPS];	/* path of a pinned program, instead */
-	const char *setting[MAX_SETTINGS];	/* NAME=VALUE */
+	struct setting setting[MAX_SETTINGS];
 	int settings;
 	const char *pin_dir;
 	__u32 limit;
@@ -123,18 +144,19 @@ static void explain(void)
 {
 	fprintf(stderr,
 		"Usage: ... { bpf | bpf_mq } { obj | object-file } FILE\n"
-		"               [ enqueue NAME ] [ dequeue NAME ] [ set NAME=VALUE ]...\n"
+		"               [ enqueue NAME ] [ dequeue NAME ] [ set SETTING ]...\n"
 		"               [ COMMON ]... [ pin DIR ] [ verbose ]\n"
 		"       ... { bpf | bpf_mq }\n"
 		"               enqueue object-pinned PATH dequeue object-pinned PATH\n"
 		"               [ COMMON ]...\n"
-		"       ... { bpf | bpf_mq } [ set NAME=VALUE ]... [ COMMON ]...\n"
+		"       ... { bpf | bpf_mq } [ set SETTING ]... [ COMMON ]...\n"
 		"COMMON := { limit PACKETS | horizon TIME | patience TIME | flush }\n"
+		"SETTING := { NAME=VALUE[,VALUE]... | NAME[KEY]=VALUE }\n"
 		"\n"
 		"FILE is a BPF object with a program in section \"qdisc/enqueue\" and one in\n"
 		"\"qdisc/dequeue\". Where it has several, NAME is the name of a program or of a\n"
 		"section such as \"qdisc/enqueue/NAME\". Global variables in its section\n"
-		"\"" PARAM_SECTION "\" can be set.\n");
+		"\"" PARAM_SECTION "\" can be set, and the maps that are declared as tables.\n");
 }
 
 static void __attribute__((format(printf, 1, 2))) complain(const char *fmt, ...)
@@ -523,22 +545,33 @@ static int prepare_maps(struct loader *ld, const struct target *target)
 }
 
 /*
- * Parameters: the variables of one data section, which user space has in memory
- * and the programs read. Their types are in the BTF of the map.
+ * Values that user space and the programs share: the variables of one data section,
+ * which are in memory here, and, of parameters, maps that are declared as tables. Their
+ * types are in the BTF of the object.
  */
-struct params {
+struct values {
 	struct btf *btf;
-	const struct btf_type *section;
-	char *data;
+	const struct btf_type *section;	/* of the variables */
+	const struct btf_type *maps;	/* section of the maps; NULL: no tables are wanted */
+	char *data;			/* NULL: no variables */
 	size_t size;
+	struct bpf_object *obj;		/* that is being loaded; or */
+	__u32 prog_id[OPS];		/* programs that run; 0: none */
+	bool check;			/* store nothing in tables */
 };
 
-struct param {
+enum kind { OTHER, NUMBER, BOOL, DEVICE, ADDRESS, TEXT, ARRAY };
+
+/* A variable, or an element of one; a table's key, or the value behind it */
+struct value {
 	const char *name;
-	const char *range;	/* MIN:MAX, as the policy has it; or NULL */
+	const char *range;		/* MIN:MAX, as the policy has it; or NULL */
+	enum kind kind;
+	bool is_signed;
 	const struct btf_type *type;
 	__u32 size;
 	char *data;
+	const struct btf_type *table;	/* definition of the map; or NULL */
 };
 
 static const struct {
@@ -561,16 +594,52 @@ static const struct {
 	{ "gb", 1024 * 1024 * 1024 },
 };
 
-static const struct btf_type *skip_qualifiers(const struct btf *btf, __u32 id)
+static const struct btf_type *resolve(const struct btf *btf, __u32 id, enum kind *kind)
 {
-	const struct btf_type *t = btf__type_by_id(btf, id);
+	const struct btf_type *t;
+	const char *name;
 
-	while (t && (btf_is_mod(t) || btf_is_typedef(t)))
-		t = btf__type_by_id(btf, t->type);
+	for (t = btf__type_by_id(btf, id); t && (btf_is_mod(t) || btf_is_typedef(t));
+	     t = btf__type_by_id(btf, t->type)) {
+		name = btf__name_by_offset(btf, t->name_off);
+		if (!strcmp(name, DEVICE_TYPE))
+			*kind = DEVICE;
+		else if (!strcmp(name, ADDRESS_TYPE))
+			*kind = ADDRESS;
+	}
 	return t;
 }
 
-static const char *find_range(const struct btf *btf, __u32 var)
+static void set_type(const struct btf *btf, struct value *v, __u32 id)
+{
+	enum kind named = NUMBER;
+	const struct btf_type *t = resolve(btf, id, &named);
+	__s64 size = btf__resolve_size(btf, id);
+	struct value elem = {};
+
+	v->type = t;
+	v->kind = OTHER;
+	v->size = size < 0 ? 0 : size;
+	if (!t)
+		return;
+	if (btf_is_array(t)) {
+		set_type(btf, &elem, btf_array(t)->type);
+		if (v->size && elem.kind != OTHER && elem.kind != ARRAY)
+			v->kind = strcmp(btf__name_by_offset(btf, elem.type->name_off), "char") ?
+				  ARRAY : TEXT;
+	} else if (v->size == 1 || v->size == 2 || v->size == 4 || v->size == 8) {
+		if (btf_is_int(t)) {
+			v->kind = btf_int_encoding(t) & BTF_INT_BOOL ? BOOL : named;
+			v->is_signed = btf_int_encoding(t) & BTF_INT_SIGNED;
+		} else if (btf_is_any_enum(t)) {
+			v->kind = NUMBER;
+			v->is_signed = btf_kflag(t);
+		}
+	}
+}
+
+/* What is behind a declaration tag that begins so; or NULL */
+static const char *find_tag(const struct btf *btf, __u32 var, const char *begin)
 {
 	const struct btf_type *t;
 	const char *tag;
@@ -581,137 +650,209 @@ static const char *find_range(const struct btf *btf, __u32 var)
 		if (!btf_is_decl_tag(t) || t->type != var)
 			continue;
 		tag = btf__name_by_offset(btf, t->name_off);
-		if (!strncmp(tag, RANGE_TAG, strlen(RANGE_TAG)))
-			return tag + strlen(RANGE_TAG);
+		if (!strncmp(tag, begin, strlen(begin)))
+			return tag + strlen(begin);
 	}
 	return NULL;
 }
 
-/* The next parameter after index *i - 1, or false */
-static bool next_param(const struct params *ps, int *i, struct param *p)
+/* The type of a table's keys or values: a member of the map's definition points to it */
+static __u32 table_type(const struct btf *btf, const struct btf_type *table, const char *member)
 {
-	const struct btf_var_secinfo *vsi;
-	const struct btf_type *var;
+	const struct btf_type *ptr;
+	int i;
 
-	if (!ps->section || !btf_is_datasec(ps->section))
+	for (i = 0; i < btf_vlen(table); i++) {
+		ptr = btf__type_by_id(btf, btf_members(table)[i].type);
+		if (ptr && btf_is_ptr(ptr) &&
+		    !strcmp(btf__name_by_offset(btf, btf_members(table)[i].name_off), member))
+			return ptr->type;
+	}
+	return 0;
+}
+
+/* The type of the map, or its size: it is the length of an array there */
+static __u32 table_number(const struct btf *btf, const struct btf_type *table, const char *member)
+{
+	const struct btf_type *t = btf__type_by_id(btf, table_type(btf, table, member));
+
+	return t && btf_is_array(t) ? btf_array(t)->nelems : 0;
+}
+
+static bool get_table(const struct values *vs, __u32 var, const struct btf_type *def,
+		      struct value *v)
+{
+	__u32 type;
+
+	if (!def || !btf_is_struct(def) || !find_tag(vs->btf, var, TABLE_TAG))
 		return false;
-	for (; *i < btf_vlen(ps->section); ++*i) {
-		vsi = btf_var_secinfos(ps->section) + *i;
-		var = btf__type_by_id(ps->btf, vsi->type);
-		if (!var || !btf_is_var(var) || (size_t)vsi->offset + vsi->size > ps->size)
-			continue;
-		p->name = btf__name_by_offset(ps->btf, var->name_off);
-		p->range = find_range(ps->btf, vsi->type);
-		p->type = skip_qualifiers(ps->btf, var->type);
-		p->size = vsi->size;
-		p->data = ps->data + vsi->offset;
-		if (p->type) {
-			++*i;
+	v->table = def;
+	set_type(vs->btf, v, table_type(vs->btf, def, "value"));
+	type = table_number(vs->btf, def, "type");
+	if (v->size > MAX_ELEMENT || (type != BPF_MAP_TYPE_HASH && type != BPF_MAP_TYPE_ARRAY))
+		v->kind = OTHER;
+	return true;
+}
+
+static bool get_value(const struct values *vs, const struct btf_var_secinfo *vsi, bool is_map,
+		      struct value *v)
+{
+	const struct btf_type *var = btf__type_by_id(vs->btf, vsi->type);
+	enum kind unused;
+
+	if (!var || !btf_is_var(var))
+		return false;
+	memset(v, 0, sizeof(*v));
+	v->name = btf__name_by_offset(vs->btf, var->name_off);
+	v->range = find_tag(vs->btf, vsi->type, RANGE_TAG);
+	if (is_map)
+		return get_table(vs, vsi->type, resolve(vs->btf, var->type, &unused), v);
+	set_type(vs->btf, v, var->type);
+	v->data = vs->data + vsi->offset;
+	return v->type && (size_t)vsi->offset + v->size <= vs->size;
+}
+
+/* The next one after index *i - 1, or false: first the variables, then the tables */
+static bool next_value(const struct values *vs, int *i, struct value *v)
+{
+	int variables = vs->data && vs->section ? btf_vlen(vs->section) : 0;
+	int maps = vs->maps ? btf_vlen(vs->maps) : 0;
+
+	while (*i < variables + maps) {
+		int n = (*i)++;
+		bool is_map = n >= variables;
+		const struct btf_type *section = is_map ? vs->maps : vs->section;
+
+		if (get_value(vs, btf_var_secinfos(section) + n - (is_map ? variables : 0), is_map, v))
 			return true;
-		}
 	}
 	return false;
 }
 
-static bool is_string(const struct params *ps, const struct param *p)
+static __u32 count_elements(const struct value *v)
 {
-	const struct btf_type *elem;
-
-	if (!btf_is_array(p->type))
-		return false;
-	elem = skip_qualifiers(ps->btf, btf_array(p->type)->type);
-	return elem && btf_is_int(elem) && elem->size == 1;
+	return btf_array(v->type)->nelems;
 }
 
-static bool is_bool(const struct param *p)
+static struct value element(const struct values *vs, const struct value *v, __u32 i)
 {
-	return btf_is_int(p->type) && btf_int_encoding(p->type) & BTF_INT_BOOL;
+	struct value elem = { .name = v->name, .range = v->range };
+
+	set_type(vs->btf, &elem, btf_array(v->type)->type);
+	elem.data = v->data + i * elem.size;
+	return elem;
 }
 
-static bool is_signed(const struct param *p)
+static bool is_hash(const struct values *vs, const struct value *table)
 {
-	if (btf_is_any_enum(p->type))
-		return btf_kflag(p->type);
-	return btf_int_encoding(p->type) & BTF_INT_SIGNED;
+	return table_number(vs->btf, table->table, "type") == BPF_MAP_TYPE_HASH;
 }
 
-static bool is_number(const struct param *p)
+/* How a key of an array or a table is read; data has room for MAX_ELEMENT bytes */
+static struct value key_of(const struct values *vs, const struct value *v, void *data)
 {
-	return (btf_is_int(p->type) || btf_is_any_enum(p->type)) &&
-	       (p->size == 1 || p->size == 2 || p->size == 4 || p->size == 8);
-}
+	struct value key = { .kind = NUMBER, .size = sizeof(__u32), .data = data };
+	static char range[32];
 
-static const char *param_kind(const struct params *ps, const struct param *p)
-{
-	static char text[160];
-	int min;
-
-	if (is_string(ps, p)) {
-		snprintf(text, sizeof(text), "a text of %u characters at most", p->size - 1);
-	} else if (!is_number(p)) {
-		snprintf(text, sizeof(text), "of a type that cannot be set");
-	} else if (is_bool(p)) {
-		snprintf(text, sizeof(text), "true or false");
-	} else if (p->range) {
-		min = strcspn(p->range, ":");
-		snprintf(text, sizeof(text), "a number from %.*s to %s", min, p->range,
-			 p->range[min] ? p->range + min + 1 : "?");
-	} else {
-		snprintf(text, sizeof(text), "%s number of %u bits",
-			 is_signed(p) ? "a signed" : "an unsigned", 8 * p->size);
+	if (v->table && is_hash(vs, v)) {
+		set_type(vs->btf, &key, table_type(vs->btf, v->table, "key"));
+		if (key.size > MAX_ELEMENT || key.kind == ARRAY)
+			key.kind = OTHER;
+		return key;
 	}
-	return text;
+	snprintf(range, sizeof(range), "0:%u", (v->table ?
+		 table_number(vs->btf, v->table, "max_entries") : count_elements(v)) - 1);
+	key.range = range;
+	return key;
+}
+
+static void describe(const struct values *vs, const struct value *v, char *text, size_t size)
+{
+	struct value elem;
+	int len;
+
+	switch (v->kind) {
+	case OTHER:
+		snprintf(text, size, "of a type that cannot be set");
+		break;
+	case TEXT:
+		snprintf(text, size, "a text of %u characters at most", v->size - 1);
+		break;
+	case BOOL:
+		snprintf(text, size, "true or false");
+		break;
+	case DEVICE:
+		snprintf(text, size, "the name or the index of a network device");
+		break;
+	case ADDRESS:
+		snprintf(text, size, "an IPv4 address");
+		break;
+	case ARRAY:
+		elem = element(vs, v, 0);
+		len = snprintf(text, size, "at most %u of these, with commas between: ",
+			       count_elements(v));
+		describe(vs, &elem, text + len, size - len);
+		break;
+	case NUMBER:
+		len = v->range ? strcspn(v->range, ":") : 0;
+		if (v->range)
+			snprintf(text, size, "a number from %.*s to %s", len, v->range,
+				 v->range[len] ? v->range + len + 1 : "?");
+		else
+			snprintf(text, size, "%s number of %u bits",
+				 v->is_signed ? "a signed" : "an unsigned", 8 * v->size);
+	}
 }
 
 /* A program may read it at any moment: no torn stores */
-static void store_number(const struct param *p, __u64 value)
+static void store_number(const struct value *v, __u64 value)
 {
-	switch (p->size) {
+	switch (v->size) {
 	case 1:
-		*(volatile __u8 *)p->data = value;
+		*(volatile __u8 *)v->data = value;
 		break;
 	case 2:
-		*(volatile __u16 *)p->data = value;
+		*(volatile __u16 *)v->data = value;
 		break;
 	case 4:
-		*(volatile __u32 *)p->data = value;
+		*(volatile __u32 *)v->data = value;
 		break;
 	case 8:
-		*(volatile __u64 *)p->data = value;
+		*(volatile __u64 *)v->data = value;
 		break;
 	}
 }
 
-static __u64 load_number(const struct param *p)
+static __u64 load_number(const struct value *v)
 {
-	int unused = 64 - 8 * p->size;
+	int unused = 64 - 8 * v->size;
 	__u64 value = 0;
 
-	switch (p->size) {
+	switch (v->size) {
 	case 1:
-		value = *(volatile __u8 *)p->data;
+		value = *(volatile __u8 *)v->data;
 		break;
 	case 2:
-		value = *(volatile __u16 *)p->data;
+		value = *(volatile __u16 *)v->data;
 		break;
 	case 4:
-		value = *(volatile __u32 *)p->data;
+		value = *(volatile __u32 *)v->data;
 		break;
 	case 8:
-		value = *(volatile __u64 *)p->data;
+		value = *(volatile __u64 *)v->data;
 		break;
 	}
-	return is_signed(p) ? (__s64)(value << unused) >> unused : value;
+	return v->is_signed ? (__s64)(value << unused) >> unused : value;
 }
 
-static bool fits(const struct param *p, bool negative, __u64 value)
+static bool fits(const struct value *v, bool negative, __u64 value)
 {
-	int bits = 8 * p->size - is_signed(p);
+	int bits = 8 * v->size - v->is_signed;
 	__u64 max = bits == 64 ? UINT64_MAX : (1ULL << bits) - 1;
 
 	if (!negative)
 		return value <= max;
-	return is_signed(p) && -value <= max + 1;
+	return v->is_signed && -value <= max + 1;
 }
 
 /* A fraction is taken only with a unit. 2^64 cannot be converted, nor can nan. */
@@ -736,7 +877,7 @@ static bool scale(const char *text, const char *unit, __u64 *value)
 	return false;
 }
 
-static bool parse_number(const struct param *p, const char *text, __u64 *value)
+static bool parse_number(const struct value *v, const char *text, __u64 *value)
 {
 	bool negative = text[0] == '-';
 	char *end;
@@ -752,30 +893,30 @@ static bool parse_number(const struct param *p, const char *text, __u64 *value)
 		if (negative || !scale(text, end, value))
 			return false;
 	}
-	return fits(p, negative, *value);
+	return fits(v, negative, *value);
 }
 
-static bool less(const struct param *p, __u64 a, __u64 b)
+static bool less(const struct value *v, __u64 a, __u64 b)
 {
-	return is_signed(p) ? (__s64)a < (__s64)b : a < b;
+	return v->is_signed ? (__s64)a < (__s64)b : a < b;
 }
 
 /* A policy's author writes limits as one would set them, with units. */
-static bool in_range(const struct param *p, __u64 value)
+static bool in_range(const struct value *v, __u64 value)
 {
 	char min_text[64];
 	__u64 min, max;
 	size_t len;
 
-	if (!p->range)
+	if (!v->range)
 		return true;
-	len = strcspn(p->range, ":");
-	if (len >= sizeof(min_text) || !p->range[len])
+	len = strcspn(v->range, ":");
+	if (len >= sizeof(min_text) || !v->range[len])
 		return false;
-	memcpy(min_text, p->range, len);
+	memcpy(min_text, v->range, len);
 	min_text[len] = '\0';
-	return parse_number(p, min_text, &min) && parse_number(p, p->range + len + 1, &max) &&
-	       !less(p, value, min) && !less(p, max, value);
+	return parse_number(v, min_text, &min) && parse_number(v, v->range + len + 1, &max) &&
+	       !less(v, value, min) && !less(v, max, value);
 }
 
 static bool parse_bool(const char *text, __u64 *value)
@@ -784,86 +925,66 @@ static bool parse_bool(const char *text, __u64 *value)
 	return *value || !strcmp(text, "false") || !strcmp(text, "off") || !strcmp(text, "0");
 }
 
-static bool store_param(const struct params *ps, const struct param *p, const char *text)
+static bool parse_device(const struct value *v, const char *text, __u64 *index)
+{
+	*index = if_nametoindex(text);
+	return *index || parse_number(v, text, index);
+}
+
+static bool store_value(const struct values *vs, const struct value *v, const char *text);
+
+/* The first elements; those that are not given stay as they are */
+static bool store_elements(const struct values *vs, const struct value *v, const char *text)
+{
+	char *copy = strdup(text), *rest = copy, *word;
+	struct value elem;
+	bool ok = copy;
+	__u32 i;
+
+	for (i = 0; ok && (word = strsep(&rest, ",")); i++) {
+		ok = i < count_elements(v);
+		if (!ok)
+			break;
+		elem = element(vs, v, i);
+		ok = store_value(vs, &elem, word);
+	}
+	free(copy);
+	return ok;
+}
+
+static bool store_value(const struct values *vs, const struct value *v, const char *text)
 {
 	size_t len = strlen(text);
-	__u64 value;
+	__u64 number = 0;
 
-	if (is_string(ps, p)) {
-		if (len >= p->size)
+	switch (v->kind) {
+	case TEXT:
+		if (len >= v->size)
 			return false;
-		memset(p->data + len, 0, p->size - len);
-		memcpy(p->data, text, len);
+		memset(v->data + len, 0, v->size - len);
+		memcpy(v->data, text, len);
 		return true;
+	case ADDRESS:
+		return inet_pton(AF_INET, text, v->data) == 1;
+	case ARRAY:
+		return store_elements(vs, v, text);
+	case BOOL:
+		if (!parse_bool(text, &number))
+			return false;
+		break;
+	case DEVICE:
+		if (!parse_device(v, text, &number))
+			return false;
+		break;
+	case NUMBER:
+		if (!parse_number(v, text, &number) || !in_range(v, number))
+			return false;
+		break;
+	default:
+		return false;
 	}
-	if (!is_number(p))
-		return false;
-	if (is_bool(p) ? !parse_bool(text, &value) :
-	    !parse_number(p, text, &value) || !in_range(p, value))
-		return false;
-	store_number(p, value);
+	store_number(v, number);
 	return true;
-}
-
-static void list_params(const struct params *ps)
-{
-	struct param p;
-	int i = 0;
-
-	while (next_param(ps, &i, &p))
-		fprintf(stderr, "  %s (%s)\n", p.name, param_kind(ps, &p));
-}
-
-static int set_param(const struct params *ps, const char *setting)
-{
-	const char *value = strchr(setting, '=');
-	struct param p;
-	int i = 0;
-
-	while (next_param(ps, &i, &p)) {
-		if (strlen(p.name) != value - setting ||
-		    strncmp(p.name, setting, value - setting))
-			continue;
-		if (store_param(ps, &p, value + 1))
-			return 0;
-		complain("parameter \"%s\" cannot be \"%s\": it is %s", p.name, value + 1,
-			 param_kind(ps, &p));
-		return -1;
-	}
-	complain("unknown parameter \"%.*s\"; there are", (int)(value - setting), setting);
-	list_params(ps);
-	return -1;
-}
-
-static int set_params(const struct params *ps, const struct bpf_request *req)
-{
-	int i;
-
-	for (i = 0; i < req->settings; i++) {
-		if (set_param(ps, req->setting[i]))
-			return -1;
-	}
-	return 0;
-}
-
-/* Before the object is loaded, the values that it will begin with */
-static int set_initial_params(struct loader *ld, const struct bpf_request *req)
-{
-	struct params ps = {};
-	struct bpf_map *map;
-
-	if (!req->settings)
-		return 0;
-	map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
-	if (map)
-		ps.data = bpf_map__initial_value(map, &ps.size);
-	if (!ps.data) {
-		complain("%s: no parameters: section \"" PARAM_SECTION "\" is not there", ld->path);
-		return -1;
-	}
-	ps.btf = bpf_object__btf(ld->obj);
-	ps.section = btf__type_by_id(ps.btf, bpf_map__btf_value_type_id(map));
-	return set_params(&ps, req);
 }
 
 #define MAX_MAP_IDS 256
@@ -882,12 +1003,18 @@ static int get_map_ids(int prog_fd, __u32 *ids)
 	return prog.nr_map_ids < MAX_MAP_IDS ? prog.nr_map_ids : MAX_MAP_IDS;
 }
 
-/* The map of the parameters among those of a program: a file descriptor */
-static int find_param_map(int prog_fd, struct bpf_map_info *info)
+/* A map of this name among those that a program uses: a file descriptor. The kernel's
+ * names are shorter than those of BTF.
+ */
+static int find_map(__u32 prog_id, const char *name, struct bpf_map_info *info)
 {
+	int prog_fd = bpf_prog_get_fd_by_id(prog_id), fd, i, n;
 	__u32 ids[MAX_MAP_IDS], len;
-	int fd, i, n = get_map_ids(prog_fd, ids);
 
+	if (prog_fd < 0)
+		return -1;
+	n = get_map_ids(prog_fd, ids);
+	close(prog_fd);
 	if (n < 0)
 		return -1;
 	for (i = 0; i < n; i++) {
@@ -897,7 +1024,7 @@ static int find_param_map(int prog_fd, struct bpf_map_info *info)
 		len = sizeof(*info);
 		memset(info, 0, len);
 		if (!bpf_map_get_info_by_fd(fd, info, &len) &&
-		    !strcmp(info->name, PARAM_SECTION) && info->map_flags & BPF_F_MMAPABLE)
+		    !strncmp(info->name, name, sizeof(info->name) - 1))
 			return fd;
 		close(fd);
 	}
@@ -905,76 +1032,301 @@ static int find_param_map(int prog_fd, struct bpf_map_info *info)
 	return -1;
 }
 
-static void close_params(struct params *ps)
+/* In the object that is being loaded, or in one of the programs that run */
+static int open_map(const struct values *vs, const char *name, struct bpf_map_info *info)
 {
-	if (ps->data)
-		munmap(ps->data, ps->size);
-	btf__free(ps->btf);
+	__u32 len = sizeof(*info);
+	int op, fd = -1;
+
+	if (vs->obj) {
+		fd = dup(bpf_object__find_map_fd_by_name(vs->obj, name));
+		memset(info, 0, len);
+		if (fd >= 0)
+			bpf_map_get_info_by_fd(fd, info, &len);
+		return fd;
+	}
+	for (op = 0; op < OPS && fd < 0; op++) {
+		if (vs->prog_id[op])
+			fd = find_map(vs->prog_id[op], name, info);
+	}
+	return fd;
 }
 
-/* The parameters of a program that runs; errno says why there are none */
-static int open_params(struct params *ps, __u32 prog_id, bool write)
+/* The map of a table, if it is as the policy has it: its elements have room here then */
+static int open_table(const struct values *vs, const struct value *v)
 {
-	struct bpf_map_info info = {};
-	int prog_fd, fd;
+	struct value key = key_of(vs, v, NULL);
+	struct bpf_map_info info;
+	int fd = open_map(vs, v->name, &info);
 
-	memset(ps, 0, sizeof(*ps));
-	prog_fd = bpf_prog_get_fd_by_id(prog_id);
-	if (prog_fd < 0)
-		return -1;
-	fd = find_param_map(prog_fd, &info);
-	close(prog_fd);
-	if (fd < 0)
-		return -1;
-
-	ps->size = info.value_size;
-	ps->data = mmap(NULL, ps->size, PROT_READ | (write ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
+	if (fd < 0 || (info.key_size == key.size && info.value_size == v->size &&
+		       info.type == table_number(vs->btf, v->table, "type")))
+		return fd;
 	close(fd);
-	if (ps->data == MAP_FAILED) {
-		ps->data = NULL;
+	errno = EINVAL;
+	return -1;
+}
+
+static int complain_of(const struct values *vs, const struct value *v, const char *what,
+		       const struct setting *s, const char *text)
+{
+	char kind[256];
+
+	describe(vs, v, kind, sizeof(kind));
+	complain("%s \"%s%s%s%s\" cannot be \"%s\": it is %s", what, s->name,
+		 v->name && s->key ? "[" : "", v->name && s->key ? s->key : "",
+		 v->name && s->key ? "]" : "", text, kind);
+	return -1;
+}
+
+/* A setting without a value removes the element of a hash */
+static bool removes(const struct values *vs, const struct value *v, const struct setting *s)
+{
+	return !*s->value && is_hash(vs, v);
+}
+
+/* Returns an errno */
+static int store_element(const struct values *vs, const struct value *v, int fd, const void *key,
+			 const struct setting *s)
+{
+	if (!removes(vs, v, s))
+		return bpf_map_update_elem(fd, key, v->data, BPF_ANY) ? errno : 0;
+	return !bpf_map_delete_elem(fd, key) || errno == ENOENT ? 0 : errno;
+}
+
+/* What is being loaded has no maps yet when its settings are checked */
+static int set_table(const struct values *vs, struct value *v, const void *key,
+		     const struct setting *s)
+{
+	__u64 data[MAX_ELEMENT / sizeof(__u64)] = {};
+	int fd = -1, err = 0;
+
+	if (!vs->check || !vs->obj) {
+		fd = open_table(vs, v);
+		if (fd < 0) {
+			complain("table \"%s\": %s", v->name, errno == ENOENT ?
+				 "no program of the qdisc uses it" : strerror(errno));
+			return -1;
+		}
+		bpf_map_lookup_elem(fd, key, data);
+	}
+	v->data = (char *)data;
+	if (!removes(vs, v, s) && !store_value(vs, v, s->value)) {
+		close(fd);
+		return complain_of(vs, v, "parameter", s, s->value);
+	}
+	if (!vs->check)
+		err = store_element(vs, v, fd, key, s);
+	close(fd);
+	if (!err)
+		return 0;
+	complain("parameter \"%s[%s]\": %s", s->name, s->key,
+		 err == E2BIG ? "the table is full" : strerror(err));
+	return -1;
+}
+
+static int set_value(const struct values *vs, struct value *v, const struct setting *s)
+{
+	__u64 data[MAX_ELEMENT / sizeof(__u64)] = {};
+	struct value key;
+
+	if (v->kind == OTHER)
+		return complain_of(vs, v, "parameter", s, s->value);
+	if (v->table && !s->key) {
+		complain("parameter \"%s\" is a table: %s[KEY]=VALUE is needed", v->name, v->name);
 		return -1;
 	}
-	ps->btf = btf__load_from_kernel_by_id(info.btf_id);
-	if (!ps->btf) {
-		close_params(ps);
+	if (s->key && !v->table && v->kind != ARRAY) {
+		complain("parameter \"%s\" is not a table: %s=VALUE is needed", v->name, v->name);
 		return -1;
 	}
-	ps->section = btf__type_by_id(ps->btf, info.btf_value_type_id);
+	if (s->key) {
+		key = key_of(vs, v, data);
+		if (!store_value(vs, &key, s->key))
+			return complain_of(vs, &key, "key of", s, s->key);
+		if (v->table)
+			return set_table(vs, v, data, s);
+		*v = element(vs, v, load_number(&key));
+	}
+	if (store_value(vs, v, s->value))
+		return 0;
+	return complain_of(vs, v, "parameter", s, s->value);
+}
+
+static void list_values(const struct values *vs)
+{
+	char kind[256], key_kind[256];
+	struct value v, key;
+	int i = 0;
+
+	while (next_value(vs, &i, &v)) {
+		describe(vs, &v, kind, sizeof(kind));
+		if (v.table) {
+			key = key_of(vs, &v, NULL);
+			describe(vs, &key, key_kind, sizeof(key_kind));
+			fprintf(stderr, "  %s[KEY] (%s; KEY is %s)\n", v.name, kind, key_kind);
+		} else {
+			fprintf(stderr, "  %s (%s)\n", v.name, kind);
+		}
+	}
+}
+
+static int set_by_name(const struct values *vs, const struct setting *s)
+{
+	struct value v;
+	int i = 0;
+
+	while (next_value(vs, &i, &v)) {
+		if (!strcmp(v.name, s->name))
+			return set_value(vs, &v, s);
+	}
+	complain("unknown parameter \"%s\"; there are", s->name);
+	list_values(vs);
+	return -1;
+}
+
+static int set_all(const struct values *vs, const struct bpf_request *req)
+{
+	int i;
+
+	for (i = 0; i < req->settings; i++) {
+		if (set_by_name(vs, &req->setting[i]))
+			return -1;
+	}
 	return 0;
 }
 
-/* Both programs may use the parameters, or either of them */
-static int open_qdisc_params(struct params *ps, const struct bpf_qdisc_info *info, bool write)
+static const struct btf_type *find_section(const struct btf *btf, const char *name)
 {
-	if (!open_params(ps, info->enqueue_prog_id, write))
+	int id = btf__find_by_name_kind(btf, name, BTF_KIND_DATASEC);
+
+	return id < 0 ? NULL : btf__type_by_id(btf, id);
+}
+
+static bool has_values(const struct values *vs)
+{
+	struct value v;
+	int i = 0;
+
+	return next_value(vs, &i, &v);
+}
+
+/* The values that it will begin with are set before the object is loaded. Tables are
+ * maps, and only checked then; they are set when these are there.
+ */
+static int set_object_params(struct loader *ld, const struct bpf_request *req, bool check)
+{
+	struct values vs = { .obj = ld->obj, .check = check };
+	struct bpf_map *map;
+
+	if (!req->settings)
 		return 0;
-	if (errno == ENOENT && !open_params(ps, info->dequeue_prog_id, write))
+	map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
+	if (map)
+		vs.data = bpf_map__initial_value(map, &vs.size);
+	vs.btf = bpf_object__btf(ld->obj);
+	vs.section = find_section(vs.btf, PARAM_SECTION);
+	vs.maps = find_section(vs.btf, ".maps");
+	if (has_values(&vs))
+		return set_all(&vs, req);
+	complain("%s: no parameters: section \"" PARAM_SECTION "\" is not there", ld->path);
+	return -1;
+}
+
+static void close_values(struct values *vs)
+{
+	if (vs->data)
+		munmap(vs->data, vs->size);
+	btf__free(vs->btf);
+}
+
+static int map_variables(struct values *vs, const char *section, bool write)
+{
+	struct bpf_map_info info;
+	int fd = open_map(vs, section, &info);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -1;
+	vs->size = info.value_size;
+	vs->data = mmap(NULL, vs->size, PROT_READ | (write ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
+	close(fd);
+	if (vs->data != MAP_FAILED)
 		return 0;
+	vs->data = NULL;
+	return -1;
+}
+
+static __u32 btf_id_of(__u32 prog_id)
+{
+	struct bpf_prog_info prog = {};
+	__u32 len = sizeof(prog);
+	int fd = bpf_prog_get_fd_by_id(prog_id);
+
+	if (fd < 0)
+		return 0;
+	bpf_prog_get_info_by_fd(fd, &prog, &len);
+	close(fd);
+	return prog.btf_id;
+}
+
+/* What the programs of a qdisc have in a section, and their tables; errno says why there
+ * is nothing. Programs of two objects have different BTF, and the first one's counts
+ * that has some.
+ */
+static int open_values(struct values *vs, const char *section, const __u32 *prog_id, bool write)
+{
+	bool params = !strcmp(section, PARAM_SECTION);
+	__u32 btf_id;
+	int op;
+
+	for (op = 0; op < OPS; op++) {
+		memset(vs, 0, sizeof(*vs));
+		btf_id = btf_id_of(prog_id[op]);
+		vs->prog_id[ENQUEUE] = prog_id[op];
+		if (btf_id_of(prog_id[!op]) == btf_id)
+			vs->prog_id[DEQUEUE] = prog_id[!op];
+		vs->btf = btf_id ? btf__load_from_kernel_by_id(btf_id) : NULL;
+		if (!vs->btf)
+			return -1;
+		vs->section = find_section(vs->btf, section);
+		vs->maps = params ? find_section(vs->btf, ".maps") : NULL;
+		if (map_variables(vs, section, write)) {
+			close_values(vs);
+			return -1;
+		}
+		if (has_values(vs))
+			return 0;
+		close_values(vs);
+	}
+	errno = ENOENT;
 	return -1;
 }
 
 /* All of the settings or none: they are tried on a copy first */
-static int set_checked_params(struct params *ps, const struct bpf_request *req)
+static int set_checked_params(const struct values *vs, const struct bpf_request *req)
 {
-	struct params copy = *ps;
+	struct values copy = *vs;
 	int ret;
 
-	copy.data = malloc(ps->size);
-	if (!copy.data) {
+	copy.check = true;
+	copy.data = vs->data ? malloc(vs->size) : NULL;
+	if (vs->data && !copy.data) {
 		complain("out of memory");
 		return -1;
 	}
-	memcpy(copy.data, ps->data, ps->size);
-	ret = set_params(&copy, req);
+	if (vs->data)
+		memcpy(copy.data, vs->data, vs->size);
+	ret = set_all(&copy, req);
 	free(copy.data);
-	return ret ? ret : set_params(ps, req);
+	return ret ? ret : set_all(vs, req);
 }
 
 /* While the qdisc runs */
 static int set_live_params(const struct bpf_request *req, const struct target *target)
 {
 	LIBBPF_OPTS(bpf_qdisc_info, info);
-	struct params ps;
+	__u32 prog_id[OPS];
+	struct values vs;
 	int ret;
 
 	ret = bpf_qdisc_query(target->ifindex, &target->opts, &info);
@@ -983,13 +1335,15 @@ static int set_live_params(const struct bpf_request *req, const struct target *t
 			 ret == -ENOENT ? "no such qdisc" : strerror(-ret));
 		return -1;
 	}
-	if (open_qdisc_params(&ps, &info, true)) {
+	prog_id[ENQUEUE] = info.enqueue_prog_id;
+	prog_id[DEQUEUE] = info.dequeue_prog_id;
+	if (open_values(&vs, PARAM_SECTION, prog_id, true)) {
 		complain("cannot set parameters: %s", errno == ENOENT ?
 			 "the programs have none" : strerror(errno));
 		return -1;
 	}
-	ret = set_checked_params(&ps, req);
-	close_params(&ps);
+	ret = set_checked_params(&vs, req);
+	close_values(&vs);
 	return ret;
 }
 
@@ -1060,8 +1414,8 @@ static int get_from_object(const struct bpf_request *req, const struct target *t
 		return -1;
 	libbpf_set_print(req->verbose ? print_all : print_kept);
 	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
-	    !set_initial_params(&ld, req))
-		ret = load_object(&ld);
+	    !set_object_params(&ld, req, true) && !load_object(&ld))
+		ret = set_object_params(&ld, req, false);
 
 	loaded.obj = ld.obj;
 	for (op = 0; op < OPS; op++) {
@@ -1266,19 +1620,34 @@ static int parse_text(const char **text, int argc, char **argv)
 	return 2;
 }
 
+static bool split_setting(char *text, struct setting *s)
+{
+	char *key = text + strcspn(text, "[=");
+	bool has_key = *key == '[';
+	char *end = has_key ? strstr(key, "]=") : key;
+
+	if (!end || !*end)
+		return false;
+	s->name = text;
+	s->key = has_key ? key + 1 : NULL;
+	s->value = end + 1 + has_key;
+	*key = '\0';
+	*end = '\0';
+	return true;
+}
+
 static int parse_setting(struct bpf_request *req, int argc, char **argv)
 {
 	if (argc < 2)
 		return missing_value(argv[0]);
-	if (!strchr(argv[1], '=')) {
-		complain("set \"%s\": NAME=VALUE is needed", argv[1]);
-		return -1;
-	}
 	if (req->settings == MAX_SETTINGS) {
 		complain("more than %d settings", MAX_SETTINGS);
 		return -1;
 	}
-	req->setting[req->settings++] = argv[1];
+	if (!split_setting(argv[1], &req->setting[req->settings++])) {
+		complain("set \"%s\": NAME=VALUE or NAME[KEY]=VALUE is needed", argv[1]);
+		return -1;
+	}
 	return 2;
 }
 
@@ -1492,47 +1861,122 @@ static void print_program(int op, struct rtattr *attr)
 	close_json_object();
 }
 
-static void print_param(const struct params *ps, const struct param *p)
+static void text_of(const struct value *v, char *text, size_t size)
 {
-	__u64 value = is_number(p) ? load_number(p) : 0;
-	char text[256];
-
-	if (!is_string(ps, p) && !is_number(p))
-		return;
-	print_string(PRINT_FP, NULL, "%s ", p->name);
-	if (is_string(ps, p)) {
-		snprintf(text, sizeof(text), "%.*s", (int)p->size, p->data);
-		print_string(PRINT_ANY, p->name, "%s ", text);
-	} else if (is_bool(p)) {
-		print_string(PRINT_FP, NULL, "%s ", value ? "true" : "false");
-		print_bool(PRINT_JSON, p->name, NULL, value);
-	} else if (is_signed(p)) {
-		print_s64(PRINT_ANY, p->name, "%" PRId64 " ", value);
-	} else {
-		print_u64(PRINT_ANY, p->name, "%" PRIu64 " ", value);
+	switch (v->kind) {
+	case TEXT:
+		snprintf(text, size, "%.*s", (int)v->size, v->data);
+		break;
+	case ADDRESS:
+		inet_ntop(AF_INET, v->data, text, size);
+		break;
+	case BOOL:
+		snprintf(text, size, "%s", load_number(v) ? "true" : "false");
+		break;
+	default:
+		if (v->kind == DEVICE && if_indextoname(load_number(v), text))
+			break;
+		snprintf(text, size, v->is_signed ? "%" PRId64 : "%" PRIu64,
+			 (uint64_t)load_number(v));
 	}
 }
 
-/* Whoever may not look into maps sees the rest */
-static void print_params(__u32 enqueue_id, __u32 dequeue_id)
+static bool is_zero(const char *data, size_t size)
 {
-	LIBBPF_OPTS(bpf_qdisc_info, info,
-		.enqueue_prog_id = enqueue_id,
-		.dequeue_prog_id = dequeue_id,
-	);
-	struct params ps;
-	struct param p;
+	while (size && !data[size - 1])
+		size--;
+	return !size;
+}
+
+/* Of an array all elements up to the last that is not 0 */
+static void print_value(const struct values *vs, const char *key, const struct value *v)
+{
+	struct value elem;
+	char text[256];
+	__u32 i;
+
+	if (v->kind == ARRAY) {
+		open_json_array(PRINT_JSON, key);
+		for (i = 0; i < count_elements(v); i++) {
+			elem = element(vs, v, i);
+			if (i && is_zero(elem.data, v->size - i * elem.size))
+				break;
+			print_string(PRINT_FP, NULL, "%s", i ? "," : "");
+			print_value(vs, NULL, &elem);
+		}
+		close_json_array(PRINT_JSON, NULL);
+		return;
+	}
+	text_of(v, text, sizeof(text));
+	print_string(PRINT_FP, NULL, "%s", text);
+	if (v->kind == BOOL)
+		print_bool(PRINT_JSON, key, NULL, load_number(v));
+	else if (v->kind != NUMBER)
+		print_string(PRINT_JSON, key, NULL, text);
+	else if (v->is_signed)
+		print_s64(PRINT_JSON, key, NULL, load_number(v));
+	else
+		print_u64(PRINT_JSON, key, NULL, load_number(v));
+}
+
+/* A table that the programs change meanwhile may be walked twice: not more elements than
+ * it can have.
+ */
+static void print_table(const struct values *vs, struct value *v)
+{
+	__u64 key_data[MAX_ELEMENT / sizeof(__u64)], data[MAX_ELEMENT / sizeof(__u64)];
+	struct value key = key_of(vs, v, key_data);
+	bool hash = is_hash(vs, v);
+	int fd = key.kind == OTHER ? -1 : open_table(vs, v);
+	__u32 left = table_number(vs->btf, v->table, "max_entries");
+	char text[256];
+	int err;
+
+	if (fd < 0)
+		return;
+	v->data = (char *)data;
+	open_json_object(v->name);
+	for (err = bpf_map_get_next_key(fd, NULL, key_data); !err && left; left--) {
+		if (!bpf_map_lookup_elem(fd, key_data, data) &&
+		    (hash || !is_zero(v->data, v->size))) {
+			text_of(&key, text, sizeof(text));
+			print_string(PRINT_FP, NULL, "%s", v->name);
+			print_string(PRINT_FP, NULL, "[%s] ", text);
+			print_value(vs, text, v);
+			print_string(PRINT_FP, NULL, "%s", " ");
+		}
+		err = bpf_map_get_next_key(fd, key_data, key_data);
+	}
+	close_json_object();
+	close(fd);
+}
+
+/* Whoever may not look into maps sees the rest */
+static void print_values(const char *name, const char *text, const char *section,
+			 const __u32 *prog_id)
+{
+	struct values vs;
+	struct value v;
 	int i = 0;
 
 	libbpf_set_print(NULL);
-	if (open_qdisc_params(&ps, &info, false))
+	if (open_values(&vs, section, prog_id, false))
 		return;
-	open_json_object("set");
-	print_string(PRINT_FP, NULL, "%s ", "set");
-	while (next_param(&ps, &i, &p))
-		print_param(&ps, &p);
+	open_json_object(name);
+	print_string(PRINT_FP, NULL, "%s", text);
+	while (next_value(&vs, &i, &v)) {
+		if (v.kind == OTHER)
+			continue;
+		if (v.table) {
+			print_table(&vs, &v);
+			continue;
+		}
+		print_string(PRINT_FP, NULL, "%s ", v.name);
+		print_value(&vs, v.name, &v);
+		print_string(PRINT_FP, NULL, "%s", " ");
+	}
 	close_json_object();
-	close_params(&ps);
+	close_values(&vs);
 }
 
 /* As it would be given; JSON has ns */
@@ -1553,6 +1997,9 @@ static void print_time(const char *key, const struct rtattr *attr)
 	print_u64(PRINT_JSON, key, NULL, ns);
 }
 
+/* Programs of the qdisc whose options were printed last: its statistics come next */
+static __u32 shown[OPS];
+
 static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *opt)
 {
 	struct rtattr *tb[TCA_SCH_BPF_MAX + 1];
@@ -1567,9 +2014,11 @@ static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *op
 	print_time("horizon", tb[TCA_SCH_BPF_HORIZON]);
 	print_time("patience", tb[TCA_SCH_BPF_PATIENCE]);
 	print_text("obj", "obj %s ", tb[TCA_SCH_BPF_OBJECT]);
-	for (op = 0; op < OPS; op++)
+	for (op = 0; op < OPS; op++) {
 		print_program(op, tb[ops[op].attr]);
-	print_params(program_id(tb[TCA_SCH_BPF_ENQUEUE]), program_id(tb[TCA_SCH_BPF_DEQUEUE]));
+		shown[op] = program_id(tb[ops[op].attr]);
+	}
+	print_values("set", "set ", PARAM_SECTION, shown);
 	return 0;
 }
 
@@ -1594,6 +2043,7 @@ static int bpf_print_xstats(const struct qdisc_util *qu, FILE *f, struct rtattr 
 	print_bool(PRINT_JSON, "is_stuck", NULL, st.is_stuck);
 	if (st.is_stuck)
 		print_string(PRINT_FP, NULL, "%s", " POLICY STUCK, served in order of arrival");
+	print_values("stats", "\n  ", STATS_SECTION, shown);
 	return 0;
 }
 

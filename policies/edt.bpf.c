@@ -18,21 +18,19 @@
  * before its time until then. One that comes or stands beyond its time is dropped, and
  * one that is to leave before another that has left.
  *
- *   # tc qdisc add dev eth0 root bpf obj edt.bpf.o
+ *   # tc qdisc add dev eth0 root bpf obj edt.bpf.o set edt_rate[eth0]=20mbit
  *   # tc qdisc add dev eth0 clsact
  *   # tc filter add dev eth0 egress bpf da obj edt.bpf.o sec tc
- *   # bpftool map update pinned /sys/fs/bpf/tc/globals/edt_rate \
- *         key 2 0 0 0 value 160 37 38 0 0 0 0 0
+ *   # tc qdisc change dev eth0 root bpf set edt_rate[eth0]=50mbit
  *
- * The rate is in bytes of Ethernet frames a second without FCS, for each flow,
- * as a little-endian number of 8 bytes (here 2500000, 20 Mbit/s). Its key is the
- * device's interface index (here 2). A device without a rate is not paced.
+ * The rate is one of Ethernet frames without FCS, for each flow. A device without a rate
+ * is not paced.
  *
  * Packets with a mark (SO_MARK, a filter's action) are one flow for each mark: so
  * many connections can share one rate.
  *
- * Both objects find the maps edt_rate, edt_flows and edt_stats by their pins, and
- * so do all devices that use edt. Interface indices keep the devices apart.
+ * Both objects find the maps edt_rate and edt_flows by their pins, and so do all
+ * devices that use edt. Interface indices keep the devices apart.
  *
  * Where it does badly: flows are told apart by the packet's hash, so two flows
  * may share one rate, and a TCP connection that chooses a new hash after a time-out
@@ -43,8 +41,9 @@
  * not paced, but counted. With drop_late and a delta that is shorter than a timer
  * may be late, few packets leave.
  *
- * Statistics: map edt_stats, per device and CPU. What has waited for its time the
- * kernel counts: overlimits.
+ * Statistics, by `tc -s qdisc show`: packets that came without a time (`unpaced`), that
+ * were dropped, and of these the late ones; and the time given back for them. What has
+ * waited for its time the kernel counts: overlimits.
  */
 #include "policy.h"
 
@@ -58,32 +57,29 @@ __u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 2 * NSEC_PER_SEC
 __u64 delta SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* leave so much earlier */
 bool drop_late SEC(".data.param");
 
+/* Statistics */
+__u64 unpaced SEC(".data.stats");	/* packets without a time: of no rate, not IP */
+__u64 dropped SEC(".data.stats");
+__u64 dropped_bytes SEC(".data.stats");
+__u64 given_back SEC(".data.stats");	/* ns, for packets dropped */
+__u64 late SEC(".data.stats");		/* packets dropped because they were */
+
 struct edt_flow {
 	__u32 ifindex;
 	__u32 mark;		/* of packets with a mark */
 	__u32 hash;		/* of those without */
 };
 
-struct edt_stats {
-	__u64 paced;		/* packets that got a time */
-	__u64 paced_bytes;
-	__u64 dropped;
-	__u64 dropped_bytes;
-	__u64 given_back;	/* ns, for packets dropped */
-	__u64 late;		/* packets dropped because they were */
-	__u64 not_paced;	/* packets that got no time: not IP, no memory, a tag and TAI */
-};
-
 /* Departure time, ns CLOCK_MONOTONIC -> packet */
 BPF_QDISC_QUEUE(edt_pkts, __u64, MAX_PACKETS);
 
-struct {				/* interface index -> bytes a second */
+struct {				/* device -> bytes a second */
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, __u32);
+	__type(key, bpf_ifindex);
 	__type(value, __u64);
 	__uint(max_entries, 256);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} edt_rate SEC(".maps");
+} edt_rate SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 10tbit);
 
 struct {				/* flow -> when its next packet may leave */
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -92,14 +88,6 @@ struct {				/* flow -> when its next packet may leave */
 	__uint(max_entries, 65536);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } edt_flows SEC(".maps");
-
-struct {				/* interface index -> what happened there */
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__type(key, __u32);
-	__type(value, struct edt_stats);
-	__uint(max_entries, 256);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} edt_stats SEC(".maps");
 
 /* How long a flow's link of its own, at the device's rate, would be busy with a
  * packet, in ns; 0 if the device is not paced.
@@ -181,25 +169,11 @@ static __u32 hash_of(struct __sk_buff *skb, __u32 ip)
 /* bpf_skb_set_tstamp() refuses a packet with a tag in the frame. A time that is written as
  * it is keeps its clock; without one it is read as monotonic.
  */
-static bool set_departure(struct __sk_buff *skb, __u64 when)
+static void set_departure(struct __sk_buff *skb, __u64 when)
 {
-	if (!bpf_skb_set_tstamp(skb, when, BPF_SKB_CLOCK_MONOTONIC))
-		return true;
-	if (skb->tstamp_type == BPF_SKB_CLOCK_TAI)
-		return false;
-	skb->tstamp = when;
-	return true;
-}
-
-static struct edt_stats *stats_of(__u32 ifindex)
-{
-	static const struct edt_stats none;
-	struct edt_stats *s = bpf_map_lookup_elem(&edt_stats, &ifindex);
-
-	if (s)
-		return s;
-	bpf_map_update_elem(&edt_stats, &ifindex, &none, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&edt_stats, &ifindex);
+	if (bpf_skb_set_tstamp(skb, when, BPF_SKB_CLOCK_MONOTONIC) &&
+	    skb->tstamp_type != BPF_SKB_CLOCK_TAI)
+		skb->tstamp = when;
 }
 
 SEC("tc")
@@ -209,23 +183,14 @@ int edt_stamp(struct __sk_buff *skb)
 	__u64 cost = time_of(flow.ifindex, skb->wire_len);
 	__u64 now = bpf_ktime_get_ns(), *next;
 	__u32 ip = find_ip(skb);
-	struct edt_stats *s;
 
 	if (!cost)
 		return TC_ACT_UNSPEC;
 	if (!flow.mark)
 		flow.hash = hash_of(skb, ip);
 	next = ip ? find_flow(&flow, now) : NULL;
-	if (next && !set_departure(skb, bpf_qdisc_link_reserve(next, earliest(skb, now), cost)))
-		next = NULL;
-	s = stats_of(flow.ifindex);
-	if (!s)
-		return TC_ACT_UNSPEC;
-	s->not_paced += !next;
-	if (next) {
-		s->paced++;
-		s->paced_bytes += skb->wire_len;
-	}
+	if (next)
+		set_departure(skb, bpf_qdisc_link_reserve(next, earliest(skb, now), cost));
 	return TC_ACT_UNSPEC;
 }
 
@@ -261,23 +226,23 @@ static __u64 give_back(struct edt_flow *flow, __u32 len)
 	return cost;
 }
 
-static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason, bool late)
+static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
 {
 	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .mark = skb->mark };
-	struct edt_stats *s = stats_of(flow.ifindex);
 	__u32 len = bpf_qdisc_pkt_len(skb);
-	__u64 cost;
 
 	if (!flow.mark)
 		flow.hash = skb->hash;
-	cost = give_back(&flow, len);
-	if (s) {
-		s->dropped++;
-		s->dropped_bytes += len;
-		s->given_back += cost;
-		s->late += late;
-	}
+	given_back += give_back(&flow, len);
+	dropped++;
+	dropped_bytes += len;
 	return bpf_qdisc_drop(ctx, skb, reason);
+}
+
+static int drop_for_lateness(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	late++;
+	return drop(ctx, skb, 0);
 }
 
 /* A packet without a time is to leave after those that are due. It gets a note in any
@@ -293,6 +258,7 @@ static __u64 time_of_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 		return when;
 	}
 	*note(skb) = NEVER;
+	unpaced++;
 	return ctx->qdisc->q.qlen ? read_clock() : past;
 }
 
@@ -321,11 +287,11 @@ int edt_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 when = time_of_departure(ctx, skb);
 
 	if (drop_late && is_late(skb))
-		return drop(ctx, skb, 0, true);
+		return drop_for_lateness(ctx, skb);
 	if (full(ctx->qdisc))
-		return drop(ctx, skb, QDISC_DROP_OVERLIMIT, false);
+		return drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	if (beyond_horizon(when))
-		return drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT, false);
+		return drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
 	return bpf_qdisc_push(ctx, &edt_pkts, &when, skb);
 }
 
@@ -353,7 +319,7 @@ static int pop_in_time(struct sch_bpf_ctx *ctx)
 				last_left = *note(skb);
 			return bpf_qdisc_deliver(ctx, skb);
 		}
-		drop(ctx, skb, 0, true);
+		drop_for_lateness(ctx, skb);
 	}
 	return 0;
 }

@@ -16,7 +16,7 @@
  * own. A device with several tx queues is served through one lock; give each
  * queue its own fifo below mq to avoid that.
  *
- * Statistics: map fifo_stats.
+ * Statistics: packets and bytes dropped, by `tc -s qdisc show`.
  */
 #include "policy.h"
 
@@ -27,30 +27,18 @@ __u32 limit_bytes SEC(".data.param") BPF_QDISC_RANGE(0, 2gb);	/* 0: bounded in p
 bool head_drop SEC(".data.param");		/* drop the oldest, not the newest */
 bool bypass SEC(".data.param");			/* an empty queue is passed by */
 
-struct fifo_stats {
-	__u64 dropped;
-	__u64 dropped_bytes;
-};
+/* Statistics */
+__u64 dropped SEC(".data.stats");
+__u64 dropped_bytes SEC(".data.stats");
 
 BPF_QDISC_QUEUE(fifo_pkts, __u64, MAX_PACKETS);
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct fifo_stats);
-	__uint(max_entries, 1);
-} fifo_stats SEC(".maps");
 
 static const __u64 key;		/* of all packets */
 
 static void count_dropped(__u32 len)
 {
-	struct fifo_stats *s = bpf_map_lookup_elem(&fifo_stats, &(__u32){ 0 });
-
-	if (s) {
-		s->dropped++;
-		s->dropped_bytes += len;
-	}
+	dropped++;
+	dropped_bytes += len;
 }
 
 static bool too_many_bytes(const struct Qdisc *sch, __u32 len)

@@ -27,11 +27,11 @@
  *   2  the cgroup of the packet's socket: its id modulo 1024
  *   3  the class that filters on this qdisc find, its minor number modulo 1024
  *
- * The map fq_weights has another weight for a group, if it is not 0:
+ * The table fq_weights has another weight for a group, if it is not 0:
  *
- *   # tc qdisc add dev eth0 root handle 1: bpf obj fq.bpf.o set group_by=3
+ *   # tc qdisc add dev eth0 root handle 1: bpf obj fq.bpf.o set group_by=3 \
+ *         set fq_weights[7]=20
  *   # tc filter add dev eth0 parent 1: protocol ip flower ip_proto tcp classid 1:7
- *   # bpftool map update name fq_weights key 7 0 0 0 value 20 0 0 0
  *
  * Where it does badly: flows are told apart by the packet's hash, so two may share
  * one share; behind a VLAN tag in the frame, a hash that is not the socket's or the
@@ -40,7 +40,8 @@
  * came, not by the present one: a burst that came first is ahead until it has left.
  * What stands when the programs are changed counts in no flow and no group any more.
  *
- * Statistics: map fq_stats.
+ * Statistics, by `tc -s qdisc show`: packets that waited for their time, that were marked,
+ * and that were dropped because of flow_limit and horizon.
  */
 #include "policy.h"
 
@@ -65,6 +66,12 @@ __u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark 
 __u32 group_by SEC(".data.param") BPF_QDISC_RANGE(0, 3);	/* 0: no groups */
 char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
 
+/* Statistics: packets */
+__u64 waited SEC(".data.stats");		/* for their time */
+__u64 flow_limit_drops SEC(".data.stats");
+__u64 horizon_drops SEC(".data.stats");
+__u64 ce_marks SEC(".data.stats");
+
 struct fq {
 	__u64 round;		/* the latest from which a packet has left */
 	__u64 next_due;		/* nothing in fq_later is due before */
@@ -84,13 +91,6 @@ struct flow {
 struct group {
 	__u32 active;		/* flows with packets here */
 	__u32 generation;	/* as of a flow */
-};
-
-struct fq_stats {
-	__u64 waited;		/* packets, for their time */
-	__u64 flow_limit;	/* packets dropped because of it */
-	__u64 horizon;
-	__u64 ce_marks;
 };
 
 struct note {			/* on a packet in a map */
@@ -128,22 +128,7 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 	__uint(max_entries, GROUPS);
-} fq_weights SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct fq_stats);
-	__uint(max_entries, 1);
-} fq_stats SEC(".maps");
-
-#define count(what)								\
-	do {									\
-		struct fq_stats *s = bpf_map_lookup_elem(&fq_stats, &(__u32){ 0 }); \
-										\
-		if (s)								\
-			s->what++;						\
-	} while (0)
+} fq_weights SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 1000000);
 
 /* ---- groups ---- */
 
@@ -270,7 +255,7 @@ static int push_later(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb
 	note->round = 0;
 	if (when < q->next_due)
 		q->next_due = when;
-	count(waited);
+	waited++;
 	return bpf_qdisc_push(ctx, &fq_later, &when, skb);
 }
 
@@ -325,7 +310,7 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 	if (!flow)
 		return bpf_qdisc_drop(ctx, skb, 0);
 	if (flow->qlen >= flow_limit) {
-		count(flow_limit);
+		flow_limit_drops++;
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_FLOW_LIMIT);
 	}
 	if (!flow->qlen++ && group_by)
@@ -364,7 +349,7 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 		q->past = bpf_ktime_get_ns();
 		note->when = bpf_qdisc_departure(ctx, skb);
 		if (note->when >= bpf_qdisc_time_add(q->past, horizon)) {
-			count(horizon);
+			horizon_drops++;
 			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
 		}
 		wait = note->when > q->past;
@@ -465,7 +450,7 @@ int fq_dequeue(struct sch_bpf_ctx *ctx)
 	account(ctx, q, note);
 	if (ce_threshold && note->when != NEVER && bpf_ktime_get_ns() - note->when > ce_threshold &&
 	    bpf_qdisc_ecn_mark(ctx, skb))
-		count(ce_marks);
+		ce_marks++;
 	return 0;
 }
 

@@ -16,7 +16,7 @@
  * Where it does badly: a band that is never empty starves all bands above it,
  * for ever. Within a band it is a fifo.
  *
- * Statistics: map prio_stats, packets dropped of each band.
+ * Statistics: packets dropped of each band, by `tc -s qdisc show`.
  */
 #include "policy.h"
 #include <bpf/bpf_rbtree.h>
@@ -31,19 +31,15 @@ __u32 band_limit SEC(".data.param") BPF_QDISC_RANGE(0, 1000000) = 1000;
 bool skbprio SEC(".data.param");
 bool bypass SEC(".data.param");			/* an empty queue is passed by */
 
+/* Statistics: packets of each band that were dropped */
+__u64 dropped[BANDS] SEC(".data.stats");
+
 struct band {
 	__u32 qlen;
 	__u32 generation;	/* qlen counts if this is the qdisc's */
 };
 
 BPF_QDISC_QUEUE(prio_pkts, __u64, MAX_PACKETS);		/* by band */
-
-struct {			/* band -> packets of it that were dropped */
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, __u64);
-	__uint(max_entries, BANDS);
-} prio_stats SEC(".maps");
 
 static struct band bands[BANDS];
 
@@ -80,10 +76,7 @@ static void loses(struct band *band)
 
 static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 index)
 {
-	__u64 *dropped = bpf_map_lookup_elem(&prio_stats, &index);
-
-	if (dropped)
-		++*dropped;
+	dropped[index % BANDS]++;
 	return bpf_qdisc_drop(ctx, skb, skbprio ? QDISC_DROP_OVERLIMIT : QDISC_DROP_BAND_LIMIT);
 }
 

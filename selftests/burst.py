@@ -69,8 +69,7 @@ def only(event, reason):
 def account(device, receiver, told, sent):
     """How many were dropped before the policy; the rest is accounted for."""
     stats = device.qdisc()
-    (stats_map,) = lib.maps_named("burst_stats")
-    policy = lib.policy_stats(stats_map)
+    policy = stats["stats"]
     burst = sum("kfree_skb:" in line for line in told)
     at_limit = sum("qdisc_drop:" in line for line in told)
     lib.equal(policy["given"], sent - burst, "packets that the policy was given, against sent - burst")

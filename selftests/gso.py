@@ -10,7 +10,7 @@ import socket
 import subprocess
 
 import lib
-from lib import GLOBALS, POLICIES, PROGS, SO_MARK
+from lib import POLICIES, PROGS, SO_MARK
 
 EDT = f"{POLICIES}/edt.bpf.o"
 VERDICTS = f"{PROGS}/verdicts.bpf.o"
@@ -65,10 +65,7 @@ def segments_are_counted_with_their_headers():
     lib.run("tc", "qdisc", "replace", "dev", "eth0", "root", "bpf", "obj", EDT)
     lib.run("tc", "qdisc", "add", "dev", "eth0", "clsact")
     lib.run("tc", "filter", "add", "dev", "eth0", "egress", "bpf", "da", "obj", EDT, "sec", "tc")
-    with open("/sys/class/net/eth0/ifindex", encoding="ascii") as file:
-        index = int(file.read())
-    lib.run("bpftool", "map", "update", "pinned", f"{GLOBALS}/edt_rate",
-            "key", *lib.map_bytes(index, 4), "value", *lib.map_bytes(RATE, 8))
+    lib.run("tc", "qdisc", "change", "dev", "eth0", "root", "bpf", "set", f"edt_rate[eth0]={RATE}bps")
     transfer()
     lib.wait_until(lambda: qdisc()["qlen"] == 0, "the queue is empty")
     stats = qdisc()

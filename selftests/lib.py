@@ -130,33 +130,10 @@ def no_maps(name):
     wait_until(lambda: not maps_named(name), f"the maps {name} are gone")
 
 
-def sum_cpus(entry):
-    """The values of a per-CPU map's element, added up."""
-    total = collections.Counter()
-    for cpu in entry["formatted"]["values"]:
-        total.update(cpu["value"])
-    return total
-
-
 def policy_stats(map_id):
     """The only element of a policy's statistics map."""
     (entry,) = bpftool("map", "dump", "id", str(map_id))
     return entry["formatted"]["value"]
-
-
-def set_parameters(map_id, **values):
-    """Set variables of the section .data.param, which is the map's only value."""
-    shown = bpftool("map", "show", "id", str(map_id))
-    types = bpftool("btf", "dump", "id", str(shown["btf_id"]))["types"]
-    (section,) = [entry for entry in types if entry["name"] == ".data.param"]
-    content = bytearray(shown["bytes_value"])
-    for entry in bpftool("map", "dump", "id", str(map_id)):
-        content[:] = bytes(int(byte, 16) for byte in entry["value"])
-    for name, value in values.items():
-        (place,) = [var for var in section["vars"] if types[var["type_id"] - 1]["name"] == name]
-        content[place["offset"]:place["offset"] + place["size"]] = value.to_bytes(place["size"], "little")
-    run("bpftool", "map", "update", "id", str(map_id), "key", "0", "0", "0", "0",
-        "value", *(str(byte) for byte in content))
 
 
 # --- devices and the qdisc ---------------------------------------------------

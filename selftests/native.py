@@ -69,19 +69,10 @@ def native(*words):
 
 def ours(obj, *words, handle=(), **parameters):
     def attach(device, parent):
-        before = lib.maps_named(".data.param")
         where = ("root",) if parent == "root" else ("parent", parent, *handle)
-        device.attach(obj, *words, where=where)
-        (params,) = lib.maps_named(".data.param") - before
-        lib.set_parameters(params, **parameters)
+        settings = [word for name, value in parameters.items() for word in ("set", f"{name}={value}")]
+        device.attach(obj, *words, *settings, where=where)
     return attach
-
-
-def weigh(group, weight):
-    """In the fq that was made last."""
-    newest = max(lib.maps_named("fq_weights"))
-    lib.run("bpftool", "map", "update", "id", str(newest), "key", *lib.map_bytes(group, 4),
-            "value", *lib.map_bytes(weight, 4))
 
 
 def seeded():
@@ -405,11 +396,11 @@ def fq_has_bands_as_fq():
 def fq_shares_by_class():
     """One flow in a class of weight 3, three in one of weight 1."""
     def attach(device, parent):
-        ours(FQ, handle=("handle", "2:"), flow_limit=1000, group_by=3, quantum=8192)(device, parent)
+        ours(FQ, handle=("handle", "2:"), flow_limit=1000, group_by=3, quantum=8192,
+             **{"fq_weights[7]": 3})(device, parent)
         for port, classid in ((1, 7), (2, 9), (3, 9), (4, 9)):
             lib.run("tc", "filter", "add", "dev", device.a, "parent", "2:", "protocol", "ip", "flower",
                     "ip_proto", "udp", "src_port", str(port), "classid", f"2:{classid}")
-        weigh(7, 3)
 
     got = shares(attach, [(0, 1), (0, 2), (0, 3), (0, 4)], 400, 0, 120)
     lib.true(abs(got[0] - 90) <= 2 and all(abs(each - 10) <= 2 for each in got[1:]), f"shares {got}")
@@ -430,8 +421,8 @@ def fq_shares_by_cgroup():
     with lib.link() as device, lib.Receiver(device.b) as receiver:
         device.attach(f"{lib.PROGS}/gate.bpf.o", where=("root", "handle", "1:"))
         lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "bpf")
-        ours(FQ, flow_limit=1000, group_by=2, quantum=1000)(device, "1:1")
-        weigh(os.stat(groups[0]).st_ino % 1024, 3)
+        weight = {f"fq_weights[{os.stat(groups[0]).st_ino % 1024}]": 3}
+        ours(FQ, flow_limit=1000, group_by=2, quantum=1000, **weight)(device, "1:1")
         senders = []
         try:
             for number in range(4):

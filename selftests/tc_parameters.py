@@ -1,18 +1,26 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""`set NAME=VALUE`: what is stored and shown, what is refused; with both tc."""
+"""`set NAME=VALUE` and `set NAME[KEY]=VALUE`: what is stored and shown, what is refused; with
+both tc."""
 
 import json
 
 import lib
-from lib import POLICIES, PROGS, fails, qdisc, with_both, works
+from lib import GLOBALS, POLICIES, PROGS, fails, qdisc, with_both, works
 
 HOLD = f"{PROGS}/hold.bpf.o"
+TABLES = ("obj", f"{PROGS}/tables.bpf.o")
+# Shared by all devices, and so by all tests
+SHARED = "tables_long_name_of_device"
 
 
 def options(tc, device):
     (entry,) = json.loads(works(*tc, "-j", "qdisc", "show", "dev", device.a, "root"))
     return entry["options"]
+
+
+def settings(*assignments):
+    return [word for assignment in assignments for word in ("set", assignment)]
 
 
 @with_both
@@ -40,9 +48,8 @@ def parameters(tc, device):
 def parameters_that_are_wrong(tc, device):
     works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/params.bpf.o"))
 
-    def change(words, *settings):
-        arguments = [word for setting in settings for word in ("set", setting)]
-        return fails(1, words, *tc, *qdisc(device, "change", *arguments))
+    def change(words, *assignments):
+        return fails(1, words, *tc, *qdisc(device, "change", *settings(*assignments)))
 
     before = options(tc, device)["set"]
     words = [change("unsigned number of 64 bits", f"rate={value}")
@@ -52,7 +59,7 @@ def parameters_that_are_wrong(tc, device):
               change("true or false", "on=maybe"),
               change("15 characters at most", "label=sixteen  letters"),
               change("cannot be set", "pair=1"),
-              change("NAME=VALUE is needed", "rate"),
+              change("NAME=VALUE or NAME[KEY]=VALUE is needed", "rate"),
               change('unknown parameter "rat"; there are\n  rate (', "rat=5"),
               change("cannot be", "rate=5", "small=256"),
               fails(1, '".data.param" is not there',
@@ -99,12 +106,175 @@ def ranges_of_the_policies(tc, device):
             fails(1, f'parameter "{name}" cannot be ',
                   *tc, *qdisc(device, "change", "set", f"{name}={2**(8 * size) - 1}"))
         for name, value in set_before.items():      # what it begins with is in its range
-            works(*tc, *qdisc(device, "change", "set", f"{name}={str(value).lower()}"))
+            if not isinstance(value, dict):
+                works(*tc, *qdisc(device, "change", "set", f"{name}={str(value).lower()}"))
         lib.equal(options(tc, device)["set"], set_before, f"parameters of {policy}")
         works(*tc, "qdisc", "del", "dev", device.a, "root")
+
+
+def shown_after(tc, device, *assignments):
+    works(*tc, *qdisc(device, "change", *settings(*assignments)))
+    return options(tc, device)["set"]
+
+
+@with_both
+def arrays(tc, device):
+    """A list sets the first elements, an index one; shown are those up to the last that is not 0."""
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("rates=8kbit,16kbit,24kbit", "levels[2]=-7")))
+    first = options(tc, device)["set"]
+    lib.equal([first[name] for name in ("rates", "levels", "ports", "names", "number")],
+              [[1000, 2000, 3000], [0, 0, -7], [True], ["first"], 5], "at add")
+    for assignment, value in (("rates=7", [7, 2000, 3000]), ("rates[3]=8kbit", [7, 2000, 3000, 1000]),
+                              ("rates=0,0,0,0", [0]), ("levels=-128,127", [-128, 127, -7]),
+                              ("ports[1]=on", [True, True]), ("ports=off,0", [False]),
+                              ("names[1]=other", ["first", "other"]), ("names=a,b", ["a", "b"])):
+        name = assignment.split("[")[0].split("=")[0]
+        lib.equal(shown_after(tc, device, assignment)[name], value, assignment)
+    lib.contains(works(*tc, "qdisc", "show", "dev", device.a), "rates 0 ports false names a,b number 5 levels -128,127,-7 ")
+
+
+@with_both
+def devices_and_addresses(tc, device):
+    works(*tc, *qdisc(device, "add", *TABLES, *settings(f"where={device.b}", "gateway=192.0.2.7")))
+    got = options(tc, device)["set"]
+    lib.equal((got["where"], got["gateway"]), (device.b, "192.0.2.7"), "at add")
+    lib.equal(shown_after(tc, device, f"where={device.ifindex}")["where"], device.a, "by index")
+    lib.equal(shown_after(tc, device, "where=99999")["where"], "99999", "of a device that is not there")
+
+
+@with_both
+def tables(tc, device):
+    """With keys of each type: before the object is loaded, while it runs, and taken over by a
+    new object, which keeps the elements."""
+    values = {"of_number": {"7": -3}, "of_address": {"192.0.2.1": [1, 2]}, "of_text": {"some key": "value"},
+              "of_index": {"2": 30}, SHARED: {device.a: 2500000}, "of_nobody": None}
+
+    def tables_of(entries):
+        return {name: entries.get(name) for name in values}
+
+    works(*tc, *qdisc(device, "add", *TABLES, *settings(
+        "of_number[7]=-3", "of_address[192.0.2.1]=1,2", "of_index[2]=30", f"{SHARED}[{device.a}]=20mbit",
+        "of_nobody[1]=1")))
+    lib.equal(tables_of(options(tc, device)["set"]), {**values, "of_text": {}}, "at add")
+    lib.equal(tables_of(shown_after(tc, device, "of_text[seven b]=value", "of_text[some]=other")),
+              {**values, "of_text": {"seven b": "value", "some": "other"}}, "at change")
+    text = works(*tc, "qdisc", "show", "dev", device.a)
+    for part in ("of_number[7] -3 ", "of_address[192.0.2.1] 1,2 ", "of_text[some] other ", "of_index[2] 30 ",
+                 f"{SHARED}[{device.a}] 2500000 "):
+        lib.contains(text, part)
+    programs = options(tc, device)["enqueue"]["id"]
+    got = shown_after(tc, device, "of_number[0x10]=1k", "of_number[7]=", "of_number[8]=", "of_address[192.0.2.1]=9",
+                      "of_index[7]=100", "of_index[2]=0")
+    lib.equal([got[name] for name in ("of_number", "of_address", "of_index")],
+              [{"16": 1024}, {"192.0.2.1": [9, 2]}, {"7": 100}], "changed and removed")
+    lib.equal(options(tc, device)["enqueue"]["id"], programs, "program that runs")
+    works(*tc, *qdisc(device, "change", *TABLES, *settings("of_number[1]=1", "rates=5")))
+    got = options(tc, device)["set"]
+    lib.equal((got["of_number"], got["of_index"], got["rates"]), ({"1": 1, "16": 1024}, {"7": 100}, [5, 2000]),
+              "of a new object")
+    works(*tc, *qdisc(device, "change", *settings(f"{SHARED}[{device.ifindex}]=")))
+
+
+@with_both
+def tables_that_are_shared(tc, device):
+    """A table that is pinned is set once for all who use it, and each sees it."""
+    with lib.link() as other:
+        works(*tc, *qdisc(device, "add", *TABLES))
+        works(*tc, *qdisc(other, "add", *TABLES, *settings(f"{SHARED}[{device.a}]=1", f"{SHARED}[{other.a}]=2")))
+        lib.equal(options(tc, device)["set"][SHARED], {device.a: 1, other.a: 2}, "set by another")
+        lib.equal(shown_after(tc, device, f"{SHARED}[{device.a}]=", f"{SHARED}[{other.a}]=")[SHARED], {}, "removed")
+        (entry,) = lib.bpftool("map", "dump", "pinned", f"{GLOBALS}/{SHARED}") or [None]
+        lib.equal(entry, None, "what is left in the pin")
+
+
+@with_both
+def a_program_sees_what_is_set(tc, device):
+    with lib.Sender(device.a) as sender:
+        works(*tc, *qdisc(device, "add", *TABLES, *settings("of_index[0]=100")))
+        lib.equal((sender.send(0, 101), sender.send(1, 100)), (False, True), "packets taken")
+        works(*tc, *qdisc(device, "change", *settings("of_index[0]=70")))
+        lib.equal((sender.send(2, 71), sender.send(3, 70)), (False, True), "packets taken")
+
+
+@with_both
+def arrays_and_tables_that_are_wrong(tc, device):
+    """A line says what is wrong, and nothing is set, of the settings before it neither."""
+    of_number = "a number from -10 to 1mb"
+    wrong = [("rates=1,2,3,4,5", "at most 4 of these, with commas between: a number from 0 to 1gbit"),
+             ("rates=1,,2", "at most 4 of these"), ("rates=", "at most 4 of these"),
+             ("rates=1,2gbit", "at most 4 of these"), ("rates[1]=2gbit", 'parameter "rates[1]" cannot be "2gbit": '
+                                                      "it is a number from 0 to 1gbit"),
+             ("rates[4]=1", 'key of "rates" cannot be "4": it is a number from 0 to 3'),
+             ("rates[-1]=1", "a number from 0 to 3"), ("rates[]=1", "a number from 0 to 3"),
+             ("rates[x]=1", "a number from 0 to 3"), ("rates[1=1", "NAME=VALUE or NAME[KEY]=VALUE is needed"),
+             ("rates[1]", "NAME=VALUE or NAME[KEY]=VALUE is needed"),
+             ("names[1]=sixsix", 'parameter "names[1]" cannot be "sixsix": it is a text of 5 characters at most'),
+             ("number[0]=1", 'parameter "number" is not a table: number=VALUE is needed'),
+             ("grid=1", "of a type that cannot be set"), ("grid[0]=1", "of a type that cannot be set"),
+             ("some[0]=1", "of a type that cannot be set"), ("some=1", "of a type that cannot be set"),
+             ("where=nosuch0", "it is the name or the index of a network device"),
+             ("gateway=192.0.2", "it is an IPv4 address"),
+             ("of_number=1", 'parameter "of_number" is a table: of_number[KEY]=VALUE is needed'),
+             ("of_number[65536]=1", 'key of "of_number" cannot be "65536": it is an unsigned number of 16 bits'),
+             ("of_number[x]=1", "an unsigned number of 16 bits"), ("of_number[1]=-11", of_number),
+             ("of_number[1]=2mb", f'parameter "of_number[1]" cannot be "2mb": it is {of_number}'),
+             ("of_address[localhost]=1", "an IPv4 address"), ("of_address[192.0.2.1]=1,2,3,4", "at most 3 of these"),
+             ("of_text[eight by]=1", "it is a text of 7 characters at most"),
+             ("of_index[8]=1", 'key of "of_index" cannot be "8": it is a number from 0 to 7'),
+             ("of_index[0]=101", "a number from 0 to 100"), ("of_index[0]=", "a number from 0 to 100"),
+             ("of_pairs[1]=1", "of a type that cannot be set"), ("by_pairs[1]=1", "of a type that cannot be set"),
+             ("of_cpus[1]=1", "of a type that cannot be set"),
+             (f"{SHARED}[nosuch0]=1", f'key of "{SHARED}" cannot be "nosuch0": it is the name or the index of a '
+                                      "network device")]
+    words = [fails(1, expected, *tc, *qdisc(device, "add", *TABLES, *settings("rates=5", "of_number[1]=1", assignment)))
+             for assignment, expected in wrong]
+    works(*tc, *qdisc(device, "add", *TABLES))
+    before = options(tc, device)["set"]
+    words += [fails(1, expected, *tc, *qdisc(device, "change", *settings("rates=5", "of_number[1]=1", assignment)))
+              for assignment, expected in wrong]
+    words += [fails(1, 'table "of_nobody": no program of the qdisc uses it',
+                    *tc, *qdisc(device, "change", *settings("rates=5", "of_nobody[1]=1"))),
+              fails(1, f"\n  of_number[KEY] ({of_number}; KEY is an unsigned number of 16 bits)\n",
+                    *tc, *qdisc(device, "change", *settings("of_numbers[1]=1")))]
+    for text in words[:-1]:
+        lib.equal(text.count("\n"), 1, f"lines of: {text}")
+    lib.equal(options(tc, device)["set"], before, "nothing is set if one is wrong")
+    return words
+
+
+@with_both
+def a_table_that_is_full(tc, device):
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1", "of_number[2]=2")))
+    words = [fails(1, 'parameter "of_number[3]": the table is full\n',
+                   *tc, *qdisc(device, "change", *settings("of_number[3]=3"))),
+             fails(1, 'parameter "of_number[5]": the table is full\n',
+                   *tc, *qdisc(device, "change", *TABLES, *settings("of_number[5]=3")))]
+    lib.equal(shown_after(tc, device, "of_number[1]=", "of_number[3]=3")["of_number"], {"2": 2, "3": 3},
+              "one in the place of another")
+    return words
+
+
+@with_both
+def tables_of_the_policies(tc, device):
+    works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/edt.bpf.o", *settings(f"edt_rate[{device.a}]=20mbit")))
+    lib.equal(options(tc, device)["set"]["edt_rate"][device.a], 2500000, "rate of edt")
+    words = [fails(1, "a number from 0 to 10tbit",
+                   *tc, *qdisc(device, "change", *settings(f"edt_rate[{device.a}]=11tbit")))]
+    works(*tc, *qdisc(device, "change", *settings(f"edt_rate[{device.a}]=")))
+    works(*tc, *qdisc(device, "replace", "obj", f"{POLICIES}/fq.bpf.o", *settings("fq_weights[7]=20")))
+    lib.equal(options(tc, device)["set"]["fq_weights"], {"7": 20}, "weights of fq")
+    return words
 
 
 lib.main(parameters,
          parameters_that_are_wrong,
          ranges,
-         ranges_of_the_policies)
+         ranges_of_the_policies,
+         arrays,
+         devices_and_addresses,
+         tables,
+         tables_that_are_shared,
+         a_program_sees_what_is_set,
+         arrays_and_tables_that_are_wrong,
+         a_table_that_is_full,
+         tables_of_the_policies)

@@ -6,17 +6,8 @@
 
 bool open SEC(".data.param");
 
-struct burst_stats {
-	__u64 given;
-	__u64 dropped;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct burst_stats);
-	__uint(max_entries, 1);
-} burst_stats SEC(".maps");
+__u64 given SEC(".data.stats");
+__u64 dropped SEC(".data.stats");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
@@ -28,16 +19,13 @@ struct {
 SEC("qdisc/enqueue")
 int burst_enqueue(struct sch_bpf_ctx *ctx)
 {
-	struct burst_stats *s = bpf_map_lookup_elem(&burst_stats, &(__u32){ 0 });
 	struct sk_buff *skb = ctx->skb;
 	__u64 key = 0;
 
-	if (s)
-		s->given++;
+	given++;
 	if (!skb->mark)
 		return bpf_qdisc_push(ctx, &burst_pkts, &key, skb);
-	if (s)
-		s->dropped++;
+	dropped++;
 	return bpf_qdisc_drop(ctx, skb, 0);
 }
 

@@ -4,6 +4,8 @@
 
 BPF_QDISC_QUEUES(queues, __u64, 100, 0);
 
+__u64 enqueued SEC(".data.stats");	/* packets, by all instances */
+
 SEC("qdisc/enqueue")
 int queues_enqueue(struct sch_bpf_ctx *ctx)
 {
@@ -11,6 +13,7 @@ int queues_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 key = 0;
 	void *pkts;
 
+	__sync_fetch_and_add(&enqueued, 1);
 	pkts = bpf_map_lookup_elem(&queues, &queue);
 	if (!pkts)
 		return bpf_qdisc_drop(ctx, ctx->skb, 0);

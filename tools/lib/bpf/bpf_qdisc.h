@@ -96,18 +96,56 @@
 #define NSEC_PER_SEC	1000000000ULL
 #endif
 
+/* Parameters are the global variables of the section .data.param, and the maps with
+ * BPF_QDISC_TABLE: `tc qdisc ... set NAME=VALUE` sets them and `tc qdisc show` shows them.
+ * Statistics are the global variables of the section .data.stats, which are no parameters:
+ * `tc -s qdisc show` shows them, by name.
+ *
+ *	__u64 dropped SEC(".data.stats");
+ *
+ *	dropped++;
+ *
+ * Both programs of a qdisc run under its lock, so that a plain addition counts right. All
+ * instances of bpf_mq share the variables, each under its own lock: there it takes
+ * __sync_fetch_and_add(). A variable is not static, or clang leaves out what nobody reads.
+ */
+
 /**
  * BPF_QDISC_RANGE() - declare the range of a parameter
  * @min: the lowest value, as it would be set: a number, also with a unit
  * @max: the highest, likewise
  *
- * For an integer in the section .data.param: `tc qdisc ... set NAME=VALUE` refuses a
- * value outside, and says the range. It is an attribute of the variable:
+ * For an integer in the section .data.param, each element of an array there, or each
+ * value of a table: `tc qdisc ... set NAME=VALUE` refuses a value outside, and says the
+ * range. It is an attribute of the variable or map:
  *
  *	__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 10s) = 2 * NSEC_PER_SEC;
  */
 #define BPF_QDISC_RANGE(min, max) __attribute__((btf_decl_tag(__BPF_QDISC_RANGE(min, max))))
 #define __BPF_QDISC_RANGE(min, max) "range:" #min ":" #max
+
+/**
+ * define BPF_QDISC_TABLE - declare that a map is a parameter
+ *
+ * It is an attribute of a map of type hash or array, pinned or not. `tc qdisc ... set
+ * NAME[KEY]=VALUE` sets an element:
+ *
+ *	struct {
+ *		__uint(type, BPF_MAP_TYPE_HASH);
+ *		__type(key, bpf_ifindex);
+ *		__type(value, __u64);
+ *		__uint(max_entries, 256);
+ *	} rate SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 100gbit);
+ *
+ * Keys and values are integers, texts (arrays of char), addresses (__be32) or devices
+ * (bpf_ifindex); values also arrays of these.
+ */
+#define BPF_QDISC_TABLE __attribute__((btf_decl_tag("table")))
+
+/* The index of a network device, as a parameter or as the key of a table: tc takes and
+ * shows its name.
+ */
+typedef __u32 bpf_ifindex;
 
 /* The value of a map of packets. */
 struct pkt {

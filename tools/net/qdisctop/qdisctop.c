@@ -3,7 +3,8 @@
  *
  * What a qdisc has sent, dropped and keeps are its own statistics, read as tc
  * reads them. What it takes, why it drops, and how long packets wait in it is
- * counted by BPF programs at tracepoints (qdisctop.bpf.c).
+ * counted by BPF programs at tracepoints (qdisctop.bpf.c). What a policy counts
+ * itself is in variables of its programs, whose names BTF tells.
  */
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -28,7 +29,16 @@
 #include "qdisctop.skel.h"
 
 #define MAX_REASONS	64
+#define MAX_STATS	64
+#define MAX_MAPS	64
+#define STATS_SECTION	".data.stats"
 #define BAR_WIDTH	40
+
+/* What a policy has counted; an element of an array is one */
+struct stat_value {
+	char name[64];
+	__s64 value;
+};
 
 /* Of one qdisc, since it was made or since this program was started */
 struct sample {
@@ -40,6 +50,9 @@ struct sample {
 	bool traced;
 	struct qdisc_counts taken;
 	__u64 reasons[MAX_REASONS];
+	__u32 stats_map;		/* the map that these are in */
+	int stats_count;
+	struct stat_value stats[MAX_STATS];
 };
 
 struct samples {
@@ -152,6 +165,134 @@ static void read_traced(struct sample *s)
 	}
 }
 
+/* ---- what a policy counts itself ---- */
+
+/* The map of its variables, among those that a program uses: a file descriptor, or -1 */
+static int open_stats(__u32 prog_id, struct bpf_map_info *info)
+{
+	int fd = bpf_prog_get_fd_by_id(prog_id), err;
+	__u32 ids[MAX_MAPS], len, i;
+	struct bpf_prog_info prog = {
+		.nr_map_ids = MAX_MAPS,
+		.map_ids = (unsigned long)ids,
+	};
+
+	if (fd < 0)
+		return -1;
+	len = sizeof(prog);
+	err = bpf_prog_get_info_by_fd(fd, &prog, &len);
+	close(fd);
+	for (i = 0; !err && i < prog.nr_map_ids && i < MAX_MAPS; i++) {
+		fd = bpf_map_get_fd_by_id(ids[i]);
+		if (fd < 0)
+			continue;
+		memset(info, 0, sizeof(*info));
+		len = sizeof(*info);
+		if (!bpf_map_get_info_by_fd(fd, info, &len) && !strcmp(info->name, STATS_SECTION))
+			return fd;
+		close(fd);
+	}
+	return -1;
+}
+
+static const struct btf_type *skip_names(const struct btf *btf, __u32 id)
+{
+	const struct btf_type *t = btf__type_by_id(btf, id);
+
+	while (t && (btf_is_mod(t) || btf_is_typedef(t)))
+		t = btf__type_by_id(btf, t->type);
+	return t;
+}
+
+static __s64 load(const struct btf_type *t, const void *data)
+{
+	bool is_signed = btf_int_encoding(t) & BTF_INT_SIGNED;
+
+	switch (t->size) {
+	case 1:
+		return is_signed ? *(__s8 *)data : *(__u8 *)data;
+	case 2:
+		return is_signed ? *(__s16 *)data : *(__u16 *)data;
+	case 4:
+		return is_signed ? *(__s32 *)data : (__s64)*(__u32 *)data;
+	default:
+		return *(__s64 *)data;
+	}
+}
+
+/* A number, or an array of numbers, of which those are left out that are 0; no texts */
+static void add_stats(struct sample *s, const struct btf *btf, __u32 id, const char *data)
+{
+	const struct btf_type *var = btf__type_by_id(btf, id);
+	const struct btf_type *t = skip_names(btf, var->type), *elem = t;
+	const char *name = btf__name_by_offset(btf, var->name_off);
+	struct stat_value *stat;
+	__u32 i, count = 1;
+
+	if (t && btf_is_array(t)) {
+		elem = skip_names(btf, btf_array(t)->type);
+		count = btf_array(t)->nelems;
+	}
+	if (!elem || !btf_is_int(elem) ||
+	    (elem != t && !strcmp(btf__name_by_offset(btf, elem->name_off), "char")))
+		return;
+	for (i = 0; i < count && s->stats_count < MAX_STATS; i++) {
+		stat = &s->stats[s->stats_count];
+		stat->value = load(elem, data + i * elem->size);
+		if (elem != t && !stat->value)
+			continue;
+		if (elem == t)
+			snprintf(stat->name, sizeof(stat->name), "%s", name);
+		else
+			snprintf(stat->name, sizeof(stat->name), "%s[%u]", name, i);
+		s->stats_count++;
+	}
+}
+
+static void read_section(struct sample *s, int fd, const struct bpf_map_info *info)
+{
+	struct btf *btf = btf__load_from_kernel_by_id(info->btf_id);
+	const struct btf_type *section = btf ? btf__type_by_id(btf, info->btf_value_type_id) : NULL;
+	char *data = malloc(info->value_size);
+	const struct btf_var_secinfo *var;
+	__u32 i, zero = 0;
+
+	if (!data)
+		die("out of memory");
+	if (section && btf_is_datasec(section) && !bpf_map_lookup_elem(fd, &zero, data)) {
+		s->stats_map = info->id;
+		for (i = 0; i < btf_vlen(section); i++) {
+			var = btf_var_secinfos(section) + i;
+			if (var->offset + var->size <= info->value_size)
+				add_stats(s, btf, var->type, data + var->offset);
+		}
+	}
+	free(data);
+	btf__free(btf);
+}
+
+/* Either program may use the variables */
+static void read_stats(struct sample *s)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, opts);
+	LIBBPF_OPTS(bpf_qdisc_info, qdisc);
+	struct bpf_map_info info;
+	int fd;
+
+	opts.parent = s->key.parent;
+	opts.handle = s->key.handle;
+	opts.kind = s->kind;
+	if (strncmp(s->kind, "bpf", 3) || bpf_qdisc_query(options.ifindex, &opts, &qdisc))
+		return;
+	fd = open_stats(qdisc.enqueue_prog_id, &info);
+	if (fd < 0)
+		fd = open_stats(qdisc.dequeue_prog_id, &info);
+	if (fd < 0)
+		return;
+	read_section(s, fd, &info);
+	close(fd);
+}
+
 /* ---- the statistics that tc shows ---- */
 
 static void parse_attrs(struct rtattr *tb[], int max, void *data, int len)
@@ -201,6 +342,7 @@ static void add_qdisc(struct samples *all, const struct tcmsg *t, int len)
 	s->qlen = queue.qlen;
 	s->backlog = queue.backlog;
 	read_traced(s);
+	read_stats(s);
 }
 
 /* Returns false at the end */
@@ -251,6 +393,21 @@ static struct samples read_samples(int sock)
 
 /* ---- what happened between two samples ---- */
 
+/* Programs that are there since begin with other variables */
+static void subtract_stats(struct sample *d, const struct sample *b)
+{
+	int i, j;
+
+	if (d->stats_map != b->stats_map)
+		return;
+	for (i = 0; i < d->stats_count; i++) {
+		for (j = 0; j < b->stats_count; j++) {
+			if (!strcmp(d->stats[i].name, b->stats[j].name))
+				d->stats[i].value -= b->stats[j].value;
+		}
+	}
+}
+
 /* A qdisc that was not there before, or was made anew, began with zeros */
 static struct sample difference(const struct sample *s, const struct samples *before)
 {
@@ -272,6 +429,7 @@ static struct sample difference(const struct sample *s, const struct samples *be
 			d.taken.delay[i] -= b->taken.delay[i];
 		for (i = 0; i < MAX_REASONS; i++)
 			d.reasons[i] -= b->reasons[i];
+		subtract_stats(&d, b);
 	}
 	return d;
 }
@@ -334,6 +492,16 @@ static void print_json_taken(const struct sample *d)
 	printf("]");
 }
 
+static void print_json_stats(const struct sample *d)
+{
+	int i;
+
+	printf(",\"stats\":{");
+	for (i = 0; i < d->stats_count; i++)
+		printf("%s\"%s\":%lld", i ? "," : "", d->stats[i].name, d->stats[i].value);
+	printf("}");
+}
+
 static void print_json_qdisc(const struct sample *d)
 {
 	char handle[16], parent[16];
@@ -346,6 +514,8 @@ static void print_json_qdisc(const struct sample *d)
 	print_json_drops(d);
 	if (d->traced)
 		print_json_taken(d);
+	if (d->stats_map)
+		print_json_stats(d);
 	printf("}");
 }
 
@@ -419,6 +589,16 @@ static void print_drops(const struct sample *d)
 	printf("\n");
 }
 
+static void print_stats(const struct sample *d)
+{
+	int i;
+
+	printf("  %-8s", "policy");
+	for (i = 0; i < d->stats_count; i++)
+		printf("  %s %lld", d->stats[i].name, d->stats[i].value);
+	printf("\n");
+}
+
 static void print_qdisc(const struct sample *d, double seconds)
 {
 	char handle[16], parent[16];
@@ -431,6 +611,8 @@ static void print_qdisc(const struct sample *d, double seconds)
 	print_rates("out", d->packets, d->bytes, seconds);
 	print_drops(d);
 	printf("  %-8s %10u packets %14u bytes\n", "queued", d->qlen, d->backlog);
+	if (d->stats_map)
+		print_stats(d);
 	print_delays(d);
 }
 
