@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The building blocks of <bpf/bpf_qdisc_aqm.h>, for host/aqm_blocks to call here: with numbers that
+ * it chooses, and with all combinations of those that are likely to overflow something.
+ */
+#include <stdbool.h>
+#include <stdlib.h>
+#include <linux/types.h>
+
+#define NSEC_PER_MSEC		1000000ULL
+#define NSEC_PER_SEC		1000000000ULL
+#define barrier_var(var)	asm volatile("" : "+r"(var))
+#define bpf_for(i, first, end)	for (i = (first); i < (end); i++)
+
+struct sch_bpf_ctx;
+struct sk_buff;
+
+static bool bpf_qdisc_ecn_mark(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return ctx || skb;
+}
+
+static __u32 bpf_get_prandom_u32(void)
+{
+	return random();
+}
+
+#include "../tools/lib/bpf/bpf_qdisc_aqm.h"
+
+__u64 tx_time(__u32 len, __u64 rate)
+{
+	return bpf_qdisc_tx_time(len, rate);
+}
+
+/* How long after the drop of a number is the next one? */
+__u64 codel_spacing(__u64 interval, __u32 number)
+{
+	struct bpf_codel codel = { 1, 1, number - 1, 0, true };
+	struct bpf_codel_params params = { .interval = interval };
+
+	bpf_codel_dequeue(&codel, &params, 2, 1, 1);
+	return codel.drop_next - 1;
+}
+
+/* The probability after up to 256 updates with a delay, from one on */
+__u64 pie_probability(__u64 prob, __u64 old, __u64 delay, __u64 updates)
+{
+	struct bpf_pie_params params = { .target = 15 * NSEC_PER_MSEC, .tupdate = 1, .alpha = 2,
+					 .beta = 20 };
+	struct bpf_pie pie = { .prob = prob, .delay = delay, .delay_old = old, .next = 1 };
+
+	bpf_pie_enqueue(&pie, &params, updates, 0);
+	return pie.prob;
+}
+
+/* An average after so many packets that have found the queue empty */
+__u64 red_decay(__u64 avg, __u8 weight_log, __u64 packets)
+{
+	struct bpf_red_params params = { .packet_time = 1000, .weight_log = weight_log };
+	struct bpf_red red = { .avg = avg, .idle = 1 };
+
+	bpf_red_enqueue(&red, &params, 1 + 1000 * packets, 0);
+	return red.avg;
+}
+
+static __u64 extreme(__u32 *digits)
+{
+	static const __u64 values[8] = { 0, 1, 1000, 1ULL << 31, ~0U, 1ULL << 32, 1ULL << 63,
+					 ~0ULL };
+	__u32 digit = *digits & 7;
+
+	*digits >>= 3;
+	return values[digit];
+}
+
+static bool codel_holds(__u32 n)
+{
+	struct bpf_codel_params params = { extreme(&n), extreme(&n), extreme(&n), false };
+	__u64 now = extreme(&n), enqueued = extreme(&n), before;
+	struct bpf_codel codel = { 1, extreme(&n), extreme(&n), 1, n & 1 };
+
+	before = codel.dropping ? codel.drop_next : now;
+	return bpf_codel_dequeue(&codel, &params, now, enqueued, ~0U) == BPF_AQM_DELIVER ||
+	       (codel.drop_next >= before && codel.count);
+}
+
+static bool pie_holds(__u32 n)
+{
+	struct bpf_pie_params params = { extreme(&n), extreme(&n), 0, extreme(&n), extreme(&n), 0,
+					 false };
+	struct bpf_pie pie = { .delay = extreme(&n), .delay_old = extreme(&n) };
+	__u64 now = extreme(&n);
+
+	pie.prob = n & 1 ? BPF_PIE_ONE : 0;
+	bpf_pie_enqueue(&pie, &params, now, ~0U);
+	return pie.prob <= BPF_PIE_ONE && pie.accu_prob <= BPF_PIE_ONE * 10 &&
+	       (pie.next > now || now == ~0ULL);
+}
+
+static bool red_holds(__u32 n)
+{
+	struct bpf_red_params params = { extreme(&n), extreme(&n), extreme(&n),
+					 extreme(&n) % 25, false, extreme(&n) };
+	__u64 before = (extreme(&n) & ~0U) << 24, bytes = (extreme(&n) & ~0U) << 24;
+	struct bpf_red red = { .avg = before, .idle = extreme(&n), .count = ~0U };
+
+	bpf_red_enqueue(&red, &params, ~0ULL, bytes >> 24);
+	return red.avg <= (before > bytes ? before : bytes);
+}
+
+static bool tbf_holds(__u32 n)
+{
+	__u64 before = extreme(&n), rate = extreme(&n), burst = extreme(&n), now = extreme(&n);
+	struct bpf_tbf tbf = { before };
+
+	return bpf_tbf_reserve(&tbf, rate, burst, now, extreme(&n) | 1) >= now &&
+	       tbf.empty >= before;
+}
+
+static bool drr_holds(__u32 n)
+{
+	__u64 before = extreme(&n) / 2, round = extreme(&n) / 2, its;
+	struct bpf_drr_flow flow = { .round = before };
+	__u32 quantum = extreme(&n) | 1;
+
+	its = bpf_drr_round(&flow, round, quantum, extreme(&n), extreme(&n));
+	return its >= before && its + 1 >= round && flow.round >= its && flow.used < quantum;
+}
+
+/* With how many combinations of eight numbers does not hold what must? */
+__u32 extremes(void)
+{
+	__u32 n, bad = 0;
+
+	for (n = 0; n < 1U << 24; n++)
+		bad += !codel_holds(n) + !pie_holds(n) + !red_holds(n) + !tbf_holds(n) +
+		       !drr_holds(n);
+	return bad;
+}
