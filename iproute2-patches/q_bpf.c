@@ -1378,8 +1378,12 @@ static void explain_refusal(const struct loader *ld, int err)
 
 	if (op >= 0) {
 		print_log(ld, op);
-		complain("%s: the verifier refused the %s program '%s': %s", ld->path,
-			 ops[op].name, bpf_program__name(ld->prog[op]), strerror(-err));
+		if (bpf_object__btf_fd(ld->obj) < 0)
+			complain("%s: the kernel refused its BTF, without which no map holds packets: is a variable that is a structure static?",
+				 ld->path);
+		else
+			complain("%s: the verifier refused the %s program '%s': %s", ld->path,
+				 ops[op].name, bpf_program__name(ld->prog[op]), strerror(-err));
 	} else if (err == -EPERM) {
 		complain("%s: no permission to load it: CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed",
 			 ld->path);

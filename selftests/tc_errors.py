@@ -60,6 +60,14 @@ def the_verifier_refuses(tc, device):
 
 
 @with_both
+def the_kernel_refuses_the_btf(tc, device):
+    """The verifier says no more than that the map holds no packets."""
+    err = fails(1, "'pkts' is none", *tc, *qdisc(device, "add", "obj", f"{PROGS}/static_struct.bpf.o"))
+    lib.contains(err.rstrip("\n").splitlines()[-1],
+                 "the kernel refused its BTF, without which no map holds packets: is a variable that is a structure static?")
+
+
+@with_both
 def a_kernel_without_it(tc, device):
     """To the command it looks as if the kernel did not know the program type, and
     nor the map type: oldkernel answers these two in the kernel's place."""
@@ -131,6 +139,7 @@ def a_tc_with_another_struct_hears_so():
 lib.main(objects_that_are_none,
          two_enqueue_programs,
          the_verifier_refuses,
+         the_kernel_refuses_the_btf,
          a_kernel_without_it,
          no_permission,
          pinned_things_that_are_wrong,

@@ -762,7 +762,7 @@ static int sch_bpf_btf_struct_access(struct bpf_verifier_log *log,
 		return -EACCES;
 	}
 	if (!sch_bpf_skb_field_writable(off, size)) {
-		bpf_log(log, "of a packet only tstamp, mark, priority, cb.data can be written\n");
+		bpf_log(log, "of a packet only tstamp, mark, priority and the note (cb.data) can be written\n");
 		return -EACCES;
 	}
 	return 0;
