@@ -274,10 +274,15 @@ static bool full(const struct Qdisc *sch)
 	return qlen >= sch->limit || qlen >= MAX_PACKETS;
 }
 
+/* No sum, which a large parameter could make wrap */
+static bool is_ahead(__u64 when, __u64 now)
+{
+	return when > now && when - now > horizon;
+}
+
 static bool beyond_horizon(__u64 when)
 {
-	return when > bpf_qdisc_time_add(past, horizon) &&
-	       when > bpf_qdisc_time_add(read_clock(), horizon);
+	return is_ahead(when, past) && is_ahead(when, read_clock());
 }
 
 SEC("qdisc/enqueue")
