@@ -87,7 +87,7 @@ PROGRAM(set_departure, bpf_qdisc_set_departure(ctx, skb, key + 1))
 PROGRAM(get_hash, MUST(bpf_skb_get_hash(skb)))
 PROGRAM(ecn_mark, MUST(bpf_qdisc_ecn_mark(ctx, skb)))
 PROGRAM(set_queue, MUST(!bpf_qdisc_set_queue(ctx, skb, 0)))
-PROGRAM(class_len, MUST(!bpf_qdisc_class_len(ctx, 0x10001)))
+PROGRAM(class_len, MUST(bpf_qdisc_class_len(ctx, 0x10001) < 0))
 PROGRAM(load_bytes, {
 	struct bpf_dynptr bytes;
 	__u16 protocol = 0;

@@ -163,7 +163,7 @@ extern const struct Qdisc_class_ops sch_bpf_class_ops;
 int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid);
 int sch_bpf_class_head(struct sch_bpf_data *q, u32 classid);
-u32 sch_bpf_class_len(struct sch_bpf_data *q, u32 classid);
+int sch_bpf_class_len(struct sch_bpf_data *q, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch);
 int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack);
 void sch_bpf_class_reset(struct Qdisc *sch);

@@ -148,13 +148,13 @@ int sch_bpf_class_head(struct sch_bpf_data *q, u32 classid)
  * @classid: handle of the class
  *
  * Context: under the qdisc's root lock, bottom halves off.
- * Return: packets; 0 if there is no such class.
+ * Return: packets; -ENOENT if there is no such class.
  */
-u32 sch_bpf_class_len(struct sch_bpf_data *q, u32 classid)
+int sch_bpf_class_len(struct sch_bpf_data *q, u32 classid)
 {
 	struct sch_bpf_class *cl = sch_bpf_class_find(sch_bpf_qdisc(q), classid);
 
-	return cl ? qdisc_qlen(cl->qdisc) : 0;
+	return cl ? qdisc_qlen(cl->qdisc) : -ENOENT;
 }
 
 /**

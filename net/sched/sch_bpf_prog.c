@@ -470,9 +470,10 @@ __bpf_kfunc int bpf_qdisc_class_head(struct sch_bpf_ctx *ctx, u32 classid)
  * @classid: handle of the class
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
- * Return: packets, also those that its qdisc holds back; 0 if there is no such class.
+ * Return: packets, also those that its qdisc holds back; -ENOENT if there is no such
+ * class.
  */
-__bpf_kfunc u32 bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, u32 classid)
+__bpf_kfunc int bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, u32 classid)
 {
 	return sch_bpf_class_len(sch_bpf_data(ctx), classid);
 }

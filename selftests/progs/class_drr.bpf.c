@@ -8,7 +8,7 @@
 #define OPEN	3		/* also in classes.py */
 
 struct seen {			/* of the two classes, and of one that is not there */
-	__u32 len[3];
+	__s32 len[3];
 	__s32 head[3];
 	__u32 held;		/* how often one was held back */
 };

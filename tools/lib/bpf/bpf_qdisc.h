@@ -56,8 +56,14 @@
 #ifndef TC_ACT_OK
 #define TC_ACT_OK	0
 #endif
+#ifndef TC_ACT_RECLASSIFY
+#define TC_ACT_RECLASSIFY	1
+#endif
 #ifndef TC_ACT_SHOT
 #define TC_ACT_SHOT	2
+#endif
+#ifndef TC_ACT_PIPE
+#define TC_ACT_PIPE	3
 #endif
 #ifndef TC_ACT_STOLEN
 #define TC_ACT_STOLEN	4
@@ -374,8 +380,9 @@ extern struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map) __ksym
  * @map: where from
  * @key: the highest key to take
  *
- * Returns the oldest packet of the lowest key; or NULL, with ctx->expire set to
- * the lowest key if that is higher than @key and a __u64, else to 0.
+ * Returns the oldest packet of the lowest key; or NULL. In a dequeue program ctx->expire is
+ * then the lowest key, if that is higher than @key and a __u64, else 0: set it to what is
+ * right where keys are no times.
  */
 extern struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map,
 					    const void *key) __ksym;
@@ -496,9 +503,9 @@ extern int bpf_qdisc_class_head(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
  * @ctx: context of the program
  * @classid: handle of the class
  *
- * Returns packets, also those that its qdisc holds back; 0 if there is no such class.
+ * Returns packets, also those that its qdisc holds back; -ENOENT if there is no such class.
  */
-extern __u32 bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
+extern int bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 
 /**
  * bpf_qdisc_clone() - make another packet of the same bytes
@@ -514,8 +521,8 @@ extern struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_buff *
  * @ctx: context of the program
  * @skb: the packet; of a GSO packet every segment will be marked
  *
- * Returns true if the packet carries the mark now, false if its transport takes
- * no part in ECN: drop it instead.
+ * Returns true if the packet carries the mark now, also if it did before; false if its
+ * transport takes no part in ECN: drop it instead.
  */
 extern bool bpf_qdisc_ecn_mark(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
 
@@ -540,9 +547,13 @@ extern int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u
  *
  * In enqueue programs. The filters see a clone of the packet; mark, priority and tx
  * queue as the own qdisc's filters leave them are taken over; redirects to a device
- * are refused. Returns TC_ACT_UNSPEC (-1)
- * if no filter matches, a TC_ACT_* verdict, for the program to act on, or another
- * negative number: no such device, no such qdisc.
+ * are refused.
+ *
+ * Returns TC_ACT_UNSPEC (-1) if no filter matches; another negative number if there is no
+ * such device or qdisc; else what the filter says. TC_ACT_SHOT wants the packet dropped;
+ * TC_ACT_STOLEN, QUEUED and TRAP, bpf_qdisc_steal(). All others are a match: TC_ACT_OK, or
+ * TC_ACT_PIPE of an action that lets others follow, as skbedit does. ctx->classid is the
+ * filter's class then, or 0.
  */
 extern int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int ifindex,
 			       __u32 handle) __ksym;

@@ -92,7 +92,8 @@ static __always_inline __u64 bpf_qdisc_tx_time(__u32 len, __u64 rate)
  * @interval: the time within which a delay is to come down to that, ns: a round trip of most
  *            of the connections; the RFC's is 100 ms
  * @mtu: with so many bytes or fewer behind it no packet is dropped
- * @ecn: mark, rather than drop
+ * @ecn: mark, rather than drop: a queue of senders that take part in ECN and heed no mark is
+ *       then not dropped from, so bound its length, too
  */
 struct bpf_codel_params {
 	__u64 target;
@@ -141,7 +142,8 @@ static __always_inline __u64 __bpf_codel_spacing(__u64 interval, __u32 count)
  * @params: parameters
  * @now: the present time
  * @enqueued: when the packet came, from the policy's note on it
- * @backlog: bytes that still wait in the queue, without this packet
+ * @backlog: bytes that still wait in the queue, without this packet: with a queue for each
+ *           flow, those of the flow
  *
  * Call it once for each packet that is taken from the queue's head, in dequeue programs, and
  * take the next one if this one is dropped. Only the policy that owns the queue may call it
@@ -504,6 +506,11 @@ struct bpf_drr_flow {
  * than a quantum and a packet. A flow that was silent for a round goes before those that were not,
  * with one quantum (a list of new flows and one of old ones do the same).
  *
+ * A packet that is dropped after it has got its round has spent its flow's quantum: a flow of
+ * which an AQM drops at the head gets less than its share. With CoDel, call this in dequeue
+ * programs, with the length of the packet that leaves, and keep flows, not packets, under
+ * their rounds: in another ordered map, whose value is the flow.
+ *
  * Return: the round.
  */
 static __always_inline __u64 bpf_drr_round(struct bpf_drr_flow *flow, __u64 round, __u32 quantum,
@@ -541,7 +548,8 @@ struct bpf_tbf {
  * @len: length of the packet, bytes
  *
  * For a packet that has come, as its key in a map of departure times; so ask for room first:
- * tokens of a packet that is dropped then are lost. Only the policy that owns the bucket may
+ * tokens of a packet that is dropped then are lost. To police, reserve in a copy of the state: if
+ * the packet may not leave by @now drop it, else keep the copy. Only the policy that owns the bucket may
  * call it (see the head of this file).
  *
  * Guarantees: within any time T at most rate * T + burst bytes leave; who waits gets the rate,
