@@ -1347,6 +1347,76 @@ static int set_live_params(const struct bpf_request *req, const struct target *t
 	return ret;
 }
 
+static void text_of(const struct value *v, char *text, size_t size)
+{
+	switch (v->kind) {
+	case TEXT:
+		snprintf(text, size, "%.*s", (int)v->size, v->data);
+		break;
+	case ADDRESS:
+		inet_ntop(AF_INET, v->data, text, size);
+		break;
+	case BOOL:
+		snprintf(text, size, "%s", load_number(v) ? "true" : "false");
+		break;
+	default:
+		if (v->kind == DEVICE && if_indextoname(load_number(v), text))
+			break;
+		snprintf(text, size, v->is_signed ? "%" PRId64 : "%" PRIu64,
+			 (uint64_t)load_number(v));
+	}
+}
+
+static bool is_set(const struct bpf_request *req, const char *name)
+{
+	int i;
+
+	for (i = 0; i < req->settings; i++) {
+		if (!strcmp(req->setting[i].name, name))
+			return true;
+	}
+	return false;
+}
+
+/* The variables of a new object are its own: which parameters have another value by that? */
+static void tell_what_begins_anew(const struct loader *ld, const struct bpf_request *req,
+				  const struct target *target)
+{
+	struct values old, new = { .btf = bpf_object__btf(ld->obj) };
+	struct bpf_map *map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	char before[256], now[256];
+	struct value was, is;
+	__u32 prog_id[OPS];
+	int i, j;
+
+	if (!map || target->add || bpf_qdisc_query(target->ifindex, &target->opts, &info))
+		return;
+	new.data = bpf_map__initial_value(map, &new.size);
+	new.section = find_section(new.btf, PARAM_SECTION);
+	prog_id[ENQUEUE] = info.enqueue_prog_id;
+	prog_id[DEQUEUE] = info.dequeue_prog_id;
+	if (open_values(&old, PARAM_SECTION, prog_id, false))
+		return;
+	for (i = 0; next_value(&new, &i, &is);) {
+		for (j = 0; next_value(&old, &j, &was);) {
+			if (was.table || strcmp(was.name, is.name) || was.size != is.size ||
+			    was.kind != is.kind || !memcmp(was.data, is.data, is.size) ||
+			    is_set(req, is.name))
+				continue;
+			if (is.kind == ARRAY) {
+				complain("parameter \"%s\" begins anew, as in the object", is.name);
+				continue;
+			}
+			text_of(&was, before, sizeof(before));
+			text_of(&is, now, sizeof(now));
+			complain("parameter \"%s\" begins anew with %s, as in the object; it was %s",
+				 is.name, now, before);
+		}
+	}
+	close_values(&old);
+}
+
 static void print_log(const struct loader *ld, int op)
 {
 	const char *log = ld->log[op];
@@ -1418,8 +1488,10 @@ static int get_from_object(const struct bpf_request *req, const struct target *t
 		return -1;
 	libbpf_set_print(req->verbose ? print_all : print_kept);
 	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
-	    !set_object_params(&ld, req, true) && !load_object(&ld))
+	    !set_object_params(&ld, req, true) && !load_object(&ld)) {
+		tell_what_begins_anew(&ld, req, target);
 		ret = set_object_params(&ld, req, false);
+	}
 
 	loaded.obj = ld.obj;
 	for (op = 0; op < OPS; op++) {
@@ -1863,26 +1935,6 @@ static void print_program(int op, struct rtattr *attr)
 	print_tag(tb[TCA_SCH_BPF_PROG_TAG]);
 	print_map_ids(program_id(attr));
 	close_json_object();
-}
-
-static void text_of(const struct value *v, char *text, size_t size)
-{
-	switch (v->kind) {
-	case TEXT:
-		snprintf(text, size, "%.*s", (int)v->size, v->data);
-		break;
-	case ADDRESS:
-		inet_ntop(AF_INET, v->data, text, size);
-		break;
-	case BOOL:
-		snprintf(text, size, "%s", load_number(v) ? "true" : "false");
-		break;
-	default:
-		if (v->kind == DEVICE && if_indextoname(load_number(v), text))
-			break;
-		snprintf(text, size, v->is_signed ? "%" PRId64 : "%" PRIu64,
-			 (uint64_t)load_number(v));
-	}
 }
 
 static bool is_zero(const char *data, size_t size)

@@ -899,7 +899,7 @@ int write_mark_priority_stamp(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("of a packet only tstamp, mark, priority and the note")
+__refused("of a packet only tstamp, mark, priority, note")
 int write_length(struct sch_bpf_ctx *ctx)
 {
 	ctx->skb->len = 1;
@@ -907,7 +907,7 @@ int write_length(struct sch_bpf_ctx *ctx)
 }
 
 SEC("qdisc/enqueue")
-__refused("of a packet only tstamp, mark, priority and the note")
+__refused("of a packet only tstamp, mark, priority, note")
 int write_accounted_length(struct sch_bpf_ctx *ctx)
 {
 	((struct qdisc_skb_cb *)ctx->skb->cb)->pkt_len = 1;

@@ -4,6 +4,7 @@
 both tc."""
 
 import json
+import re
 
 import lib
 from lib import GLOBALS, POLICIES, PROGS, fails, qdisc, with_both, works
@@ -40,8 +41,13 @@ def parameters(tc, device):
     lib.equal(options(tc, device)["enqueue"]["id"], programs, "program that runs")
     shown = works(*tc, "qdisc", "show", "dev", device.a)
     lib.contains(shown, " set rate 18446744073709551615 offset -2147483648 ")
-    works(*tc, *qdisc(device, "change", *obj, "set", "small=9"))
+    status, _, err = lib.said(*tc, *qdisc(device, "change", *obj, "set", "small=9"))
     lib.equal(options(tc, device)["set"], {**first, "small": 9}, "of a new object")
+    lib.equal((status, sorted(re.findall(r'parameter "(\w+)" begins anew', err)), len(err.splitlines())),
+              (0, ["label", "mode", "offset", "on", "rate"], 5), f"what is said of it: {err}")
+    lib.contains(err, 'parameter "rate" begins anew with 1000, as in the object; it was 18446744073709551615\n')
+    works(*tc, *qdisc(device, "change", *obj, "set", "small=9"))
+    return [err]
 
 
 @with_both
@@ -261,7 +267,7 @@ def tables_of_the_policies(tc, device):
     words = [fails(1, "a number from 0 to 10tbit",
                    *tc, *qdisc(device, "change", *settings(f"edt_rate[{device.a}]=11tbit")))]
     works(*tc, *qdisc(device, "change", *settings(f"edt_rate[{device.a}]=")))
-    works(*tc, *qdisc(device, "replace", "obj", f"{POLICIES}/fq.bpf.o", *settings("fq_weights[7]=20")))
+    works(*tc, *qdisc(device, "replace", "obj", f"{POLICIES}/fq.bpf.o", *settings("fq_weights[7]=20", "horizon=10s")))
     lib.equal(options(tc, device)["set"]["fq_weights"], {"7": 20}, "weights of fq")
     return words
 

@@ -193,7 +193,7 @@ __bpf_kfunc int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx
 __bpf_kfunc int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	struct sk_buff *segs = NULL, *seg;
+	struct sk_buff *segs = ERR_PTR(-EINVAL), *seg;
 
 	/* A program that cut clones again and again would never come to an end. */
 	if (skb == ctx->skb && skb_is_gso(skb))
@@ -763,7 +763,8 @@ static int sch_bpf_btf_struct_access(struct bpf_verifier_log *log,
 		return -EACCES;
 	}
 	if (!sch_bpf_skb_field_writable(off, size)) {
-		bpf_log(log, "of a packet only tstamp, mark, priority and the note (cb.data) can be written\n");
+		bpf_log(log,
+			"of a packet only tstamp, mark, priority, note (cb.data) can be written\n");
 		return -EACCES;
 	}
 	return 0;

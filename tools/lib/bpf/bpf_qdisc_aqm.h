@@ -548,9 +548,9 @@ struct bpf_tbf {
  * @len: length of the packet, bytes
  *
  * For a packet that has come, as its key in a map of departure times; so ask for room first:
- * tokens of a packet that is dropped then are lost. To police, reserve in a copy of the state: if
- * the packet may not leave by @now drop it, else keep the copy. Only the policy that owns the bucket may
- * call it (see the head of this file).
+ * tokens of a packet that is dropped then are lost. To police, reserve in a copy of the state:
+ * if the packet may not leave by @now drop it, else keep the copy. Only the policy that owns the
+ * bucket may call it (see the head of this file).
  *
  * Guarantees: within any time T at most rate * T + burst bytes leave; who waits gets the rate,
  * less a nanosecond a packet. After a pause burst bytes leave at once, give or take a
