@@ -50,7 +50,7 @@ space() {
 twentieths() {
 	local -a of learned
 	local i
-	read -ra of < <(sed -n "s/^$1: //p" "$top/scripts/progress" && cat "$2" 2>/dev/null) || return 0
+	read -ra of < <(sed -n "s|^$1: ||p" "$top/scripts/progress" && cat "$2" 2>/dev/null) || return 0
 	read -ra learned 2>/dev/null <"$2" || learned=("${of[@]}")
 	for i in {0..19}; do echo $((of[i] * learned[19] / of[19])); done
 }
