@@ -1171,15 +1171,23 @@ static void list_values(const struct values *vs)
 	}
 }
 
+static bool find_value(const struct values *vs, const char *name, struct value *v)
+{
+	int i = 0;
+
+	while (next_value(vs, &i, v)) {
+		if (!strcmp(v->name, name))
+			return true;
+	}
+	return false;
+}
+
 static int set_by_name(const struct values *vs, const struct setting *s)
 {
 	struct value v;
-	int i = 0;
 
-	while (next_value(vs, &i, &v)) {
-		if (!strcmp(v.name, s->name))
-			return set_value(vs, &v, s);
-	}
+	if (find_value(vs, s->name, &v))
+		return set_value(vs, &v, s);
 	complain("unknown parameter \"%s\"; there are", s->name);
 	list_values(vs);
 	return -1;
@@ -1211,22 +1219,30 @@ static bool has_values(const struct values *vs)
 	return next_value(vs, &i, &v);
 }
 
+/* The parameters of an object, with the values that it begins with */
+static struct values object_params(const struct loader *ld)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
+	struct values vs = { .obj = ld->obj, .btf = bpf_object__btf(ld->obj) };
+
+	if (map)
+		vs.data = bpf_map__initial_value(map, &vs.size);
+	vs.section = find_section(vs.btf, PARAM_SECTION);
+	vs.maps = find_section(vs.btf, ".maps");
+	return vs;
+}
+
 /* The values that it will begin with are set before the object is loaded. Tables are
  * maps, and only checked then; they are set when these are there.
  */
 static int set_object_params(struct loader *ld, const struct bpf_request *req, bool check)
 {
-	struct values vs = { .obj = ld->obj, .check = check };
-	struct bpf_map *map;
+	struct values vs;
 
 	if (!req->settings)
 		return 0;
-	map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
-	if (map)
-		vs.data = bpf_map__initial_value(map, &vs.size);
-	vs.btf = bpf_object__btf(ld->obj);
-	vs.section = find_section(vs.btf, PARAM_SECTION);
-	vs.maps = find_section(vs.btf, ".maps");
+	vs = object_params(ld);
+	vs.check = check;
 	if (has_values(&vs))
 		return set_all(&vs, req);
 	complain("%s: no parameters: section \"" PARAM_SECTION "\" is not there", ld->path);
@@ -1321,22 +1337,30 @@ static int set_checked_params(const struct values *vs, const struct bpf_request 
 	return ret ? ret : set_all(vs, req);
 }
 
+/* Which programs run */
+static int query_programs(const struct target *target, __u32 *prog_id)
+{
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	int ret = bpf_qdisc_query(target->ifindex, &target->opts, &info);
+
+	prog_id[ENQUEUE] = info.enqueue_prog_id;
+	prog_id[DEQUEUE] = info.dequeue_prog_id;
+	return ret;
+}
+
 /* While the qdisc runs */
 static int set_live_params(const struct bpf_request *req, const struct target *target)
 {
-	LIBBPF_OPTS(bpf_qdisc_info, info);
 	__u32 prog_id[OPS];
 	struct values vs;
 	int ret;
 
-	ret = bpf_qdisc_query(target->ifindex, &target->opts, &info);
+	ret = query_programs(target, prog_id);
 	if (ret) {
 		complain("no parameters to set on \"%s\": %s", target->dev,
 			 ret == -ENOENT ? "no such qdisc" : strerror(-ret));
 		return -1;
 	}
-	prog_id[ENQUEUE] = info.enqueue_prog_id;
-	prog_id[DEQUEUE] = info.dequeue_prog_id;
 	if (open_values(&vs, PARAM_SECTION, prog_id, true)) {
 		complain("cannot set parameters: %s", errno == ENOENT ?
 			 "the programs have none" : strerror(errno));
@@ -1382,37 +1406,29 @@ static bool is_set(const struct bpf_request *req, const char *name)
 static void tell_what_begins_anew(const struct loader *ld, const struct bpf_request *req,
 				  const struct target *target)
 {
-	struct values old, new = { .btf = bpf_object__btf(ld->obj) };
-	struct bpf_map *map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
-	LIBBPF_OPTS(bpf_qdisc_info, info);
 	char before[256], now[256];
+	struct values old, new;
 	struct value was, is;
 	__u32 prog_id[OPS];
-	int i, j;
+	int i = 0;
 
-	if (!map || target->add || bpf_qdisc_query(target->ifindex, &target->opts, &info))
+	if (target->add || query_programs(target, prog_id) ||
+	    open_values(&old, PARAM_SECTION, prog_id, false))
 		return;
-	new.data = bpf_map__initial_value(map, &new.size);
-	new.section = find_section(new.btf, PARAM_SECTION);
-	prog_id[ENQUEUE] = info.enqueue_prog_id;
-	prog_id[DEQUEUE] = info.dequeue_prog_id;
-	if (open_values(&old, PARAM_SECTION, prog_id, false))
-		return;
-	for (i = 0; next_value(&new, &i, &is);) {
-		for (j = 0; next_value(&old, &j, &was);) {
-			if (was.table || strcmp(was.name, is.name) || was.size != is.size ||
-			    was.kind != is.kind || !memcmp(was.data, is.data, is.size) ||
-			    is_set(req, is.name))
-				continue;
-			if (is.kind == ARRAY) {
-				complain("parameter \"%s\" begins anew, as in the object", is.name);
-				continue;
-			}
-			text_of(&was, before, sizeof(before));
-			text_of(&is, now, sizeof(now));
-			complain("parameter \"%s\" begins anew with %s, as in the object; it was %s",
-				 is.name, now, before);
+	new = object_params(ld);
+	while (next_value(&new, &i, &is)) {
+		if (is.table || is_set(req, is.name) || !find_value(&old, is.name, &was) ||
+		    was.table || was.size != is.size || was.kind != is.kind ||
+		    !memcmp(was.data, is.data, is.size))
+			continue;
+		if (is.kind == ARRAY) {
+			complain("parameter \"%s\" begins anew, as in the object", is.name);
+			continue;
 		}
+		text_of(&was, before, sizeof(before));
+		text_of(&is, now, sizeof(now));
+		complain("parameter \"%s\" begins anew with %s, as in the object; it was %s",
+			 is.name, now, before);
 	}
 	close_values(&old);
 }

@@ -217,11 +217,7 @@ static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 static __always_inline void sch_bpf_enqueue_run(struct sch_bpf_data *q, struct sk_buff *skb,
 						struct sk_buff **to_free)
 {
-	q->run.ctx.skb = skb;
-	q->run.ctx.classid = 0;
-	q->run.to_free = to_free;
-	q->run.len = qdisc_pkt_len(skb);
-	q->run.state = 0;
+	sch_bpf_enqueue_begin(q, skb, to_free);
 	sch_bpf_run(q->enqueue, &q->run.ctx);
 }
 

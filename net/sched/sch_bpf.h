@@ -105,6 +105,17 @@ static inline struct Qdisc *sch_bpf_qdisc(struct sch_bpf_data *q)
 	return container_of((void *)q, struct Qdisc, privdata);
 }
 
+/* What a run of the enqueue program begins with */
+static __always_inline void sch_bpf_enqueue_begin(struct sch_bpf_data *q, struct sk_buff *skb,
+						  struct sk_buff **to_free)
+{
+	q->run.ctx.skb = skb;
+	q->run.ctx.classid = 0;
+	q->run.to_free = to_free;
+	q->run.len = qdisc_pkt_len(skb);
+	q->run.state = 0;
+}
+
 /* A packet is in a map or in fifo now. */
 static inline void sch_bpf_count_in(struct sch_bpf_data *q, const struct sk_buff *skb)
 {

@@ -90,11 +90,7 @@ static u32 sch_bpf_test_enqueue(struct Qdisc *sch, const struct bpf_prog *prog,
 
 	rcu_read_lock_bh();
 	spin_lock(qdisc_lock(sch));
-	q->run.ctx.skb = skb;
-	q->run.ctx.classid = 0;
-	q->run.to_free = &to_free;
-	q->run.len = qdisc_pkt_len(skb);
-	q->run.state = 0;
+	sch_bpf_enqueue_begin(q, skb, &to_free);
 	sch_bpf_new_generation(q);	/* what the run before has stored is gone */
 	*time -= ktime_get_ns();
 	bpf_prog_run(prog, &q->run.ctx);
