@@ -3,9 +3,8 @@
 """Change in place: other programs or another limit, and the packets that are queued
 stay queued, in their order. What would lose them is refused."""
 
+import contextlib
 import shutil
-import subprocess
-import threading
 
 import lib
 from lib import POLICIES, PROGS
@@ -68,31 +67,11 @@ def the_limit_alone():
         lib.balance(device, sender, receiver)
 
 
-def under_traffic(device, sender, receiver, work):
-    """No packet is lost, and none overtakes another, while `work` goes on; it calls
-    what it is given to have what arrives read."""
-    stop = threading.Event()
-    sent, got = [], []
-
-    def traffic():
-        number = 0
-        while not stop.is_set():
-            if sender.send(number, 60 + number % 300):
-                sent.append(number)
-            number += 1
-
-    def read():
-        got.extend(lib.numbers(receiver.drain()))
-
-    thread = threading.Thread(target=traffic)
-    thread.start()
-    try:
-        work(read)
-    finally:
-        stop.set()
-        thread.join()
-    sender.wait_freed()
-    read()
+@contextlib.contextmanager
+def under_traffic(device, sender, receiver):
+    """No packet is lost meanwhile, and none overtakes another."""
+    with lib.traffic(sender, receiver, lambda number: sender.send(number, 60 + number % 300)) as (sent, got):
+        yield
     # a packet is nobody's for a moment before the receiver has it
     got.extend(lib.numbers(receiver.collect(len(sent) - len(got))))
     print(f"# {len(sent)} packets")
@@ -102,13 +81,9 @@ def under_traffic(device, sender, receiver, work):
 
 
 def changes_of_the_object_under_traffic():
-    def work(read):
+    with lib.wire(FIFO) as (device, sender, receiver), under_traffic(device, sender, receiver):
         for _ in range(5):
             lib.run(*change(device, "obj", FIFO))
-            read()
-
-    with lib.wire(FIFO) as (device, sender, receiver):
-        under_traffic(device, sender, receiver, work)
 
 
 def many_changes_of_the_programs_under_traffic():
@@ -120,22 +95,15 @@ def many_changes_of_the_programs_under_traffic():
         return ("enqueue", "object-pinned", f"{where}/release_enqueue",
                 "dequeue", "object-pinned", f"{where}/release_dequeue")
 
-    def work(read):
-        lines = [" ".join(change(device, *programs(pins[number % 2]))[1:]) for number in range(CHANGES)]
-        with subprocess.Popen(["tc", "-batch", "-"], stdin=subprocess.PIPE, text=True) as tc:
-            tc.stdin.write("\n".join(lines))
-            tc.stdin.close()
-            while tc.poll() is None:
-                read()
-        lib.equal(tc.returncode, 0, "status of tc")
-
     with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver, \
          lib.traced("sch_bpf/sch_bpf_change") as lines:
         lib.run("bpftool", "prog", "loadall", RELEASE, pins[0], "pinmaps", kept)
         lib.run("bpftool", "prog", "loadall", RELEASE, pins[1],
                 "map", "name", "hold_pkts", "pinned", f"{kept}/hold_pkts")
         lib.run("tc", "qdisc", "add", "dev", device.a, "root", "bpf", *programs(pins[1]))
-        under_traffic(device, sender, receiver, work)
+        batch = [" ".join(change(device, *programs(pins[number % 2]))[1:]) for number in range(CHANGES)]
+        with under_traffic(device, sender, receiver):
+            lib.run("tc", "-batch", "-", given="\n".join(batch))
         lib.equal(len(lines()), CHANGES, "changes made")
         lib.equal(len({line.split("enqueue=")[1].split()[0] for line in lines()}), 2, "programs")
     for path in (*pins, kept):

@@ -6,7 +6,6 @@ device's, clsact's."""
 import contextlib
 import json
 import subprocess
-import threading
 import time
 
 import lib
@@ -454,14 +453,6 @@ def filters_that_go_while_packets_are_sent():
         # not this one, which names another qdisc's.
         mark = 0x50029
         sender.set(SO_MARK, mark)
-        stop = threading.Event()
-
-        def flood():
-            while not stop.is_set():
-                sender.send(1)
-                receiver.drain()
-        thread = threading.Thread(target=flood)
-        thread.start()
 
         def becomes(verdict, what):
             lib.wait_until(lambda: seen()["verdict"] == verdict, f"verdict {verdict} {what}")
@@ -470,7 +461,7 @@ def filters_that_go_while_packets_are_sent():
             lib.run("tc", "qdisc", "replace", "dev", other.a, "root", "handle", "7:", "prio")
             mark_filter(other.a, mark, "classid", "1:1", parent="7:")
             becomes(TC_ACT_OK, "with the filter")
-        try:
+        with lib.traffic(sender, receiver, sender.send):
             add()
             lib.run("tc", "filter", "del", "dev", other.a, "parent", "7:")
             becomes(TC_ACT_UNSPEC, "without the filter")
@@ -480,9 +471,6 @@ def filters_that_go_while_packets_are_sent():
             add()
             other.delete()
             becomes(-ENODEV, "without the device")
-        finally:
-            stop.set()
-            thread.join()
         receiver.collect(sender.packets - receiver.packets)
         stats = lib.balance(device, sender, receiver)
         lib.equal((stats["qlen"], stats["drops"], stats["stuck"]), (0, 0, 0), "queued, dropped, found stuck")

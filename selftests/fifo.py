@@ -3,8 +3,6 @@
 """The policy fifo, and what the qdisc does for every policy: order, counts,
 limits, what it says about itself."""
 
-import threading
-
 import lib
 from lib import POLICIES, PROGS
 
@@ -72,12 +70,6 @@ def runs(device):
             for op in ("enqueue", "dequeue")]
 
 
-def flood(sender, receiver, stop):
-    while not stop.is_set():
-        sender.send(0)
-        receiver.drain()
-
-
 def an_empty_queue_is_passed_by_if_the_policy_says_so():
     def offer(first, count=20):
         for number in range(first, first + count):
@@ -112,15 +104,9 @@ def a_filter_ends_the_bypass_at_once():
     with lib.wire(FIFO, "set", "bypass=true") as (device, sender, receiver), lib.program_statistics():
         handle = device.qdisc()["handle"]
         for _ in range(10):
-            stop = threading.Event()
-            thread = threading.Thread(target=flood, args=(sender, receiver, stop))
-            thread.start()
-            try:
+            with lib.traffic(sender, receiver, sender.send):
                 lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "bypass=true")
                 lib.run("tc", "filter", "add", "dev", device.a, "parent", handle, "matchall", "classid", "1:1")
-            finally:
-                stop.set()
-                thread.join()
             receiver.collect(sender.packets - receiver.packets)
             before = runs(device)
             for number in range(20):

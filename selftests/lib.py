@@ -8,6 +8,7 @@ through packet sockets, so nobody but the test sends or takes any.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import ctypes
 import errno
@@ -20,6 +21,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -97,9 +99,9 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
           "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 
 
-def run(*command):
-    """Standard output of a command that must succeed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*command, given=None):
+    """Standard output of a command that must succeed, with this for its input."""
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failure(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -411,6 +413,32 @@ class Receiver:
                     if error.errno != errno.ENETDOWN:
                         raise
         return arrivals
+
+
+@contextlib.contextmanager
+def traffic(sender, receiver, send):
+    """Frames without a pause meanwhile: send(number) puts one in, and says whether it was taken.
+    The numbers of those that were taken, and of those that arrived, whole afterwards. One thread
+    sends and receives: beside another that sends, no receiver sees the end of what has arrived."""
+    stop = threading.Event()
+    sent, got = [], []
+
+    def flood():
+        number = 0
+        while not stop.is_set():
+            if send(number):
+                sent.append(number)
+            got.extend(numbers(receiver.drain()))
+            number += 1
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(flood)
+        try:
+            yield sent, got
+        finally:
+            stop.set()
+            thread.result()
+    sender.wait_freed()
+    got.extend(numbers(receiver.drain()))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ of queues changes while packets leave; the driver is busy, or starts anew."""
 
 import contextlib
 import re
-import threading
 
 import lib
 from lib import POLICIES, PROGS, SO_MARK, SO_PRIORITY
@@ -144,16 +143,6 @@ def another_mtu():
         lib.run("ip", "link", "set", "eth0", "mtu", "1500")
 
 
-def flood(sender, receiver, stop):
-    """It receives too: beside it, nobody would see the end of what has arrived."""
-    number = 0
-    while not stop.is_set():
-        sender.set(SO_MARK, number % TX)
-        sender.send(number)
-        receiver.drain()
-        number += 1
-
-
 def the_number_of_queues_changes():
     """While packets leave. Those that wait in a queue that ends are dropped with it;
     no other is, and nothing stays behind."""
@@ -161,18 +150,13 @@ def the_number_of_queues_changes():
         with lib.link("numtxqueues", str(TX)) as device, lib.Receiver(device.b) as receiver:
             lib.run("tc", "qdisc", "add", "dev", device.a, "root", kind, "obj", obj)
             with lib.Sender(device.a) as sender:
-                stop = threading.Event()
-                thread = threading.Thread(target=flood, args=(sender, receiver, stop))
-                thread.start()
-                try:
+                def send(number):
+                    sender.set(SO_MARK, number % TX)
+                    return sender.send(number)
+                with lib.traffic(sender, receiver, send):
                     for count in (1, 4, 2, 3, 1, 2, 4) * 3:
                         lib.run("ethtool", "-L", device.a, "tx", str(count))
-                finally:
-                    stop.set()
-                    thread.join()
                 lib.true(sender.packets > 100, f"{kind}: no traffic")
-                sender.wait_freed()
-                receiver.drain()
                 ours = lib.instances(device.a)
                 # a packet is nobody's for a moment before the receiver has it
                 receiver.collect(sum(each["packets"] for each in ours) - receiver.packets)
