@@ -131,6 +131,23 @@ def the_first_packet_of_a_class_that_holds_it_back():
         lib.equal((device.qdisc()["stuck"], device.qdisc()["qlen"]), (0, 0), "stuck, and queued")
 
 
+def a_packet_that_the_program_leaves_does_not_wait_for_a_class_that_holds_back():
+    """It is too long for the deficit of one run, while the other class waits for a time."""
+    with classful("1:1", "1:2", obj=DRR) as (device, sender, receiver):
+        lib.run("ethtool", "-K", device.a, "tx-udp-segmentation", "off")
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", "fq")
+        sender.set(SO_MARK, 1)
+        when = time.monotonic_ns() + 5 * lib.NSEC
+        sender.send(1, 500, when=when)
+        sender.set(SO_MARK, 2)
+        lib.true(sender.send_gso(1000, 20), "the long packet is taken")
+        sender.set(SO_MARK, DRR_OPEN)
+        sender.send(0)
+        last = receiver.collect(20)[-1]
+        lib.true(last.when < when, f"it left {(last.when - when) / 1e6} ms after the other class's time")
+        lib.equal((device.qdisc()["stuck"], device.qdisc()["qlen"]), (0, 1), "stuck, and queued")
+
+
 def a_qdisc_below_sends_at_the_time_of_departure():
     """Whatever the stamp was before, and its clock; with none, at once."""
     for clock in (time.CLOCK_MONOTONIC, time.CLOCK_TAI):
@@ -501,6 +518,7 @@ lib.main(filters_choose_the_class,
          what_a_class_drops_is_no_trouble,
          rounds_over_classes_by_the_lengths_of_their_first_packets,
          the_first_packet_of_a_class_that_holds_it_back,
+         a_packet_that_the_program_leaves_does_not_wait_for_a_class_that_holds_back,
          a_qdisc_below_sends_at_the_time_of_departure,
          a_class_that_is_not_there_drops,
          packets_wait_in_a_throttled_child,

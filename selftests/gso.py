@@ -17,7 +17,9 @@ VERDICTS = f"{PROGS}/verdicts.bpf.o"
 MARK_CE, OPEN = 7, 8            # also in verdicts.bpf.c
 SEGMENT = f"{PROGS}/segment.bpf.o"
 # As in segment.bpf.c
-WHAT = ["KEEP", "DROP_ODD", "DROP_ALL", "PASS", "FORCE", "CUT_A_CLONE", "KEEP_A_CLONE", "OPEN"]
+WHAT = ["KEEP", "DROP_ODD", "DROP_ALL", "PASS", "FORCE", "CUT_A_CLONE", "KEEP_A_CLONE", "TAKE_BACK", "STEAL_ODD",
+        "EMPTY_CLASS", "OPEN"]
+DRR = ("drr",)
 PARENTS = ((), ("prio", "bands", "2", "priomap", *["0"] * 16), ("tbf", "rate", "1gbit", "burst", "100kb", "limit", "1mb"))
 SIZE = 2_000_000
 RATE = 4_000_000                # bytes a second: no queue behind the qdisc overflows
@@ -97,6 +99,12 @@ def every_segment_is_marked():
                   (receiver.packets, receiver.bytes, 1, 0), "sent, dropped and queued")
 
 
+def policy(device):
+    """The qdisc that cuts; one of a class may have the same policy."""
+    (found,) = [each for each in lib.instances(device.a) if each["handle"] == "2:"]
+    return found
+
+
 @contextlib.contextmanager
 def cut(*parent):
     """A wire whose qdisc, 2:, cuts GSO packets, below this one as root, or as root."""
@@ -104,6 +112,10 @@ def cut(*parent):
         lib.run("ethtool", "-K", device.a, "tx-udp-segmentation", "off")
         if parent:
             lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "1:", *parent)
+            if "drr" in parent:
+                for classid in ("1:1", "1:2"):
+                    lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", classid, "drr")
+                sender.set(lib.SO_PRIORITY, 0x10001)
         device.attach(SEGMENT, where=("parent", "1:1", "handle", "2:") if parent else ("root", "handle", "2:"))
         yield device, sender, receiver
 
@@ -122,9 +134,17 @@ def queued(device, packets, more=0):
                   f"packets and bytes in {entry['kind']}")
 
 
-def let_go(device, sender, receiver, packets):
+def dropped(device):
+    """By the qdisc, and by those above it."""
+    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+    return [entry["drops"] for entry in sorted(listed, key=lambda entry: entry["kind"] != "bpf")]
+
+
+def let_go(device, sender, receiver, numbers):
     send(sender, "OPEN", 1)
-    arrivals = receiver.collect(packets)
+    arrivals = receiver.collect(len(numbers))
+    lib.equal(lib.numbers(arrivals), list(numbers), "what arrives")
+    lib.equal(policy(device)["stats"]["strange"], 0, "segments without the note and the stamp of the packet")
     lib.equal({arrival.size for arrival in arrivals}, {1000 + lib.HEADERS}, "size of what arrives")
     sender.wait_freed()
     lib.equal(receiver.drain(), [], "more packets")
@@ -132,26 +152,67 @@ def let_go(device, sender, receiver, packets):
 
 
 def each_segment_comes_to_the_policy():
+    """In order, with the note and the stamp of the packet."""
     for parent in PARENTS:
         with cut(*parent) as (device, sender, receiver):
             lib.true(send(sender, "KEEP"), "the sender learns of a drop")
             queued(device, 5)
             lib.true(send(sender, "KEEP", 1), "the sender learns of a drop")
             queued(device, 6)
-            lib.equal(device.qdisc()["drops"], 0, "drops")
-            let_go(device, sender, receiver, 6)
+            lib.equal(set(dropped(device)), {0}, "drops")
+            let_go(device, sender, receiver, [*range(5), 0])
 
 
 def of_a_packet_some_segments_are_dropped():
-    """Its sender learns of it if all are."""
+    """Its sender learns of it if all are, and so do the parents."""
     for parent in PARENTS:
         with cut(*parent) as (device, sender, receiver):
             lib.true(send(sender, "DROP_ODD"), "the sender learns of a drop")
             queued(device, 3)
             lib.true(not send(sender, "DROP_ALL"), "the sender does not learn of the drops")
             queued(device, 3)
-            lib.equal(device.qdisc()["drops"], 2 + 5, "drops")
-            let_go(device, sender, receiver, 3)
+            lib.equal(dropped(device), [2 + 5, 1][:1 + bool(parent)], "drops")
+            let_go(device, sender, receiver, [0, 2, 4])
+
+
+def some_segments_are_stolen():
+    for parent in PARENTS:
+        with cut(*parent) as (device, sender, receiver):
+            lib.true(send(sender, "STEAL_ODD"), "the sender learns of a drop")
+            queued(device, 3)
+            lib.equal((set(dropped(device)), policy(device)["stolen"]), ({0}, 2), "drops, and stolen")
+            let_go(device, sender, receiver, [0, 2, 4])
+
+
+def what_is_taken_back_in_the_end_nobody_waits_for():
+    """Each second segment is dropped, and the one before it. A parent that was told of a packet
+    would ask for it, before it asks other classes."""
+    for parent in (*PARENTS, DRR):
+        with cut(*parent) as (device, sender, receiver):
+            lib.true(not send(sender, "TAKE_BACK", 4), "the sender does not learn of the drops")
+            queued(device, 0)
+            lib.true(send(sender, "TAKE_BACK", 5), "the sender learns of a drop")
+            queued(device, 1)
+            lib.equal(dropped(device), [8, 1][:1 + bool(parent)], "drops")
+            let_go(device, sender, receiver, [4])
+            if parent == DRR:
+                send(sender, "TAKE_BACK", 4)
+                sender.set(lib.SO_PRIORITY, 0x10002)
+                sender.send(7)
+                lib.equal(lib.numbers(receiver.collect(1)), [7], "packets of the other class")
+
+
+def what_is_held_while_a_class_drops_all():
+    """The parent was told that nothing is left, and must hear of what is put back."""
+    for parent in (*PARENTS, DRR):
+        with cut(*parent) as (device, sender, receiver):
+            lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
+            lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "3:", "bpf", "obj", SEGMENT)
+            lib.true(send(sender, "KEEP", 1) and send(sender, "PASS", 1), "packets are taken")
+            lib.equal(policy(device)["qlen"], 2, "packets queued, one in the class")
+            send(sender, "EMPTY_CLASS", 1)
+            lib.equal(policy(device)["qlen"], 1, "packets queued")
+            let_go(device, sender, receiver, [0])
 
 
 def segments_fill_the_limit():
@@ -160,8 +221,8 @@ def segments_fill_the_limit():
         lib.true(send(sender, "KEEP") and send(sender, "KEEP"), "the sender learns of a drop")
         lib.true(not send(sender, "KEEP"), "the sender does not learn of the drops")
         queued(device, 7)
-        lib.equal(device.qdisc()["drops"], 3 + 5, "drops")
-        let_go(device, sender, receiver, 7)
+        lib.equal(dropped(device), [3 + 5], "drops")
+        let_go(device, sender, receiver, [*range(5), 0, 1])
 
 
 def segments_are_passed_to_a_class():
@@ -173,18 +234,24 @@ def segments_are_passed_to_a_class():
             lib.true(send(sender, "PASS"), "the sender learns of a drop")
             lib.true(not send(sender, "PASS"), "the sender does not learn of the drops")
             queued(device, 3)
-            lib.equal(device.qdisc()["drops"], 2 + 5, "drops")
-            let_go(device, sender, receiver, 3)
+            lib.equal(policy(device)["drops"], 2 + 5, "drops")
+            let_go(device, sender, receiver, range(3))
 
 
 def a_size_table_counts_for_each_segment():
-    """Of the link layer's 24 bytes a packet, every segment has its own."""
+    """Of the link layer's 24 bytes a packet, every segment has its own; the table is the root's."""
+    stab = ("stab", "overhead", "24", "linklayer", "ethernet")
     with cut() as (device, sender, receiver):
         device.detach()
-        device.attach(SEGMENT, where=("root", "handle", "2:", "stab", "overhead", "24", "linklayer", "ethernet"))
+        device.attach(SEGMENT, where=("root", "handle", "2:", *stab))
         lib.true(send(sender, "KEEP"), "the sender learns of a drop")
         queued(device, 5, 5 * 24)
-        let_go(device, sender, receiver, 5)
+        let_go(device, sender, receiver, range(5))
+    for parent in PARENTS[1:]:
+        with cut(*stab, *parent) as (device, sender, receiver):
+            lib.true(send(sender, "DROP_ODD"), "the sender learns of a drop")
+            queued(device, 3, 3 * 24)
+            let_go(device, sender, receiver, [0, 2, 4])
 
 
 def a_clone_is_kept_whole():
@@ -193,7 +260,7 @@ def a_clone_is_kept_whole():
         with cut(*parent) as (device, sender, receiver):
             lib.true(send(sender, "KEEP_A_CLONE"), "the sender learns of a drop")
             queued(device, 6, 4000 + 4 * lib.HEADERS)
-            let_go(device, sender, receiver, 10)
+            let_go(device, sender, receiver, [*range(5), *range(5)])
 
 
 def what_cannot_be_cut_is_dropped():
@@ -205,13 +272,16 @@ def what_cannot_be_cut_is_dropped():
             queued(device, 1, 4000 + 4 * lib.HEADERS)
             lib.equal([re.search(r"reason=(\w+)", line).group(1) for line in lines()
                        if f" ifindex={device.ifindex} " in line], ["SEGMENT"] * 2, "reasons of the drops")
-            let_go(device, sender, receiver, 5)
+            let_go(device, sender, receiver, range(5))
 
 
 lib.main(segments_are_counted_with_their_headers,
          every_segment_is_marked,
          each_segment_comes_to_the_policy,
          of_a_packet_some_segments_are_dropped,
+         some_segments_are_stolen,
+         what_is_taken_back_in_the_end_nobody_waits_for,
+         what_is_held_while_a_class_drops_all,
          segments_fill_the_limit,
          segments_are_passed_to_a_class,
          a_size_table_counts_for_each_segment,

@@ -291,8 +291,11 @@ def man_page_examples(path):
 # --- packets -----------------------------------------------------------------
 
 def frame(number, size, port, tos):
+    return udp_frame(struct.pack("!Q", number).ljust(size - HEADERS, b"\0"), port, tos)
+
+
+def udp_frame(payload, port, tos):
     """A UDP packet on Ethernet; the receiver wants no check sums."""
-    payload = struct.pack("!Q", number).ljust(size - HEADERS, b"\0")
     udp = struct.pack("!HHHH", port, 9, 8 + len(payload), 0)
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, tos, 28 + len(payload), 0, 0, 64, 17, 0,
                      bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)))
@@ -338,13 +341,14 @@ class Sender:
             return False
 
     def send_gso(self, size, segments, tos=0):
-        """A packet to be cut into segments of this size, without their headers; it is
-        not in the books. Whether the qdisc took it."""
+        """A packet to be cut into segments of this size, without their headers, whose numbers
+        are 0, 1 and so on; it is not in the books. Whether the qdisc took it."""
+        payload = b"".join(struct.pack("!Q", number).ljust(size, b"\0") for number in range(segments))
         self.sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         try:
             # struct virtio_net_hdr: VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_UDP_L4
             self.sock.send(struct.pack("<BBHHHH", 1, 5, HEADERS, size, 34, 6) +
-                           frame(0, HEADERS + size * segments, 1000, tos))
+                           udp_frame(payload, 1000, tos))
             return True
         except OSError as error:
             equal(error.errno, errno.ENOBUFS, "error")

@@ -2728,7 +2728,8 @@ __bpf_kfunc u32 bpf_rbtree_map_len(void *map__rbtree)
  *
  * Context: any.
  * Return: bytes, as a qdisc's backlog counts them; while others push and pop, a sum
- * that was right a moment ago.
+ * that was right a moment ago. A 32-bit machine reads the sum in two halves, which may
+ * be of two moments.
  */
 __bpf_kfunc u64 bpf_rbtree_map_bytes(void *map__packet_map)
 {

@@ -2,7 +2,8 @@
 /* The qdisc "bpf": enqueue and dequeue are BPF programs
  *
  * Enqueue: the program owns the packet. It pushes it into an ordered map under
- * a key of its choice, passes it to a class, drops or steals it.
+ * a key of its choice, passes it to a class, drops or steals it, or has it cut into
+ * segments, for each of which the program runs.
  * Dequeue: the program delivers the next packet of its maps or classes. If it delivers
  * none, ctx->expire says when to ask again; 0 means that it knows no time.
  *
@@ -234,12 +235,10 @@ static __always_inline void sch_bpf_enqueue_run(struct sch_bpf_data *q, struct s
 noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 {
 	int ret = NET_XMIT_DROP, more = 0, bytes = 0;
-	struct sk_buff *skb, *segments = NULL;
 	u32 len = q->run.len;
-	bool queued = false;
+	bool wake = false;
+	struct sk_buff *skb;
 
-	if (q->run.state & SCH_BPF_RUN_SEGMENTS)
-		segments = q->run.segments;
 	while (true) {
 		if (q->run.state & SCH_BPF_RUN_OTHERS) {
 			more += q->run.more;
@@ -248,24 +247,26 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 		if (q->run.state & SCH_BPF_RUN_RET)
 			ret = q->run.ret;
 		if (q->run.state & SCH_BPF_RUN_QUEUED) {
-			queued = true;
 			more++;
 			bytes += q->run.len;
 		}
-		skb = segments;
+		if (q->run.state & (SCH_BPF_RUN_QUEUED | SCH_BPF_RUN_EMPTIED))
+			wake = true;
+		skb = q->run.segments;
 		if (!skb)
 			break;
-		segments = skb->next;
+		q->run.segments = skb->next;
 		skb_mark_not_on_list(skb);
 		sch_bpf_enqueue_run(q, skb, q->run.to_free);
 	}
 
 	/* The parents count one packet of this length, and know that there is something
 	 * to take, if and only if this returns success. So it does whenever there is more
-	 * in the queue than before, if only a clone. Whatever else the program has stored
-	 * or dropped they do not know of.
+	 * in the queue than before, if only a clone, or than they believe; but not for an
+	 * empty queue, which a parent would ask in vain. Whatever else the program has
+	 * stored or dropped they do not know of.
 	 */
-	if (queued || more > 0) {
+	if (qdisc_qlen(sch_bpf_qdisc(q)) && (wake || more > 0)) {
 		ret = NET_XMIT_SUCCESS;
 		more--;
 		bytes -= len;
@@ -310,6 +311,12 @@ static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 	return sch_bpf_dequeue(sch);
 }
 
+/* All packets that the program has asked its classes for are held back there. */
+static bool sch_bpf_waits_for_class(const struct sch_bpf_data *q)
+{
+	return (q->run.state & (SCH_BPF_RUN_WAITING | SCH_BPF_RUN_READY)) == SCH_BPF_RUN_WAITING;
+}
+
 /* The program waits for a time. */
 static void sch_bpf_throttle(struct sch_bpf_data *q, u64 now)
 {
@@ -335,8 +342,8 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 			return NULL;
 		}
 	}
-	/* To wait for a class is no fault of the policy. */
-	if (q->run.state & SCH_BPF_RUN_WAITING) {
+	/* To wait for a class is no fault of the policy, if no other one could send. */
+	if (sch_bpf_waits_for_class(q)) {
 		q->trouble = 0;
 	} else if (sch_bpf_trouble(q, now)) {
 		sch_bpf_set_stuck(sch);
@@ -384,7 +391,7 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q)
 	 * want to be asked earlier.
 	 */
 	if (q->stored ||
-	    (qdisc_qlen(sch) && (q->run.ctx.expire || !(q->run.state & SCH_BPF_RUN_WAITING))))
+	    (qdisc_qlen(sch) && (q->run.ctx.expire || !sch_bpf_waits_for_class(q))))
 		return sch_bpf_rearm(q);
 	return NULL;
 }
@@ -398,7 +405,7 @@ static noinline struct sk_buff *sch_bpf_dequeue_run(struct sch_bpf_data *q)
 	q->run.state = 0;
 	sch_bpf_run(q->dequeue, &q->run.ctx);
 
-	if (unlikely(!q->run.ctx.skb || q->run.state))
+	if (unlikely(!q->run.ctx.skb || (q->run.state & ~SCH_BPF_RUN_READY)))
 		return sch_bpf_dequeue_slow(q);
 	q->idle = 0;
 	q->trouble = 0;

@@ -14,8 +14,9 @@
 #define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: the packet that came is in a map or class */
 #define SCH_BPF_RUN_RET		BIT(1)	/* enqueue: ret is set */
 #define SCH_BPF_RUN_OTHERS	BIT(2)	/* more and bytes are set */
-#define SCH_BPF_RUN_WAITING	BIT(3)	/* dequeue: a class holds its packets back */
-#define SCH_BPF_RUN_SEGMENTS	BIT(4)	/* enqueue: segments is set */
+#define SCH_BPF_RUN_EMPTIED	BIT(3)	/* enqueue: the parents know that a class has dropped all */
+#define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
+#define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. An enqueue program stores ctx.skb as a
@@ -30,7 +31,7 @@ struct sch_bpf_run {
 	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
-	struct sk_buff *segments;	/* enqueue only: the program runs for each of them next */
+	struct sk_buff *segments;	/* enqueue only: the program runs for each of them next; else NULL */
 };
 
 struct sch_bpf_data {

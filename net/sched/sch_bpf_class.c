@@ -62,11 +62,18 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 			q->run.state |= SCH_BPF_RUN_QUEUED;
 		else
 			sch_bpf_count_others(&q->run, 1, len);
-	} else if (net_xmit_drop_count(ret)) {
+		return 0;
+	}
+	/* It may have dropped all others, too, and told the parents that nothing is left.
+	 * They must hear of what the program puts in after that.
+	 */
+	if (!qdisc_qlen(sch))
+		q->run.state |= SCH_BPF_RUN_EMPTIED;
+	if (net_xmit_drop_count(ret)) {
 		qdisc_qstats_drop(sch);
 		err = ret == NET_XMIT_CN ? 0 : -ENOBUFS;	/* CN: it dropped another one */
 	}
-	if (came && ret != NET_XMIT_SUCCESS) {
+	if (came) {
 		q->run.state |= SCH_BPF_RUN_RET;
 		q->run.ret = ret;
 	}
@@ -127,6 +134,8 @@ struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid)
  * @q: the qdisc whose program asks
  * @classid: handle of the class
  *
+ * A program that has seen a packet which may leave does not wait for another class.
+ *
  * Context: under the qdisc's root lock, bottom halves off.
  * Return: its length in bytes; -ENOENT if the class has none or does not exist; -EAGAIN
  * if its qdisc holds them back.
@@ -139,7 +148,10 @@ int sch_bpf_class_head(struct sch_bpf_data *q, u32 classid)
 	if (!cl)
 		return -ENOENT;
 	skb = cl->qdisc->ops->peek(cl->qdisc);
-	return skb ? qdisc_pkt_len(skb) : sch_bpf_class_gives_none(q, cl);
+	if (!skb)
+		return sch_bpf_class_gives_none(q, cl);
+	q->run.state |= SCH_BPF_RUN_READY;
+	return qdisc_pkt_len(skb);
 }
 
 /**

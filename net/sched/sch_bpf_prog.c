@@ -184,7 +184,9 @@ __bpf_kfunc int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx
  * @skb: ctx->skb, a GSO packet; it is given away
  * @ctx: context of the program
  *
- * After this run the program runs for each segment, which is ctx->skb then, in order.
+ * After this run the program runs for each segment, which is ctx->skb then, in order: up to
+ * 65535 runs of one enqueue. A segment has the mark, priority, time stamp and note of the
+ * packet, and its length by the size table of the root qdisc.
  *
  * Context: enqueue programs, under the qdisc's root lock, bottom halves off.
  * Return: 0; or, with the packet dropped and counted, -EINVAL if it is another packet
@@ -192,8 +194,9 @@ __bpf_kfunc int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx
  */
 __bpf_kfunc int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
 {
+	struct sk_buff *segs = ERR_PTR(-EINVAL), *seg, **last = &segs;
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
-	struct sk_buff *segs = ERR_PTR(-EINVAL), *seg;
+	struct tc_skb_cb cb = *tc_skb_cb(skb);
 
 	/* A program that cut clones again and again would never come to an end. */
 	if (skb == ctx->skb && skb_is_gso(skb))
@@ -203,13 +206,16 @@ __bpf_kfunc int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *c
 		return segs ? PTR_ERR(segs) : -EINVAL;
 	}
 
-	for (seg = segs; seg; seg = seg->next) {
+	/* Cutting uses the end of the control block for itself. */
+	for (; (seg = *last); last = &seg->next) {
+		*tc_skb_cb(seg) = cb;
 		qdisc_skb_cb(seg)->pkt_len = seg->len;
 		qdisc_skb_cb(seg)->pkt_segs = 1;
 		qdisc_calculate_pkt_len(seg, qdisc_root_bh(ctx->qdisc));
 	}
+	/* Before the segments of a packet that this one is a segment of. */
+	*last = q->run.segments;
 	q->run.segments = segs;
-	q->run.state |= SCH_BPF_RUN_SEGMENTS;
 	/* Its address may be that of another packet soon. */
 	q->run.ctx.skb = NULL;
 	consume_skb(skb);

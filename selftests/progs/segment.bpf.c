@@ -4,6 +4,9 @@
  */
 #include "../../policies/policy.h"
 
+#define STAMP	1		/* ns: long ago */
+#define HANDLE	0x20000		/* also in gso.py: of the qdisc, 2:, whose class 2:1 is */
+
 enum {				/* also in gso.py */
 	KEEP,
 	DROP_ODD,		/* the second, the fourth, ... of all */
@@ -12,6 +15,9 @@ enum {				/* also in gso.py */
 	FORCE,			/* cut what is no GSO packet */
 	CUT_A_CLONE,		/* and keep the packet as it is */
 	KEEP_A_CLONE,		/* as it is, and cut the packet */
+	TAKE_BACK,		/* keep the first, and drop it with the second, and so on */
+	STEAL_ODD,
+	EMPTY_CLASS,		/* by this packet, with one of the map held meanwhile */
 	OPEN,
 };
 
@@ -19,6 +25,10 @@ BPF_QDISC_QUEUE(segment_pkts, __u64, 1000);
 
 static bool open;
 static __u32 count;
+static __u32 segments;	/* to come */
+
+/* Segments without what the packet had */
+__u32 strange SEC(".data.stats");
 
 static int push(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
@@ -30,7 +40,10 @@ static int cut(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	struct sk_buff *clone;
 
-	if (skb->mark < CUT_A_CLONE)
+	*bpf_qdisc_note(skb, __u64) = STAMP;
+	bpf_qdisc_set_departure(ctx, skb, STAMP);
+	segments = skb->mark == CUT_A_CLONE ? 0 : bpf_qdisc_pkt_segs(skb);
+	if (skb->mark != CUT_A_CLONE && skb->mark != KEEP_A_CLONE)
 		return bpf_qdisc_segment(ctx, skb);
 	clone = bpf_qdisc_clone(ctx, skb);
 	if (!clone)
@@ -43,6 +56,29 @@ static int cut(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	return push(ctx, skb);
 }
 
+/* Drop the first packet of the map, if there is one, and this. */
+static int take_back(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	struct sk_buff *first = bpf_qdisc_take(ctx, &segment_pkts);
+
+	if (!first)
+		return push(ctx, skb);
+	bpf_qdisc_drop(ctx, first, 0);
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+/* The class's qdisc has this policy, too: it drops what it has. */
+static int empty_class(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	struct sk_buff *first;
+
+	if (ctx->qdisc->handle != HANDLE)
+		return take_back(ctx, skb);
+	first = bpf_qdisc_take(ctx, &segment_pkts);
+	bpf_qdisc_pass(ctx, skb, HANDLE | 1);
+	return first ? push(ctx, first) : 0;
+}
+
 SEC("qdisc/enqueue")
 int segment_enqueue(struct sch_bpf_ctx *ctx)
 {
@@ -50,13 +86,23 @@ int segment_enqueue(struct sch_bpf_ctx *ctx)
 
 	if (bpf_qdisc_pkt_segs(skb) > 1)
 		return cut(ctx, skb);
+	if (segments) {
+		segments--;
+		strange += *bpf_qdisc_note(skb, __u64) != STAMP || bpf_qdisc_departure(ctx, skb) != STAMP;
+	}
 	switch (skb->mark) {
+	case TAKE_BACK:
+		return take_back(ctx, skb);
+	case EMPTY_CLASS:
+		return empty_class(ctx, skb);
+	case STEAL_ODD:
+		return ++count % 2 ? push(ctx, skb) : bpf_qdisc_steal(ctx, skb);
 	case DROP_ODD:
 		return ++count % 2 ? push(ctx, skb) : bpf_qdisc_drop(ctx, skb, 0);
 	case DROP_ALL:
 		return bpf_qdisc_drop(ctx, skb, 0);
 	case PASS:
-		return bpf_qdisc_pass(ctx, skb, ctx->qdisc->handle | 1);
+		return ctx->qdisc->handle == HANDLE ? bpf_qdisc_pass(ctx, skb, HANDLE | 1) : push(ctx, skb);
 	case FORCE:
 		return bpf_qdisc_segment(ctx, skb);
 	case OPEN:
@@ -74,7 +120,7 @@ int segment_dequeue(struct sch_bpf_ctx *ctx)
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
 		return 0;
 	}
-	return bpf_qdisc_pop(ctx, &segment_pkts) && bpf_qdisc_pop_class(ctx, ctx->qdisc->handle | 1);
+	return bpf_qdisc_pop(ctx, &segment_pkts) && bpf_qdisc_pop_class(ctx, HANDLE | 1);
 }
 
 char LICENSE[] SEC("license") = "GPL";
