@@ -37,7 +37,7 @@ def a_change_that_would_lose_packets_is_refused():
         for number in range(20):
             sender.send(number)
         words = lib.refused(*change(device, "obj", FIFO))
-        lib.contains(words, "hold_pkts")
+        lib.contains(words, "Map 'hold_pkts' has packets that no new program reaches; flush drops them")
         stats = lib.balance(device, sender, receiver)
         lib.equal((stats["qlen"], stats["options"]["obj"]), (20, "hold.bpf.o"), "as before")
 

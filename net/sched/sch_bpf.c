@@ -869,7 +869,8 @@ int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
 	else if (how == SCH_BPF_CHANGE && !(cfg->flags & SCH_BPF_FLUSH))
 		sch_bpf_rescue(q);	/* the new policy may have other maps */
 	if (lost) {
-		NL_SET_ERR_MSG_FMT(extack, "Map '%s' holds packets out of the new programs' reach",
+		NL_SET_ERR_MSG_FMT(extack,
+				   "Map '%s' has packets that no new program reaches; flush drops them",
 				   lost->name);
 		err = -EBUSY;
 	} else if (how != SCH_BPF_TRY) {

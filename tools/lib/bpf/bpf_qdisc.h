@@ -337,7 +337,7 @@ static __always_inline int bpf_qdisc_steal(struct sch_bpf_ctx *ctx, struct sk_bu
  *
  * In enqueue programs. A policy that paces at a low rate, or drops, decides so of each
  * packet on the wire: after this run the program runs for each segment, which is
- * ctx->skb then, in order.
+ * ctx->skb then, in order. A segment has the mark, priority, time stamp and note of the packet.
  *
  *	if (bpf_qdisc_pkt_segs(skb) > 1)
  *		return bpf_qdisc_segment(ctx, skb);
@@ -492,9 +492,11 @@ extern int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
  * @ctx: context of the program
  * @classid: handle of the class
  *
- * In dequeue programs, for rounds of fair queueing over classes. Returns the length in
- * bytes of the packet that bpf_qdisc_pop_class() delivers next, or -ENOENT or -EAGAIN
- * as that does.
+ * In dequeue programs, for rounds of fair queueing over classes. A program that has seen
+ * a packet and leaves it is asked again soon, as one that leaves packets in its maps.
+ *
+ * Returns the length in bytes of the packet that bpf_qdisc_pop_class() delivers next, or
+ * -ENOENT or -EAGAIN as that does.
  */
 extern int bpf_qdisc_class_head(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 
