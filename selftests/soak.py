@@ -129,7 +129,7 @@ class Administrator:
             self.obj = obj
             return True
         lib.true(not flush, f"a change with flush: {status.stderr}")
-        lib.contains(status.stderr, "holds packets")
+        lib.contains(status.stderr, "has packets")
         self.done["refused changes"] += 1
         return True
 

@@ -19,7 +19,7 @@ def a_map_that_cannot_be_taken_over(tc, device):
         sender.send(1)
     err = fails(2, "is not taken over from the qdisc: another key type",
                 *tc, *qdisc(device, "change", *other))
-    lib.contains(err, "Map 'hold_pkts' holds packets")
+    lib.contains(err, "Map 'hold_pkts' has packets")
     status, _, again = said(*tc, *qdisc(device, "change", *other, "flush"))
     lib.equal(status, 0, again)
     return [err]
