@@ -419,6 +419,27 @@ class Receiver:
         return arrivals
 
 
+class Peer(Receiver):
+    """The other end of the NIC, in another namespace."""
+
+    def __init__(self):
+        run("ip", "-n", "peer", "link", "set", "eth1", "promisc", "on")
+        with namespace("peer"):
+            super().__init__("eth1")
+
+
+@contextlib.contextmanager
+def nic(*qdisc):
+    """The driver's NIC with this at its root, 1:."""
+    quiet_wire()
+    run("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "1:", *qdisc)
+    try:
+        with Sender("eth0") as sender, Peer() as receiver:
+            yield sender, receiver
+    finally:
+        run("tc", "qdisc", "del", "dev", "eth0", "root")
+
+
 @contextlib.contextmanager
 def traffic(sender, receiver, send):
     """Frames without a pause meanwhile: send(number) puts one in, and says whether it was taken.

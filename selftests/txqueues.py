@@ -1,9 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """Several tx queues: a policy at the root chooses, or each has an instance; the number
-of queues changes while packets leave; the driver is busy, or starts anew."""
+of queues changes while packets leave; the driver starts anew."""
 
-import contextlib
 import re
 
 import lib
@@ -29,30 +28,9 @@ def entry(dev):
     return found
 
 
-class Peer(lib.Receiver):
-    """The other end of the NIC, in another namespace."""
-
-    def __init__(self):
-        lib.run("ip", "-n", "peer", "link", "set", "eth1", "promisc", "on")
-        with lib.namespace("peer"):
-            super().__init__("eth1")
-
-
-@contextlib.contextmanager
-def nic(*qdisc):
-    """The driver's NIC with this at its root, 1:."""
-    lib.quiet_wire()
-    lib.run("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "1:", *qdisc)
-    try:
-        with lib.Sender("eth0") as sender, Peer() as receiver:
-            yield sender, receiver
-    finally:
-        lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
-
-
 def the_policy_chooses_the_queue():
     """What the driver counts in each queue is what the policy put there."""
-    with nic("bpf", "obj", CHOOSE) as (sender, receiver):
+    with lib.nic("bpf", "obj", CHOOSE) as (sender, receiver):
         before = tx_packets("eth0")
         lib.equal(len(before), TX, "tx queues")
         choices = [number * number % 7 for number in range(70)]
@@ -70,7 +48,7 @@ def the_policy_chooses_the_queue():
 def below_another_qdisc_of_one_queue_it_does_not():
     """mq has the locks; a queue that was chosen below it would be used without its own. The
     policy drops packets whose queue it cannot choose."""
-    with nic("mq") as (sender, _):
+    with lib.nic("mq") as (sender, _):
         for minor in range(1, TX + 1):
             lib.run("tc", "qdisc", "replace", "dev", "eth0", "parent", f"1:{minor}", "handle", f"{minor + 1}:",
                     "prio", "priomap", *["0"] * 16)
@@ -98,13 +76,13 @@ def each_counts_what_its_queue_sends(sender, receiver, priorities):
 
 
 def an_instance_for_each_queue():
-    with nic("bpf_mq", "obj", QUEUES) as (sender, receiver):
+    with lib.nic("bpf_mq", "obj", QUEUES) as (sender, receiver):
         each_counts_what_its_queue_sends(sender, receiver, [0])
 
 
 def below_mqprio():
     """The priority chooses two of the queues."""
-    with nic("mqprio", "num_tc", "2", "map", "0", "1", *["0"] * 14,
+    with lib.nic("mqprio", "num_tc", "2", "map", "0", "1", *["0"] * 14,
              "queues", "2@0", "2@2", "hw", "0") as (sender, receiver):
         for minor in range(1, TX + 1):
             lib.run("tc", "qdisc", "replace", "dev", "eth0", "parent", f"1:{minor}", "bpf", "obj", FIFO)
@@ -112,29 +90,9 @@ def below_mqprio():
         lib.equal((sum(sent[:2]), sum(sent[2:])), (150, 50), "sent by the queues of each priority")
 
 
-def a_busy_driver():
-    """Its ring is full: the packet is queued again, and comes first."""
-    ring = re.findall(r"TX:\s+(\d+)", lib.run("ethtool", "-g", "eth0"))[-1]
-    lib.run("ethtool", "-G", "eth0", "tx", "32")
-    try:
-        with nic("bpf", "obj", HOLD) as (sender, receiver):
-            for number in range(1000):
-                sender.send(number, 60 + number % 200)
-            lib.run("tc", "qdisc", "change", "dev", "eth0", "root", "bpf", "obj", RELEASE)
-            arrived = receiver.collect(1000)
-            lib.equal(lib.numbers(arrived), list(range(1000)), "order")
-            stats = entry("eth0")
-            lib.equal((stats["packets"], stats["bytes"], stats["qlen"], stats["drops"]),
-                      (1000, receiver.bytes, 0, 0), "sent, queued and dropped")
-            print(f"# {stats['requeues']} requeues")
-            lib.true(stats["requeues"] > 0, "the driver was never busy")
-    finally:
-        lib.run("ethtool", "-G", "eth0", "tx", ring)
-
-
 def another_mtu():
     """The driver makes its queues anew; what is queued stays."""
-    with nic("bpf", "obj", HOLD) as (sender, receiver):
+    with lib.nic("bpf", "obj", HOLD) as (sender, receiver):
         for number in range(20):
             sender.send(number)
         lib.run("ip", "link", "set", "eth0", "mtu", "1400")
@@ -233,7 +191,6 @@ lib.main(the_policy_chooses_the_queue,
          below_another_qdisc_of_one_queue_it_does_not,
          an_instance_for_each_queue,
          below_mqprio,
-         a_busy_driver,
          another_mtu,
          the_number_of_queues_changes,
          queues_that_are_not_used_take_no_more_memory_than_with_fq,
