@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -31,6 +32,7 @@ PROGS = f"{TOP}/selftests/progs"
 GLOBALS = "/sys/fs/bpf/tc/globals"
 DEBUG = os.environ.get("SELFTESTS_DEBUG") == "1"
 TIMEOUT = 60 if DEBUG else 20           # s, for what should happen at once
+TEST_SECONDS = int(os.environ.get("TEST_SECONDS", "0"))   # for a test; 0: without a limit
 
 NSEC = 1_000_000_000
 MS = NSEC // 1000
@@ -66,14 +68,20 @@ def contains(text, part):
 
 def main(*tests):
     """Run the tests, whose names and number are the plan."""
+    def too_long(*_):
+        raise Failure(f"not done within {TEST_SECONDS} s")
+    signal.signal(signal.SIGALRM, too_long)
     failed = 0
     print(f"1..{len(tests)}", flush=True)
     for number, test in enumerate(tests, 1):
         name = test.__name__.replace("_", " ")
         try:
+            signal.alarm(TEST_SECONDS)
             test()
+            signal.alarm(0)
             print(f"ok {number} {name}", flush=True)
         except Exception as error:      # pylint: disable=broad-except
+            signal.alarm(0)
             failed += 1
             print(f"not ok {number} {name}")
             text = str(error) if isinstance(error, Failure) else traceback.format_exc()
