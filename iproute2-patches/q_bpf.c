@@ -85,11 +85,19 @@ static const struct {
 	[DEQUEUE] = { "dequeue", "qdisc/dequeue", BPF_QDISC_DEQUEUE, TCA_SCH_BPF_DEQUEUE },
 };
 
+/* When a setting is stored. All of them are checked before the kernel is asked for the change. */
+enum when {
+	AT_ONCE,	/* into what runs, or into a variable of an object that is not loaded yet */
+	WHEN_LOADED,	/* into a table that is new with the object */
+	WHEN_ATTACHED,	/* into a table that is there before; it stays if the change is refused */
+};
+
 /* NAME=VALUE or NAME[KEY]=VALUE */
 struct setting {
 	const char *name;
 	const char *key;	/* or NULL */
 	const char *value;
+	enum when when;
 };
 
 /* What the command line asks for */
@@ -132,6 +140,8 @@ static struct {
 	int fds[OPS];
 	struct bpf_object *obj;		/* the file descriptors are its; or NULL */
 	char *pin_dir;			/* where to pin it when the qdisc has it; or NULL */
+	struct setting setting[MAX_SETTINGS];	/* to store when the qdisc has it */
+	int settings;
 	struct target target;
 } loaded = { .fds = { -1, -1 } };
 
@@ -557,7 +567,15 @@ struct values {
 	size_t size;
 	struct bpf_object *obj;		/* that is being loaded; or */
 	__u32 prog_id[OPS];		/* programs that run; 0: none */
-	bool check;			/* store nothing in tables */
+	bool loading;			/* the object has no maps of its own yet */
+	struct trial *trial;		/* store nothing in tables but in these copies; or NULL */
+};
+
+/* Copies of hashes, which settings are tried on: with all keys, and without the values */
+struct trial {
+	const char *name[MAX_SETTINGS];
+	int fd[MAX_SETTINGS];
+	int count;
 };
 
 enum kind { OTHER, NUMBER, BOOL, DEVICE, ADDRESS, TEXT, ARRAY };
@@ -1067,6 +1085,58 @@ static int open_table(const struct values *vs, const struct value *v)
 	return -1;
 }
 
+static int copy_keys(int from)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
+	__u64 key[MAX_ELEMENT / sizeof(__u64)], data[MAX_ELEMENT / sizeof(__u64)] = {};
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info), left;
+	int to, end, err = 0;
+
+	if (bpf_map_get_info_by_fd(from, &info, &len))
+		return -1;
+	to = bpf_map_create(BPF_MAP_TYPE_HASH, "tc_trial", info.key_size, info.value_size,
+			    info.max_entries, &opts);
+	if (to < 0)
+		return -1;
+	/* programs that change it meanwhile may have it walked twice */
+	left = info.max_entries;
+	for (end = bpf_map_get_next_key(from, NULL, key); !end && !err && left; left--) {
+		err = bpf_map_update_elem(to, key, data, BPF_ANY);
+		end = bpf_map_get_next_key(from, key, key);
+	}
+	if (!err)
+		return to;
+	close(to);
+	errno = -err;
+	return -1;
+}
+
+/* Only a hash can be full, and is copied. Takes fd, of the table. */
+static int open_copy(struct trial *trial, const char *name, int fd)
+{
+	int i = 0, copy;
+
+	while (i < trial->count && strcmp(trial->name[i], name))
+		i++;
+	if (i == trial->count) {
+		copy = copy_keys(fd);
+		if (copy >= 0) {
+			trial->name[i] = name;
+			trial->fd[i] = copy;
+			trial->count++;
+		}
+	}
+	close(fd);
+	return i < trial->count ? dup(trial->fd[i]) : -1;
+}
+
+static void close_copies(struct trial *trial)
+{
+	while (trial->count)
+		close(trial->fd[--trial->count]);
+}
+
 static int complain_of(const struct values *vs, const struct value *v, const char *what,
 		       const struct setting *s, const char *text)
 {
@@ -1094,20 +1164,38 @@ static int store_element(const struct values *vs, const struct value *v, int fd,
 	return !bpf_map_delete_elem(fd, key) || errno == ENOENT ? 0 : errno;
 }
 
-/* What is being loaded has no maps yet when its settings are checked */
+/* Of an object that is not loaded yet: does anybody else have the table? */
+static bool is_there_before(const struct values *vs, const char *name)
+{
+	const struct bpf_map *map = bpf_object__find_map_by_name(vs->obj, name);
+
+	return map && (bpf_map__pin_path(map) || bpf_map__fd(map) >= 0);
+}
+
+static int open_to_set(const struct values *vs, const struct value *v)
+{
+	int fd = open_table(vs, v);
+
+	if (fd >= 0 && vs->trial && is_hash(vs, v))
+		fd = open_copy(vs->trial, v->name, fd);
+	if (fd < 0)
+		complain("table \"%s\": %s", v->name, errno == ENOENT ?
+			 "no program of the qdisc uses it" : strerror(errno));
+	return fd;
+}
+
 static int set_table(const struct values *vs, struct value *v, const void *key,
-		     const struct setting *s)
+		     struct setting *s)
 {
 	__u64 data[MAX_ELEMENT / sizeof(__u64)] = {};
 	int fd = -1, err = 0;
 
-	if (!vs->check || !vs->obj) {
-		fd = open_table(vs, v);
-		if (fd < 0) {
-			complain("table \"%s\": %s", v->name, errno == ENOENT ?
-				 "no program of the qdisc uses it" : strerror(errno));
+	if (vs->loading) {
+		s->when = is_there_before(vs, v->name) ? WHEN_ATTACHED : WHEN_LOADED;
+	} else {
+		fd = open_to_set(vs, v);
+		if (fd < 0)
 			return -1;
-		}
 		bpf_map_lookup_elem(fd, key, data);
 	}
 	v->data = (char *)data;
@@ -1115,7 +1203,7 @@ static int set_table(const struct values *vs, struct value *v, const void *key,
 		close(fd);
 		return complain_of(vs, v, "parameter", s, s->value);
 	}
-	if (!vs->check)
+	if (!vs->loading && (!vs->trial || is_hash(vs, v)))
 		err = store_element(vs, v, fd, key, s);
 	close(fd);
 	if (!err)
@@ -1125,7 +1213,7 @@ static int set_table(const struct values *vs, struct value *v, const void *key,
 	return -1;
 }
 
-static int set_value(const struct values *vs, struct value *v, const struct setting *s)
+static int set_value(const struct values *vs, struct value *v, struct setting *s)
 {
 	__u64 data[MAX_ELEMENT / sizeof(__u64)] = {};
 	struct value key;
@@ -1182,7 +1270,7 @@ static bool find_value(const struct values *vs, const char *name, struct value *
 	return false;
 }
 
-static int set_by_name(const struct values *vs, const struct setting *s)
+static int set_by_name(const struct values *vs, struct setting *s)
 {
 	struct value v;
 
@@ -1193,15 +1281,39 @@ static int set_by_name(const struct values *vs, const struct setting *s)
 	return -1;
 }
 
-static int set_all(const struct values *vs, const struct bpf_request *req)
+/* Those whose time it is, in their order */
+static int set_all(const struct values *vs, struct setting *setting, int settings,
+		   enum when when)
 {
 	int i;
 
-	for (i = 0; i < req->settings; i++) {
-		if (set_by_name(vs, &req->setting[i]))
+	for (i = 0; i < settings; i++) {
+		if (setting[i].when == when && set_by_name(vs, &setting[i]))
 			return -1;
 	}
 	return 0;
+}
+
+/* Would all of them be stored? */
+static int try_all(const struct values *vs, struct setting *setting, int settings,
+		   enum when when)
+{
+	struct trial trial = {};
+	struct values copy = *vs;
+	int ret;
+
+	copy.trial = &trial;
+	copy.data = vs->data ? malloc(vs->size) : NULL;
+	if (vs->data && !copy.data) {
+		complain("out of memory");
+		return -1;
+	}
+	if (vs->data)
+		memcpy(copy.data, vs->data, vs->size);
+	ret = set_all(&copy, setting, settings, when);
+	close_copies(&trial);
+	free(copy.data);
+	return ret;
 }
 
 static const struct btf_type *find_section(const struct btf *btf, const char *name)
@@ -1220,10 +1332,10 @@ static bool has_values(const struct values *vs)
 }
 
 /* The parameters of an object, with the values that it begins with */
-static struct values object_params(const struct loader *ld)
+static struct values object_params(struct bpf_object *obj)
 {
-	struct bpf_map *map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
-	struct values vs = { .obj = ld->obj, .btf = bpf_object__btf(ld->obj) };
+	struct bpf_map *map = bpf_object__find_map_by_name(obj, PARAM_SECTION);
+	struct values vs = { .obj = obj, .btf = bpf_object__btf(obj) };
 
 	if (map)
 		vs.data = bpf_map__initial_value(map, &vs.size);
@@ -1232,21 +1344,29 @@ static struct values object_params(const struct loader *ld)
 	return vs;
 }
 
-/* The values that it will begin with are set before the object is loaded. Tables are
- * maps, and only checked then; they are set when these are there.
- */
-static int set_object_params(struct loader *ld, const struct bpf_request *req, bool check)
+/* Before the object is loaded: store in its variables, and say when the rest is stored */
+static int set_object_variables(const struct loader *ld, struct bpf_request *req)
 {
 	struct values vs;
 
 	if (!req->settings)
 		return 0;
-	vs = object_params(ld);
-	vs.check = check;
+	vs = object_params(ld->obj);
+	vs.loading = true;
 	if (has_values(&vs))
-		return set_all(&vs, req);
+		return set_all(&vs, req->setting, req->settings, AT_ONCE);
 	complain("%s: no parameters: section \"" PARAM_SECTION "\" is not there", ld->path);
 	return -1;
+}
+
+/* Before the kernel is given the programs: what it refuses then changes nothing for others */
+static int set_object_tables(const struct loader *ld, struct bpf_request *req)
+{
+	const struct values vs = object_params(ld->obj);
+
+	if (set_all(&vs, req->setting, req->settings, WHEN_LOADED))
+		return -1;
+	return try_all(&vs, req->setting, req->settings, WHEN_ATTACHED);
 }
 
 static void close_values(struct values *vs)
@@ -1318,25 +1438,6 @@ static int open_values(struct values *vs, const char *section, const __u32 *prog
 	return -1;
 }
 
-/* All of the settings or none: they are tried on a copy first */
-static int set_checked_params(const struct values *vs, const struct bpf_request *req)
-{
-	struct values copy = *vs;
-	int ret;
-
-	copy.check = true;
-	copy.data = vs->data ? malloc(vs->size) : NULL;
-	if (vs->data && !copy.data) {
-		complain("out of memory");
-		return -1;
-	}
-	if (vs->data)
-		memcpy(copy.data, vs->data, vs->size);
-	ret = set_all(&copy, req);
-	free(copy.data);
-	return ret ? ret : set_all(vs, req);
-}
-
 /* Which programs run */
 static int query_programs(const struct target *target, __u32 *prog_id)
 {
@@ -1349,7 +1450,7 @@ static int query_programs(const struct target *target, __u32 *prog_id)
 }
 
 /* While the qdisc runs */
-static int set_live_params(const struct bpf_request *req, const struct target *target)
+static int set_live_params(struct bpf_request *req, const struct target *target)
 {
 	__u32 prog_id[OPS];
 	struct values vs;
@@ -1366,7 +1467,10 @@ static int set_live_params(const struct bpf_request *req, const struct target *t
 			 "the programs have none" : strerror(errno));
 		return -1;
 	}
-	ret = set_checked_params(&vs, req);
+	/* all of the settings or none */
+	ret = try_all(&vs, req->setting, req->settings, AT_ONCE);
+	if (!ret)
+		ret = set_all(&vs, req->setting, req->settings, AT_ONCE);
 	close_values(&vs);
 	return ret;
 }
@@ -1415,7 +1519,7 @@ static void tell_what_begins_anew(const struct loader *ld, const struct bpf_requ
 	if (target->add || query_programs(target, prog_id) ||
 	    open_values(&old, PARAM_SECTION, prog_id, false))
 		return;
-	new = object_params(ld);
+	new = object_params(ld->obj);
 	while (next_value(&new, &i, &is)) {
 		if (is.table || is_set(req, is.name) || !find_value(&old, is.name, &was) ||
 		    was.table || was.size != is.size || was.kind != is.kind ||
@@ -1495,30 +1599,6 @@ static int load_object(struct loader *ld)
 	return err;
 }
 
-static int get_from_object(const struct bpf_request *req, const struct target *target)
-{
-	struct loader ld = { .path = req->object, .verbose = req->verbose };
-	int op, ret = -1;
-
-	if (keep_what_is_said())
-		return -1;
-	libbpf_set_print(req->verbose ? print_all : print_kept);
-	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
-	    !set_object_params(&ld, req, true) && !load_object(&ld)) {
-		tell_what_begins_anew(&ld, req, target);
-		ret = set_object_params(&ld, req, false);
-	}
-
-	loaded.obj = ld.obj;
-	for (op = 0; op < OPS; op++) {
-		if (!ret)
-			loaded.fds[op] = bpf_program__fd(ld.prog[op]);
-		free(ld.log[op]);
-	}
-	forget_what_is_said();
-	return ret;
-}
-
 static int get_pinned(const struct bpf_request *req)
 {
 	struct statfs st;
@@ -1589,13 +1669,52 @@ static bool is_attached(void)
 	       info.enqueue_prog_id == prog.id;
 }
 
-/* The command in hand is done: pin what the qdisc has got, and let go of it */
+static int store_kept_settings(void)
+{
+	const struct values vs = object_params(loaded.obj);
+
+	if (!set_all(&vs, loaded.setting, loaded.settings, WHEN_ATTACHED))
+		return 0;
+	complain("the qdisc has the programs, but this setting of a table and those behind it are not stored");
+	return -1;
+}
+
+/* Pins and tables that others have too are for what the kernel has taken */
+static int do_what_is_kept(void)
+{
+	int ret = 0;
+
+	if (!loaded.pin_dir && !loaded.settings)
+		return 0;
+	if (is_attached()) {
+		if (loaded.pin_dir)
+			ret = pin_all();
+		if (loaded.settings)
+			ret |= store_kept_settings();
+	} else if (loaded.settings) {
+		complain("tables stay as they are: the qdisc has not got the programs");
+	}
+	return ret;
+}
+
+static void forget_settings(void)
+{
+	struct setting *s;
+
+	while (loaded.settings) {
+		s = &loaded.setting[--loaded.settings];
+		free((char *)s->name);
+		free((char *)s->key);
+		free((char *)s->value);
+	}
+}
+
+/* The command in hand is done: do what was kept for then, and let go of what it has loaded */
 static int finish(void)
 {
-	int op, ret = 0;
+	int op, ret = do_what_is_kept();
 
-	if (loaded.pin_dir && is_attached())
-		ret = pin_all();
+	forget_settings();
 	free(loaded.pin_dir);
 	loaded.pin_dir = NULL;
 
@@ -1609,32 +1728,91 @@ static int finish(void)
 	return ret;
 }
 
+/* Did it fail when there was no other way to say so than the exit status? */
+static bool failed;
+
 /* tc does not call again after the last command, and has no other way to fail then */
 static void finish_at_exit(void)
 {
-	if (!finish())
+	if (!finish() && !failed)
 		return;
 	fflush(NULL);
 	_exit(EXIT_FAILURE);
 }
 
-static int prepare_pins(const struct bpf_request *req, const struct target *target)
+static int finish_later(const struct target *target)
 {
 	static bool registered;
 
+	loaded.target = *target;
+	if (!registered && atexit(finish_at_exit)) {
+		complain("out of memory");
+		return -1;
+	}
+	registered = true;
+	return 0;
+}
+
+static int prepare_pins(const struct bpf_request *req, const struct target *target)
+{
 	if (make_pin_dir(req->pin_dir))
 		return -1;
 	loaded.pin_dir = strdup(req->pin_dir);
-	loaded.target = *target;
-	if (loaded.pin_dir && (registered || !atexit(finish_at_exit))) {
-		registered = true;
-		return 0;
-	}
+	if (loaded.pin_dir)
+		return finish_later(target);
 	complain("out of memory");
 	return -1;
 }
 
-static int get_programs(const struct bpf_request *req, const struct target *target)
+/* The command line may be gone by then: that of a batch is */
+static int keep_settings(const struct bpf_request *req, const struct target *target)
+{
+	const struct setting *s;
+	struct setting *kept;
+
+	for (s = req->setting; s < req->setting + req->settings; s++) {
+		if (s->when != WHEN_ATTACHED)
+			continue;
+		kept = &loaded.setting[loaded.settings++];
+		kept->name = strdup(s->name);
+		kept->key = strdup(s->key);
+		kept->value = strdup(s->value);
+		kept->when = s->when;
+		if (!kept->name || !kept->key || !kept->value) {
+			complain("out of memory");
+			forget_settings();
+			return -1;
+		}
+	}
+	return loaded.settings ? finish_later(target) : 0;
+}
+
+static int get_from_object(struct bpf_request *req, const struct target *target)
+{
+	struct loader ld = { .path = req->object, .verbose = req->verbose };
+	int op, ret = -1;
+
+	if (keep_what_is_said())
+		return -1;
+	libbpf_set_print(req->verbose ? print_all : print_kept);
+	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
+	    !set_object_variables(&ld, req) && !load_object(&ld) &&
+	    !set_object_tables(&ld, req)) {
+		tell_what_begins_anew(&ld, req, target);
+		ret = 0;
+	}
+
+	loaded.obj = ld.obj;
+	for (op = 0; op < OPS; op++) {
+		if (!ret)
+			loaded.fds[op] = bpf_program__fd(ld.prog[op]);
+		free(ld.log[op]);
+	}
+	forget_what_is_said();
+	return ret ? ret : keep_settings(req, target);
+}
+
+static int get_programs(struct bpf_request *req, const struct target *target)
 {
 	if (finish() || (req->pin_dir && prepare_pins(req, target)))
 		return -1;
@@ -2081,6 +2259,9 @@ static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *op
 		return 0;
 	if (!tc_fits())
 		return -1;
+	/* of a batch, what is shown is what the command before it has set */
+	if (finish())
+		failed = true;
 	parse_rtattr_nested(tb, TCA_SCH_BPF_MAX, opt);
 	print_number("limit", "limit %up ", tb[TCA_SCH_BPF_LIMIT]);
 	print_time("horizon", tb[TCA_SCH_BPF_HORIZON]);

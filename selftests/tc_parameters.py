@@ -5,6 +5,7 @@ both tc."""
 
 import json
 import re
+import subprocess
 
 import lib
 from lib import GLOBALS, POLICIES, PROGS, fails, qdisc, with_both, works
@@ -22,6 +23,11 @@ def options(tc, device):
 
 def settings(*assignments):
     return [word for assignment in assignments for word in ("set", assignment)]
+
+
+def another(device, *options):
+    """A new qdisc of the tables, whatever was there."""
+    return "qdisc", "replace", "dev", device.a, "root", "handle", "7:", "bpf", *TABLES, *options
 
 
 @with_both
@@ -251,12 +257,71 @@ def arrays_and_tables_that_are_wrong(tc, device):
 @with_both
 def a_table_that_is_full(tc, device):
     works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1", "of_number[2]=2")))
-    words = [fails(1, 'parameter "of_number[3]": the table is full\n',
-                   *tc, *qdisc(device, "change", *settings("of_number[3]=3"))),
-             fails(1, 'parameter "of_number[5]": the table is full\n',
-                   *tc, *qdisc(device, "change", *TABLES, *settings("of_number[5]=3")))]
+    before = options(tc, device)
+    full = 'qdisc bpf: parameter "of_number[%d]": the table is full\n'
+    words = [fails(1, full % number, *tc, *qdisc(device, "change", *obj, *settings("of_index[0]=7", *assignments)))
+             for obj in ((), TABLES)
+             for number, assignments in ((3, ("of_number[3]=3", "of_number[1]=")),
+                                         (5, ("of_number[2]=9", "of_number[1]=", "of_number[4]=4", "of_number[5]=5")))]
+    for text in words:
+        lib.equal(text.count("\n"), 1, f"lines of: {text}")
+    lib.equal(options(tc, device), before, "nothing is set, and no program changed, if a table is full")
+    words.append(fails(1, full % 3, *tc, *another(device, *settings(
+        "of_number[1]=1", "of_number[2]=2", "of_number[3]=3", f"{SHARED}[{device.a}]=1"))))
+    lib.equal(options(tc, device), before, "of a new qdisc neither")
     lib.equal(shown_after(tc, device, "of_number[1]=", "of_number[3]=3")["of_number"], {"2": 2, "3": 3},
               "one in the place of another")
+    return words
+
+
+@with_both
+def a_change_that_the_kernel_refuses(tc, device):
+    """Tables that the qdisc has already, or that are pinned, are as they were."""
+    assignments = settings("of_number[1]=7", "of_number[2]=7", "of_index[0]=7", f"{SHARED}[{device.a}]=7")
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1", f"{SHARED}[{device.b}]=2")))
+    before = options(tc, device)
+    words = [fails(2, "qdisc bpf: tables stay as they are: the qdisc has not got the programs\n",
+                   *tc, *qdisc(device, *command, *assignments))
+             for command in (("change", *TABLES, "horizon", "1ns"), ("add", *TABLES))]
+    lib.equal(options(tc, device), before, "after a change that was refused")
+    works(*tc, *qdisc(device, "change", *TABLES, *assignments))
+    got = options(tc, device)["set"]
+    lib.equal([got[name] for name in ("of_number", "of_index", SHARED)],
+              [{"1": 7, "2": 7}, {"0": 7}, {device.a: 7, device.b: 2}], "after one that was not")
+    works(*tc, *qdisc(device, "change", *settings(f"{SHARED}[{device.a}]=", f"{SHARED}[{device.b}]=")))
+    return words
+
+
+@with_both
+def tables_in_a_batch(tc, device):
+    """What follows sees what a command has set; what a program puts in meanwhile may leave no room."""
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1")))
+    change = " ".join(qdisc(device, "change", *TABLES, *settings("of_number[2]=2", "of_index[0]=7")))
+    show = f"qdisc show dev {device.a} root"
+    done = subprocess.run((*tc, "-j", "-batch", "-"), input=f"{change}\n{show}\n", capture_output=True, text=True,
+                          check=False)
+    lib.equal((done.returncode, done.stderr), (0, ""), "a change and a look at it")
+    (entry,) = json.loads(done.stdout)
+    lib.equal((entry["options"]["set"]["of_number"], entry["options"]["set"]["of_index"]),
+              ({"1": 1, "2": 2}, {"0": 7}), "what is shown")
+
+    works(*tc, *qdisc(device, "change", *settings("of_number[2]=")))
+    programs, words = options(tc, device)["enqueue"], []
+    (number,) = lib.maps_named("of_number") & set(programs["map_ids"])
+    for end in ("", f"{show}\n"):
+        with subprocess.Popen((*tc, "-batch", "-"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True) as batch:
+            batch.stdin.write(f"{change}\n")
+            batch.stdin.flush()
+            # pylint: disable-next=cell-var-from-loop
+            lib.wait_until(lambda: options(tc, device)["enqueue"]["id"] != programs["id"], "the kernel has the programs")
+            programs = options(tc, device)["enqueue"]
+            lib.run("bpftool", "map", "update", "id", str(number), "key", "9", "0", "value", "9", "0", "0", "0")
+            words.append(batch.communicate(end)[1])
+            lib.equal(batch.returncode, 1, f"status of a batch that has no room: {words[-1]}")
+        lib.contains(words[-1], 'parameter "of_number[2]": the table is full\n')
+        lib.contains(words[-1], "the qdisc has the programs, but this setting of a table and those behind it")
+        works(*tc, *qdisc(device, "change", *settings("of_number[9]=")))
     return words
 
 
@@ -283,4 +348,6 @@ lib.main(parameters,
          a_program_sees_what_is_set,
          arrays_and_tables_that_are_wrong,
          a_table_that_is_full,
+         a_change_that_the_kernel_refuses,
+         tables_in_a_batch,
          tables_of_the_policies)
