@@ -1495,22 +1495,49 @@ static void text_of(const struct value *v, char *text, size_t size)
 	}
 }
 
-static bool is_set(const struct bpf_request *req, const char *name)
+/* What would it be with the settings of the command? They have been checked. */
+static void set_again(const struct values *vs, const struct value *v, struct bpf_request *req)
 {
+	struct value copy;
 	int i;
 
 	for (i = 0; i < req->settings; i++) {
-		if (!strcmp(req->setting[i].name, name))
-			return true;
+		copy = *v;
+		if (!strcmp(req->setting[i].name, v->name))
+			set_value(vs, &copy, &req->setting[i]);
 	}
-	return false;
 }
 
-/* The variables of a new object are its own: which parameters have another value by that? */
-static void tell_what_begins_anew(const struct loader *ld, const struct bpf_request *req,
-				  const struct target *target)
+static void tell_of(const struct values *vs, struct value *is, const struct value *was,
+		    struct bpf_request *req)
 {
 	char before[256], now[256];
+	struct value kept = *is;
+
+	kept.data = malloc(is->size);
+	if (!kept.data)
+		return;
+	memcpy(kept.data, was->data, is->size);
+	set_again(vs, &kept, req);
+	if (memcmp(kept.data, is->data, is->size)) {
+		if (is->kind == ARRAY || is->kind == OTHER) {
+			complain("parameter \"%s\" begins anew, as in the object", is->name);
+		} else {
+			text_of(was, before, sizeof(before));
+			text_of(is, now, sizeof(now));
+			complain("parameter \"%s\" begins anew with %s, as in the object; it was %s",
+				 is->name, now, before);
+		}
+	}
+	free(kept.data);
+}
+
+/* The variables of a new object are its own: which parameters would be others with the same
+ * settings of the old ones?
+ */
+static void tell_what_begins_anew(const struct loader *ld, struct bpf_request *req,
+				  const struct target *target)
+{
 	struct values old, new;
 	struct value was, is;
 	__u32 prog_id[OPS];
@@ -1521,18 +1548,10 @@ static void tell_what_begins_anew(const struct loader *ld, const struct bpf_requ
 		return;
 	new = object_params(ld->obj);
 	while (next_value(&new, &i, &is)) {
-		if (is.table || is_set(req, is.name) || !find_value(&old, is.name, &was) ||
-		    was.table || was.size != is.size || was.kind != is.kind ||
-		    !memcmp(was.data, is.data, is.size))
+		if (is.table || !find_value(&old, is.name, &was) || was.table ||
+		    was.size != is.size || was.kind != is.kind)
 			continue;
-		if (is.kind == ARRAY) {
-			complain("parameter \"%s\" begins anew, as in the object", is.name);
-			continue;
-		}
-		text_of(&was, before, sizeof(before));
-		text_of(&is, now, sizeof(now));
-		complain("parameter \"%s\" begins anew with %s, as in the object; it was %s",
-			 is.name, now, before);
+		tell_of(&new, &is, &was, req);
 	}
 	close_values(&old);
 }

@@ -146,6 +146,24 @@ def arrays(tc, device):
 
 
 @with_both
+def elements_that_begin_anew(tc, device):
+    """An element that is set says nothing of the others: a line does, if they would be others."""
+    def said_of(*assignments):
+        works(*tc, *qdisc(device, "change", *settings("rates=7,8,9,0", "levels=1,2,3", "number=9")))
+        status, _, err = lib.said(*tc, *qdisc(device, "change", *TABLES, *settings(*assignments)))
+        lib.equal(status, 0, err)
+        return err
+
+    works(*tc, *qdisc(device, "add", *TABLES))
+    number = 'qdisc bpf: parameter "number" begins anew with 5, as in the object; it was 9\n'
+    rates, levels = (f'qdisc bpf: parameter "{name}" begins anew, as in the object\n' for name in ("rates", "levels"))
+    words = [said_of(), said_of("rates[3]=1", "levels=4,5"), said_of("rates=1,2,3", "levels[2]=4", "number=7"),
+             said_of("rates[2]=1", "rates=1,2", "levels=1,2,3", "number=7")]
+    lib.equal(words, [rates + number + levels, rates + number + levels, levels, ""], "what is said")
+    return words
+
+
+@with_both
 def devices_and_addresses(tc, device):
     works(*tc, *qdisc(device, "add", *TABLES, *settings(f"where={device.b}", "gateway=192.0.2.7")))
     got = options(tc, device)["set"]
@@ -342,6 +360,7 @@ lib.main(parameters,
          ranges,
          ranges_of_the_policies,
          arrays,
+         elements_that_begin_anew,
          devices_and_addresses,
          tables,
          tables_that_are_shared,
