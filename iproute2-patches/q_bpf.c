@@ -1969,6 +1969,8 @@ static int parse_arg(struct bpf_request *req, int argc, char **argv)
 	}
 	if (!strcmp(*argv, "help"))
 		explain();
+	else if (strchr(*argv, '='))
+		complain("\"%s\": each setting needs its own \"set\": set %s", *argv, *argv);
 	else
 		complain("what is \"%s\"? Try \"bpf help\"", *argv);
 	return -1;
