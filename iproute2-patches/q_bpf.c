@@ -1022,7 +1022,7 @@ static int get_map_ids(int prog_fd, __u32 *ids)
 }
 
 /* A map of this name among those that a program uses: a file descriptor. The kernel's
- * names are shorter than those of BTF.
+ * names are shorter than those of BTF; see find_namesake().
  */
 static int find_map(__u32 prog_id, const char *name, struct bpf_map_info *info)
 {
@@ -1070,13 +1070,44 @@ static int open_map(const struct values *vs, const char *name, struct bpf_map_in
 	return fd;
 }
 
+/* Another map of the object, whose name is the same to the kernel; or NULL. Which of the
+ * two a program has can only be guessed.
+ */
+static const char *find_namesake(const struct values *vs, const char *name)
+{
+	const struct btf_var_secinfo *vsi = btf_var_secinfos(vs->maps);
+	const struct btf_type *var;
+	const char *other;
+	int i;
+
+	for (i = 0; i < btf_vlen(vs->maps); i++) {
+		var = btf__type_by_id(vs->btf, vsi[i].type);
+		other = var ? btf__name_by_offset(vs->btf, var->name_off) : name;
+		if (strcmp(other, name) && !strncmp(other, name, BPF_OBJ_NAME_LEN - 1))
+			return other;
+	}
+	return NULL;
+}
+
+static int complain_of_namesake(const char *name, const char *other)
+{
+	complain("table \"%s\": the kernel cannot tell it from the map \"%s\": of names it keeps %d characters",
+		 name, other, BPF_OBJ_NAME_LEN - 1);
+	return -1;
+}
+
 /* The map of a table, if it is as the policy has it: its elements have room here then */
 static int open_table(const struct values *vs, const struct value *v)
 {
 	struct value key = key_of(vs, v, NULL);
 	struct bpf_map_info info;
-	int fd = open_map(vs, v->name, &info);
+	int fd;
 
+	if (!vs->obj && find_namesake(vs, v->name)) {
+		errno = ENOTUNIQ;
+		return -1;
+	}
+	fd = open_map(vs, v->name, &info);
 	if (fd < 0 || (info.key_size == key.size && info.value_size == v->size &&
 		       info.type == table_number(vs->btf, v->table, "type")))
 		return fd;
@@ -1178,10 +1209,13 @@ static int open_to_set(const struct values *vs, const struct value *v)
 
 	if (fd >= 0 && vs->trial && is_hash(vs, v))
 		fd = open_copy(vs->trial, v->name, fd);
-	if (fd < 0)
-		complain("table \"%s\": %s", v->name, errno == ENOENT ?
-			 "no program of the qdisc uses it" : strerror(errno));
-	return fd;
+	if (fd >= 0)
+		return fd;
+	if (errno == ENOTUNIQ)
+		return complain_of_namesake(v->name, find_namesake(vs, v->name));
+	complain("table \"%s\": %s", v->name, errno == ENOENT ?
+		 "no program of the qdisc uses it" : strerror(errno));
+	return -1;
 }
 
 static int set_table(const struct values *vs, struct value *v, const void *key,
@@ -1344,14 +1378,30 @@ static struct values object_params(struct bpf_object *obj)
 	return vs;
 }
 
+/* A table that could not be set or shown later is refused at once */
+static int refuse_namesakes(const struct values *vs)
+{
+	const char *other;
+	struct value v;
+	int i = 0;
+
+	while (next_value(vs, &i, &v)) {
+		other = v.table ? find_namesake(vs, v.name) : NULL;
+		if (other)
+			return complain_of_namesake(v.name, other);
+	}
+	return 0;
+}
+
 /* Before the object is loaded: store in its variables, and say when the rest is stored */
 static int set_object_variables(const struct loader *ld, struct bpf_request *req)
 {
-	struct values vs;
+	struct values vs = object_params(ld->obj);
 
+	if (refuse_namesakes(&vs))
+		return -1;
 	if (!req->settings)
 		return 0;
-	vs = object_params(ld->obj);
 	vs.loading = true;
 	if (has_values(&vs))
 		return set_all(&vs, req->setting, req->settings, AT_ONCE);

@@ -293,6 +293,29 @@ def a_table_that_is_full(tc, device):
 
 
 @with_both
+def tables_that_the_kernel_cannot_tell_apart(tc, device):
+    """Of the two only table_b is used: to set table_a would have set that."""
+    obj, folder = f"{PROGS}/namesakes.bpf.o", "/sys/fs/bpf/test_namesakes"
+
+    def refused(name, *command):
+        other = {"a": "b", "b": "a"}[name]
+        return fails(1, f'qdisc bpf: table "namesakes_table_{name}": the kernel cannot tell it from the map '
+                        f'"namesakes_table_{other}": of names it keeps 15 characters\n', *tc, *qdisc(device, *command))
+
+    words = [fails(1, 'cannot tell it from the map "namesakes_table_', *tc, *qdisc(device, "add", "obj", obj))]
+    lib.run("bpftool", "prog", "loadall", obj, folder)
+    try:
+        works(*tc, *qdisc(device, "add", "enqueue", "object-pinned", f"{folder}/namesakes_enqueue",
+                          "dequeue", "object-pinned", f"{folder}/namesakes_dequeue"))
+    finally:
+        lib.run("rm", "-r", folder)
+    words += [refused(name, "change", *settings(f"namesakes_table_{name}[1]=1")) for name in "ab"]
+    (used,) = lib.maps_named("namesakes_table") & set(options(tc, device)["dequeue"]["map_ids"])
+    lib.equal({entry["formatted"]["value"] for entry in lib.bpftool("map", "dump", "id", str(used))}, {0}, "values")
+    return words
+
+
+@with_both
 def a_change_that_the_kernel_refuses(tc, device):
     """Tables that the qdisc has already, or that are pinned, are as they were."""
     assignments = settings("of_number[1]=7", "of_number[2]=7", "of_index[0]=7", f"{SHARED}[{device.a}]=7")
@@ -367,6 +390,7 @@ lib.main(parameters,
          a_program_sees_what_is_set,
          arrays_and_tables_that_are_wrong,
          a_table_that_is_full,
+         tables_that_the_kernel_cannot_tell_apart,
          a_change_that_the_kernel_refuses,
          tables_in_a_batch,
          tables_of_the_policies)
