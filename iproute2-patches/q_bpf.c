@@ -592,25 +592,40 @@ struct value {
 	const struct btf_type *table;	/* definition of the map; or NULL */
 };
 
+/* What units measure. Numbers are shown in a unit of the kind of their range's. */
+enum measure { BITS_A_SECOND, BYTES_A_SECOND, TIME, SIZE };
+
 static const struct {
 	const char *name;
 	double factor;
+	enum measure of;
 } units[] = {
 	/* a rate becomes bytes a second */
-	{ "bit", 1.0 / 8 },	{ "bps", 1 },
-	{ "kbit", 1e3 / 8 },	{ "kbps", 1e3 },
-	{ "mbit", 1e6 / 8 },	{ "mbps", 1e6 },
-	{ "gbit", 1e9 / 8 },	{ "gbps", 1e9 },
-	{ "tbit", 1e12 / 8 },	{ "tbps", 1e12 },
+	{ "bit", 1.0 / 8, BITS_A_SECOND },	{ "bps", 1, BYTES_A_SECOND },
+	{ "kbit", 1e3 / 8, BITS_A_SECOND },	{ "kbps", 1e3, BYTES_A_SECOND },
+	{ "mbit", 1e6 / 8, BITS_A_SECOND },	{ "mbps", 1e6, BYTES_A_SECOND },
+	{ "gbit", 1e9 / 8, BITS_A_SECOND },	{ "gbps", 1e9, BYTES_A_SECOND },
+	{ "tbit", 1e12 / 8, BITS_A_SECOND },	{ "tbps", 1e12, BYTES_A_SECOND },
 	/* a time becomes ns */
-	{ "ns", 1 },		{ "us", 1e3 },
-	{ "ms", 1e6 },		{ "s", 1e9 },
-	/* a size becomes bytes */
-	{ "b", 1 },		{ "k", 1024 },
-	{ "kb", 1024 },		{ "m", 1024 * 1024 },
-	{ "mb", 1024 * 1024 },	{ "g", 1024 * 1024 * 1024 },
-	{ "gb", 1024 * 1024 * 1024 },
+	{ "ns", 1, TIME },			{ "us", 1e3, TIME },
+	{ "ms", 1e6, TIME },			{ "s", 1e9, TIME },
+	/* a size becomes bytes; of two names the first is shown */
+	{ "b", 1, SIZE },
+	{ "kb", 1024, SIZE },			{ "k", 1024, SIZE },
+	{ "mb", 1024 * 1024, SIZE },		{ "m", 1024 * 1024, SIZE },
+	{ "gb", 1024 * 1024 * 1024, SIZE },	{ "g", 1024 * 1024 * 1024, SIZE },
 };
+
+static int find_unit(const char *name)
+{
+	int i;
+
+	for (i = 0; i < (int)(sizeof(units) / sizeof(units[0])); i++) {
+		if (!strcasecmp(name, units[i].name))
+			return i;
+	}
+	return -1;
+}
 
 static const struct btf_type *resolve(const struct btf *btf, __u32 id, enum kind *kind)
 {
@@ -876,23 +891,18 @@ static bool fits(const struct value *v, bool negative, __u64 value)
 /* A fraction is taken only with a unit. 2^64 cannot be converted, nor can nan. */
 static bool scale(const char *text, const char *unit, __u64 *value)
 {
+	int i = find_unit(unit);
 	double number;
 	char *end;
-	size_t i;
 
 	number = strtod(text, &end);
-	if (end != unit)
+	if (end != unit || i < 0)
 		return false;
-	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (strcasecmp(unit, units[i].name))
-			continue;
-		number *= units[i].factor;
-		if (!(number >= 0 && number < 0x1p64))
-			return false;
-		*value = number + 0.5;
-		return true;
-	}
-	return false;
+	number *= units[i].factor;
+	if (!(number >= 0 && number < 0x1p64))
+		return false;
+	*value = number + 0.5;
+	return true;
 }
 
 static bool parse_number(const struct value *v, const char *text, __u64 *value)
@@ -1525,6 +1535,33 @@ static int set_live_params(struct bpf_request *req, const struct target *target)
 	return ret;
 }
 
+/* In the largest unit in which it is whole, of those that the range is declared in; what
+ * is shown can be set again.
+ */
+static void text_of_number(const struct value *v, char *text, size_t size)
+{
+	const char *max = v->range ? strchr(v->range, ':') : NULL;
+	__u64 value = load_number(v), again;
+	double largest = 0;
+	char in_unit[32];
+	int i, declared;
+
+	snprintf(text, size, v->is_signed ? "%" PRId64 : "%" PRIu64, (uint64_t)value);
+	declared = max ? find_unit(max + 1 + strspn(max + 1, "0123456789.")) : -1;
+	if (declared < 0 || !value || text[0] == '-')
+		return;
+	for (i = 0; i < (int)(sizeof(units) / sizeof(units[0])); i++) {
+		if (units[i].of != units[declared].of || units[i].factor <= largest)
+			continue;
+		snprintf(in_unit, sizeof(in_unit), "%.0f%s", value / units[i].factor,
+			 units[i].name);
+		if (!parse_number(v, in_unit, &again) || again != value)
+			continue;
+		largest = units[i].factor;
+		snprintf(text, size, "%s", in_unit);
+	}
+}
+
 static void text_of(const struct value *v, char *text, size_t size)
 {
 	switch (v->kind) {
@@ -1538,10 +1575,8 @@ static void text_of(const struct value *v, char *text, size_t size)
 		snprintf(text, size, "%s", load_number(v) ? "true" : "false");
 		break;
 	default:
-		if (v->kind == DEVICE && if_indextoname(load_number(v), text))
-			break;
-		snprintf(text, size, v->is_signed ? "%" PRId64 : "%" PRIu64,
-			 (uint64_t)load_number(v));
+		if (v->kind != DEVICE || !if_indextoname(load_number(v), text))
+			text_of_number(v, text, size);
 	}
 }
 
@@ -2209,7 +2244,6 @@ static bool is_zero(const char *data, size_t size)
 	return !size;
 }
 
-/* Of an array all elements up to the last that is not 0 */
 static void print_value(const struct values *vs, const char *key, const struct value *v)
 {
 	struct value elem;
@@ -2220,8 +2254,6 @@ static void print_value(const struct values *vs, const char *key, const struct v
 		open_json_array(PRINT_JSON, key);
 		for (i = 0; i < count_elements(v); i++) {
 			elem = element(vs, v, i);
-			if (i && is_zero(elem.data, v->size - i * elem.size))
-				break;
 			print_string(PRINT_FP, NULL, "%s", i ? "," : "");
 			print_value(vs, NULL, &elem);
 		}

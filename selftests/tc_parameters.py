@@ -131,18 +131,39 @@ def shown_after(tc, device, *assignments):
 
 @with_both
 def arrays(tc, device):
-    """A list sets the first elements, an index one; shown are those up to the last that is not 0."""
+    """A list sets the first elements, an index one; all are shown."""
     works(*tc, *qdisc(device, "add", *TABLES, *settings("rates=8kbit,16kbit,24kbit", "levels[2]=-7")))
     first = options(tc, device)["set"]
     lib.equal([first[name] for name in ("rates", "levels", "ports", "names", "number")],
-              [[1000, 2000, 3000], [0, 0, -7], [True], ["first"], 5], "at add")
-    for assignment, value in (("rates=7", [7, 2000, 3000]), ("rates[3]=8kbit", [7, 2000, 3000, 1000]),
-                              ("rates=0,0,0,0", [0]), ("levels=-128,127", [-128, 127, -7]),
-                              ("ports[1]=on", [True, True]), ("ports=off,0", [False]),
+              [[1000, 2000, 3000, 0], [0, 0, -7], [True, False], ["first", ""], 5], "at add")
+    for assignment, value in (("rates=7", [7, 2000, 3000, 0]), ("rates[3]=8kbit", [7, 2000, 3000, 1000]),
+                              ("rates=0,0,0,0", [0, 0, 0, 0]), ("levels=-128,127", [-128, 127, -7]),
+                              ("ports[1]=on", [True, True]), ("ports=off,0", [False, False]),
                               ("names[1]=other", ["first", "other"]), ("names=a,b", ["a", "b"])):
         name = assignment.split("[")[0].split("=")[0]
         lib.equal(shown_after(tc, device, assignment)[name], value, assignment)
-    lib.contains(works(*tc, "qdisc", "show", "dev", device.a), "rates 0 ports false names a,b number 5 levels -128,127,-7 ")
+    lib.contains(works(*tc, "qdisc", "show", "dev", device.a),
+                 "rates 0,0,0,0 ports false,false names a,b number 5 levels -128,127,-7 ")
+
+
+@with_both
+def what_is_shown_can_be_set(tc, device):
+    """In the unit that the range is declared in, and whole; JSON has the numbers."""
+    def shown(name):
+        return re.search(rf" {re.escape(name)} (\S*) ", works(*tc, "qdisc", "show", "dev", device.a))[1]
+
+    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/params.bpf.o"))
+    for name, value, text in (("delay", 10**10, "10s"), ("delay", 1500 * 10**6, "1500ms"), ("delay", 10**6 + 1, "1000001ns"),
+                              ("speed", 1000, "8kbit"), ("speed", 1001, "8008bit"), ("speed", 125 * 10**6, "1gbit"),
+                              ("rate", 10**9, "1000000000"), ("level", -10, "-10"), ("level", 0, "0")):
+        works(*tc, *qdisc(device, "change", *settings(f"{name}={value}")))
+        lib.equal((options(tc, device)["set"][name], shown(name)), (value, text), name)
+        works(*tc, *qdisc(device, "change", *settings(f"{name}={20 if name == 'level' else 2000000}")))
+        works(*tc, *qdisc(device, "change", *settings(f"{name}={text}")))
+        lib.equal(options(tc, device)["set"][name], value, f"{name}={text}")
+    works(*tc, *another(device, *settings("of_number[1]=2048", "of_number[2]=1000")))
+    lib.equal([shown(name) for name in ("rates", "of_number[1]", "of_number[2]")], ["8kbit,16kbit,0,0", "2kb", "1000b"],
+              "elements")
 
 
 @with_both
@@ -176,7 +197,7 @@ def devices_and_addresses(tc, device):
 def tables(tc, device):
     """With keys of each type: before the object is loaded, while it runs, and taken over by a
     new object, which keeps the elements."""
-    values = {"of_number": {"7": -3}, "of_address": {"192.0.2.1": [1, 2]}, "of_text": {"some key": "value"},
+    values = {"of_number": {"7": -3}, "of_address": {"192.0.2.1": [1, 2, 0]}, "of_text": {"some key": "value"},
               "of_index": {"2": 30}, SHARED: {device.a: 2500000}, "of_nobody": None}
 
     def tables_of(entries):
@@ -189,18 +210,18 @@ def tables(tc, device):
     lib.equal(tables_of(shown_after(tc, device, "of_text[seven b]=value", "of_text[some]=other")),
               {**values, "of_text": {"seven b": "value", "some": "other"}}, "at change")
     text = works(*tc, "qdisc", "show", "dev", device.a)
-    for part in ("of_number[7] -3 ", "of_address[192.0.2.1] 1,2 ", "of_text[some] other ", "of_index[2] 30 ",
+    for part in ("of_number[7] -3 ", "of_address[192.0.2.1] 1,2,0 ", "of_text[some] other ", "of_index[2] 30 ",
                  f"{SHARED}[{device.a}] 2500000 "):
         lib.contains(text, part)
     programs = options(tc, device)["enqueue"]["id"]
     got = shown_after(tc, device, "of_number[0x10]=1k", "of_number[7]=", "of_number[8]=", "of_address[192.0.2.1]=9",
                       "of_index[7]=100", "of_index[2]=0")
     lib.equal([got[name] for name in ("of_number", "of_address", "of_index")],
-              [{"16": 1024}, {"192.0.2.1": [9, 2]}, {"7": 100}], "changed and removed")
+              [{"16": 1024}, {"192.0.2.1": [9, 2, 0]}, {"7": 100}], "changed and removed")
     lib.equal(options(tc, device)["enqueue"]["id"], programs, "program that runs")
     works(*tc, *qdisc(device, "change", *TABLES, *settings("of_number[1]=1", "rates=5")))
     got = options(tc, device)["set"]
-    lib.equal((got["of_number"], got["of_index"], got["rates"]), ({"1": 1, "16": 1024}, {"7": 100}, [5, 2000]),
+    lib.equal((got["of_number"], got["of_index"], got["rates"]), ({"1": 1, "16": 1024}, {"7": 100}, [5, 2000, 0, 0]),
               "of a new object")
     works(*tc, *qdisc(device, "change", *settings(f"{SHARED}[{device.ifindex}]=")))
 
@@ -383,6 +404,7 @@ lib.main(parameters,
          ranges,
          ranges_of_the_policies,
          arrays,
+         what_is_shown_can_be_set,
          elements_that_begin_anew,
          devices_and_addresses,
          tables,

@@ -9,8 +9,8 @@ import lib
 from lib import NOBODY, POLICIES, PROGS, fails, qdisc, with_both, works
 
 STATS = ("obj", f"{PROGS}/stats.bpf.o")
-FIRST = {"sent": 0, "sizes": [0], "balance": 2, "seen": False, "last": "none"}
-AFTER = {"sent": 5, "sizes": [2, 0, 3], "balance": -3, "seen": True, "last": "Xone"}
+FIRST = {"sent": 0, "sizes": [0, 0, 0, 0], "balance": 2, "seen": False, "last": "none"}
+AFTER = {"sent": 5, "sizes": [2, 0, 3, 0], "balance": -3, "seen": True, "last": "Xone"}
 
 
 def show(tc, device, *flags):
@@ -38,7 +38,7 @@ def statistics(tc, device):
     (entry,) = entries(tc, device, "-s")
     lib.equal(entry["stats"], AFTER, "after five packets")
     lib.true("set" not in entry["options"], "parameters")
-    lib.contains(show(tc, device, "-s"), " stuck 0\n  balance -3 last Xone sizes 2,0,3 sent 5 seen true \n")
+    lib.contains(show(tc, device, "-s"), " stuck 0\n  balance -3 last Xone sizes 2,0,3,0 sent 5 seen true \n")
 
 
 @with_both
