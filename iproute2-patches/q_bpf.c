@@ -85,11 +85,19 @@ static const struct {
 	[DEQUEUE] = { "dequeue", "qdisc/dequeue", BPF_QDISC_DEQUEUE, TCA_SCH_BPF_DEQUEUE },
 };
 
+/* When a setting is stored. All of them are checked before the kernel is asked for the change. */
+enum when {
+	AT_ONCE,	/* into what runs, or into a variable of an object that is not loaded yet */
+	WHEN_LOADED,	/* into a table that is new with the object */
+	WHEN_ATTACHED,	/* into a table that is there before; it stays if the change is refused */
+};
+
 /* NAME=VALUE or NAME[KEY]=VALUE */
 struct setting {
 	const char *name;
 	const char *key;	/* or NULL */
 	const char *value;
+	enum when when;
 };
 
 /* What the command line asks for */
@@ -132,6 +140,8 @@ static struct {
 	int fds[OPS];
 	struct bpf_object *obj;		/* the file descriptors are its; or NULL */
 	char *pin_dir;			/* where to pin it when the qdisc has it; or NULL */
+	struct setting setting[MAX_SETTINGS];	/* to store when the qdisc has it */
+	int settings;
 	struct target target;
 } loaded = { .fds = { -1, -1 } };
 
@@ -557,7 +567,15 @@ struct values {
 	size_t size;
 	struct bpf_object *obj;		/* that is being loaded; or */
 	__u32 prog_id[OPS];		/* programs that run; 0: none */
-	bool check;			/* store nothing in tables */
+	bool loading;			/* the object has no maps of its own yet */
+	struct trial *trial;		/* store nothing in tables but in these copies; or NULL */
+};
+
+/* Copies of hashes, which settings are tried on: with all keys, and without the values */
+struct trial {
+	const char *name[MAX_SETTINGS];
+	int fd[MAX_SETTINGS];
+	int count;
 };
 
 enum kind { OTHER, NUMBER, BOOL, DEVICE, ADDRESS, TEXT, ARRAY };
@@ -574,25 +592,40 @@ struct value {
 	const struct btf_type *table;	/* definition of the map; or NULL */
 };
 
+/* What units measure. Numbers are shown in a unit of the kind of their range's. */
+enum measure { BITS_A_SECOND, BYTES_A_SECOND, TIME, SIZE };
+
 static const struct {
 	const char *name;
 	double factor;
+	enum measure of;
 } units[] = {
 	/* a rate becomes bytes a second */
-	{ "bit", 1.0 / 8 },	{ "bps", 1 },
-	{ "kbit", 1e3 / 8 },	{ "kbps", 1e3 },
-	{ "mbit", 1e6 / 8 },	{ "mbps", 1e6 },
-	{ "gbit", 1e9 / 8 },	{ "gbps", 1e9 },
-	{ "tbit", 1e12 / 8 },	{ "tbps", 1e12 },
+	{ "bit", 1.0 / 8, BITS_A_SECOND },	{ "bps", 1, BYTES_A_SECOND },
+	{ "kbit", 1e3 / 8, BITS_A_SECOND },	{ "kbps", 1e3, BYTES_A_SECOND },
+	{ "mbit", 1e6 / 8, BITS_A_SECOND },	{ "mbps", 1e6, BYTES_A_SECOND },
+	{ "gbit", 1e9 / 8, BITS_A_SECOND },	{ "gbps", 1e9, BYTES_A_SECOND },
+	{ "tbit", 1e12 / 8, BITS_A_SECOND },	{ "tbps", 1e12, BYTES_A_SECOND },
 	/* a time becomes ns */
-	{ "ns", 1 },		{ "us", 1e3 },
-	{ "ms", 1e6 },		{ "s", 1e9 },
-	/* a size becomes bytes */
-	{ "b", 1 },		{ "k", 1024 },
-	{ "kb", 1024 },		{ "m", 1024 * 1024 },
-	{ "mb", 1024 * 1024 },	{ "g", 1024 * 1024 * 1024 },
-	{ "gb", 1024 * 1024 * 1024 },
+	{ "ns", 1, TIME },			{ "us", 1e3, TIME },
+	{ "ms", 1e6, TIME },			{ "s", 1e9, TIME },
+	/* a size becomes bytes; of two names the first is shown */
+	{ "b", 1, SIZE },
+	{ "kb", 1024, SIZE },			{ "k", 1024, SIZE },
+	{ "mb", 1024 * 1024, SIZE },		{ "m", 1024 * 1024, SIZE },
+	{ "gb", 1024 * 1024 * 1024, SIZE },	{ "g", 1024 * 1024 * 1024, SIZE },
 };
+
+static int find_unit(const char *name)
+{
+	int i;
+
+	for (i = 0; i < (int)(sizeof(units) / sizeof(units[0])); i++) {
+		if (!strcasecmp(name, units[i].name))
+			return i;
+	}
+	return -1;
+}
 
 static const struct btf_type *resolve(const struct btf *btf, __u32 id, enum kind *kind)
 {
@@ -858,23 +891,18 @@ static bool fits(const struct value *v, bool negative, __u64 value)
 /* A fraction is taken only with a unit. 2^64 cannot be converted, nor can nan. */
 static bool scale(const char *text, const char *unit, __u64 *value)
 {
+	int i = find_unit(unit);
 	double number;
 	char *end;
-	size_t i;
 
 	number = strtod(text, &end);
-	if (end != unit)
+	if (end != unit || i < 0)
 		return false;
-	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (strcasecmp(unit, units[i].name))
-			continue;
-		number *= units[i].factor;
-		if (!(number >= 0 && number < 0x1p64))
-			return false;
-		*value = number + 0.5;
-		return true;
-	}
-	return false;
+	number *= units[i].factor;
+	if (!(number >= 0 && number < 0x1p64))
+		return false;
+	*value = number + 0.5;
+	return true;
 }
 
 static bool parse_number(const struct value *v, const char *text, __u64 *value)
@@ -1004,7 +1032,7 @@ static int get_map_ids(int prog_fd, __u32 *ids)
 }
 
 /* A map of this name among those that a program uses: a file descriptor. The kernel's
- * names are shorter than those of BTF.
+ * names are shorter than those of BTF; see find_namesake().
  */
 static int find_map(__u32 prog_id, const char *name, struct bpf_map_info *info)
 {
@@ -1052,19 +1080,102 @@ static int open_map(const struct values *vs, const char *name, struct bpf_map_in
 	return fd;
 }
 
+/* Another map of the object, whose name is the same to the kernel; or NULL. Which of the
+ * two a program has can only be guessed.
+ */
+static const char *find_namesake(const struct values *vs, const char *name)
+{
+	const struct btf_var_secinfo *vsi = btf_var_secinfos(vs->maps);
+	const struct btf_type *var;
+	const char *other;
+	int i;
+
+	for (i = 0; i < btf_vlen(vs->maps); i++) {
+		var = btf__type_by_id(vs->btf, vsi[i].type);
+		other = var ? btf__name_by_offset(vs->btf, var->name_off) : name;
+		if (strcmp(other, name) && !strncmp(other, name, BPF_OBJ_NAME_LEN - 1))
+			return other;
+	}
+	return NULL;
+}
+
+static int complain_of_namesake(const char *name, const char *other)
+{
+	complain("table \"%s\": the kernel cannot tell it from the map \"%s\": of names it keeps %d characters",
+		 name, other, BPF_OBJ_NAME_LEN - 1);
+	return -1;
+}
+
 /* The map of a table, if it is as the policy has it: its elements have room here then */
 static int open_table(const struct values *vs, const struct value *v)
 {
 	struct value key = key_of(vs, v, NULL);
 	struct bpf_map_info info;
-	int fd = open_map(vs, v->name, &info);
+	int fd;
 
+	if (!vs->obj && find_namesake(vs, v->name)) {
+		errno = ENOTUNIQ;
+		return -1;
+	}
+	fd = open_map(vs, v->name, &info);
 	if (fd < 0 || (info.key_size == key.size && info.value_size == v->size &&
 		       info.type == table_number(vs->btf, v->table, "type")))
 		return fd;
 	close(fd);
 	errno = EINVAL;
 	return -1;
+}
+
+static int copy_keys(int from)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
+	__u64 key[MAX_ELEMENT / sizeof(__u64)], data[MAX_ELEMENT / sizeof(__u64)] = {};
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info), left;
+	int to, end, err = 0;
+
+	if (bpf_map_get_info_by_fd(from, &info, &len))
+		return -1;
+	to = bpf_map_create(BPF_MAP_TYPE_HASH, "tc_trial", info.key_size, info.value_size,
+			    info.max_entries, &opts);
+	if (to < 0)
+		return -1;
+	/* programs that change it meanwhile may have it walked twice */
+	left = info.max_entries;
+	for (end = bpf_map_get_next_key(from, NULL, key); !end && !err && left; left--) {
+		err = bpf_map_update_elem(to, key, data, BPF_ANY);
+		end = bpf_map_get_next_key(from, key, key);
+	}
+	if (!err)
+		return to;
+	close(to);
+	errno = -err;
+	return -1;
+}
+
+/* Only a hash can be full, and is copied. Takes fd, of the table. */
+static int open_copy(struct trial *trial, const char *name, int fd)
+{
+	int i = 0, copy;
+
+	while (i < trial->count && strcmp(trial->name[i], name))
+		i++;
+	if (i == trial->count) {
+		copy = copy_keys(fd);
+		if (copy >= 0) {
+			trial->name[i] = name;
+			trial->fd[i] = copy;
+			trial->count++;
+		}
+	}
+	close(fd);
+	return i < trial->count ? dup(trial->fd[i]) : -1;
+}
+
+static void close_copies(struct trial *trial)
+{
+	while (trial->count)
+		close(trial->fd[--trial->count]);
 }
 
 static int complain_of(const struct values *vs, const struct value *v, const char *what,
@@ -1094,20 +1205,41 @@ static int store_element(const struct values *vs, const struct value *v, int fd,
 	return !bpf_map_delete_elem(fd, key) || errno == ENOENT ? 0 : errno;
 }
 
-/* What is being loaded has no maps yet when its settings are checked */
+/* Of an object that is not loaded yet: does anybody else have the table? */
+static bool is_there_before(const struct values *vs, const char *name)
+{
+	const struct bpf_map *map = bpf_object__find_map_by_name(vs->obj, name);
+
+	return map && (bpf_map__pin_path(map) || bpf_map__fd(map) >= 0);
+}
+
+static int open_to_set(const struct values *vs, const struct value *v)
+{
+	int fd = open_table(vs, v);
+
+	if (fd >= 0 && vs->trial && is_hash(vs, v))
+		fd = open_copy(vs->trial, v->name, fd);
+	if (fd >= 0)
+		return fd;
+	if (errno == ENOTUNIQ)
+		return complain_of_namesake(v->name, find_namesake(vs, v->name));
+	complain("table \"%s\": %s", v->name, errno == ENOENT ?
+		 "no program of the qdisc uses it" : strerror(errno));
+	return -1;
+}
+
 static int set_table(const struct values *vs, struct value *v, const void *key,
-		     const struct setting *s)
+		     struct setting *s)
 {
 	__u64 data[MAX_ELEMENT / sizeof(__u64)] = {};
 	int fd = -1, err = 0;
 
-	if (!vs->check || !vs->obj) {
-		fd = open_table(vs, v);
-		if (fd < 0) {
-			complain("table \"%s\": %s", v->name, errno == ENOENT ?
-				 "no program of the qdisc uses it" : strerror(errno));
+	if (vs->loading) {
+		s->when = is_there_before(vs, v->name) ? WHEN_ATTACHED : WHEN_LOADED;
+	} else {
+		fd = open_to_set(vs, v);
+		if (fd < 0)
 			return -1;
-		}
 		bpf_map_lookup_elem(fd, key, data);
 	}
 	v->data = (char *)data;
@@ -1115,7 +1247,7 @@ static int set_table(const struct values *vs, struct value *v, const void *key,
 		close(fd);
 		return complain_of(vs, v, "parameter", s, s->value);
 	}
-	if (!vs->check)
+	if (!vs->loading && (!vs->trial || is_hash(vs, v)))
 		err = store_element(vs, v, fd, key, s);
 	close(fd);
 	if (!err)
@@ -1125,7 +1257,7 @@ static int set_table(const struct values *vs, struct value *v, const void *key,
 	return -1;
 }
 
-static int set_value(const struct values *vs, struct value *v, const struct setting *s)
+static int set_value(const struct values *vs, struct value *v, struct setting *s)
 {
 	__u64 data[MAX_ELEMENT / sizeof(__u64)] = {};
 	struct value key;
@@ -1182,7 +1314,7 @@ static bool find_value(const struct values *vs, const char *name, struct value *
 	return false;
 }
 
-static int set_by_name(const struct values *vs, const struct setting *s)
+static int set_by_name(const struct values *vs, struct setting *s)
 {
 	struct value v;
 
@@ -1193,15 +1325,39 @@ static int set_by_name(const struct values *vs, const struct setting *s)
 	return -1;
 }
 
-static int set_all(const struct values *vs, const struct bpf_request *req)
+/* Those whose time it is, in their order */
+static int set_all(const struct values *vs, struct setting *setting, int settings,
+		   enum when when)
 {
 	int i;
 
-	for (i = 0; i < req->settings; i++) {
-		if (set_by_name(vs, &req->setting[i]))
+	for (i = 0; i < settings; i++) {
+		if (setting[i].when == when && set_by_name(vs, &setting[i]))
 			return -1;
 	}
 	return 0;
+}
+
+/* Would all of them be stored? */
+static int try_all(const struct values *vs, struct setting *setting, int settings,
+		   enum when when)
+{
+	struct trial trial = {};
+	struct values copy = *vs;
+	int ret;
+
+	copy.trial = &trial;
+	copy.data = vs->data ? malloc(vs->size) : NULL;
+	if (vs->data && !copy.data) {
+		complain("out of memory");
+		return -1;
+	}
+	if (vs->data)
+		memcpy(copy.data, vs->data, vs->size);
+	ret = set_all(&copy, setting, settings, when);
+	close_copies(&trial);
+	free(copy.data);
+	return ret;
 }
 
 static const struct btf_type *find_section(const struct btf *btf, const char *name)
@@ -1220,10 +1376,10 @@ static bool has_values(const struct values *vs)
 }
 
 /* The parameters of an object, with the values that it begins with */
-static struct values object_params(const struct loader *ld)
+static struct values object_params(struct bpf_object *obj)
 {
-	struct bpf_map *map = bpf_object__find_map_by_name(ld->obj, PARAM_SECTION);
-	struct values vs = { .obj = ld->obj, .btf = bpf_object__btf(ld->obj) };
+	struct bpf_map *map = bpf_object__find_map_by_name(obj, PARAM_SECTION);
+	struct values vs = { .obj = obj, .btf = bpf_object__btf(obj) };
 
 	if (map)
 		vs.data = bpf_map__initial_value(map, &vs.size);
@@ -1232,21 +1388,45 @@ static struct values object_params(const struct loader *ld)
 	return vs;
 }
 
-/* The values that it will begin with are set before the object is loaded. Tables are
- * maps, and only checked then; they are set when these are there.
- */
-static int set_object_params(struct loader *ld, const struct bpf_request *req, bool check)
+/* A table that could not be set or shown later is refused at once */
+static int refuse_namesakes(const struct values *vs)
 {
-	struct values vs;
+	const char *other;
+	struct value v;
+	int i = 0;
 
+	while (next_value(vs, &i, &v)) {
+		other = v.table ? find_namesake(vs, v.name) : NULL;
+		if (other)
+			return complain_of_namesake(v.name, other);
+	}
+	return 0;
+}
+
+/* Before the object is loaded: store in its variables, and say when the rest is stored */
+static int set_object_variables(const struct loader *ld, struct bpf_request *req)
+{
+	struct values vs = object_params(ld->obj);
+
+	if (refuse_namesakes(&vs))
+		return -1;
 	if (!req->settings)
 		return 0;
-	vs = object_params(ld);
-	vs.check = check;
+	vs.loading = true;
 	if (has_values(&vs))
-		return set_all(&vs, req);
+		return set_all(&vs, req->setting, req->settings, AT_ONCE);
 	complain("%s: no parameters: section \"" PARAM_SECTION "\" is not there", ld->path);
 	return -1;
+}
+
+/* Before the kernel is given the programs: what it refuses then changes nothing for others */
+static int set_object_tables(const struct loader *ld, struct bpf_request *req)
+{
+	const struct values vs = object_params(ld->obj);
+
+	if (set_all(&vs, req->setting, req->settings, WHEN_LOADED))
+		return -1;
+	return try_all(&vs, req->setting, req->settings, WHEN_ATTACHED);
 }
 
 static void close_values(struct values *vs)
@@ -1318,25 +1498,6 @@ static int open_values(struct values *vs, const char *section, const __u32 *prog
 	return -1;
 }
 
-/* All of the settings or none: they are tried on a copy first */
-static int set_checked_params(const struct values *vs, const struct bpf_request *req)
-{
-	struct values copy = *vs;
-	int ret;
-
-	copy.check = true;
-	copy.data = vs->data ? malloc(vs->size) : NULL;
-	if (vs->data && !copy.data) {
-		complain("out of memory");
-		return -1;
-	}
-	if (vs->data)
-		memcpy(copy.data, vs->data, vs->size);
-	ret = set_all(&copy, req);
-	free(copy.data);
-	return ret ? ret : set_all(vs, req);
-}
-
 /* Which programs run */
 static int query_programs(const struct target *target, __u32 *prog_id)
 {
@@ -1349,7 +1510,7 @@ static int query_programs(const struct target *target, __u32 *prog_id)
 }
 
 /* While the qdisc runs */
-static int set_live_params(const struct bpf_request *req, const struct target *target)
+static int set_live_params(struct bpf_request *req, const struct target *target)
 {
 	__u32 prog_id[OPS];
 	struct values vs;
@@ -1366,9 +1527,39 @@ static int set_live_params(const struct bpf_request *req, const struct target *t
 			 "the programs have none" : strerror(errno));
 		return -1;
 	}
-	ret = set_checked_params(&vs, req);
+	/* all of the settings or none */
+	ret = try_all(&vs, req->setting, req->settings, AT_ONCE);
+	if (!ret)
+		ret = set_all(&vs, req->setting, req->settings, AT_ONCE);
 	close_values(&vs);
 	return ret;
+}
+
+/* In the largest unit in which it is whole, of those that the range is declared in; what
+ * is shown can be set again.
+ */
+static void text_of_number(const struct value *v, char *text, size_t size)
+{
+	const char *max = v->range ? strchr(v->range, ':') : NULL;
+	__u64 value = load_number(v), again;
+	double largest = 0;
+	char in_unit[32];
+	int i, declared;
+
+	snprintf(text, size, v->is_signed ? "%" PRId64 : "%" PRIu64, (uint64_t)value);
+	declared = max ? find_unit(max + 1 + strspn(max + 1, "0123456789.")) : -1;
+	if (declared < 0 || !value || text[0] == '-')
+		return;
+	for (i = 0; i < (int)(sizeof(units) / sizeof(units[0])); i++) {
+		if (units[i].of != units[declared].of || units[i].factor <= largest)
+			continue;
+		snprintf(in_unit, sizeof(in_unit), "%.0f%s", value / units[i].factor,
+			 units[i].name);
+		if (!parse_number(v, in_unit, &again) || again != value)
+			continue;
+		largest = units[i].factor;
+		snprintf(text, size, "%s", in_unit);
+	}
 }
 
 static void text_of(const struct value *v, char *text, size_t size)
@@ -1384,29 +1575,54 @@ static void text_of(const struct value *v, char *text, size_t size)
 		snprintf(text, size, "%s", load_number(v) ? "true" : "false");
 		break;
 	default:
-		if (v->kind == DEVICE && if_indextoname(load_number(v), text))
-			break;
-		snprintf(text, size, v->is_signed ? "%" PRId64 : "%" PRIu64,
-			 (uint64_t)load_number(v));
+		if (v->kind != DEVICE || !if_indextoname(load_number(v), text))
+			text_of_number(v, text, size);
 	}
 }
 
-static bool is_set(const struct bpf_request *req, const char *name)
+/* What would it be with the settings of the command? They have been checked. */
+static void set_again(const struct values *vs, const struct value *v, struct bpf_request *req)
 {
+	struct value copy;
 	int i;
 
 	for (i = 0; i < req->settings; i++) {
-		if (!strcmp(req->setting[i].name, name))
-			return true;
+		copy = *v;
+		if (!strcmp(req->setting[i].name, v->name))
+			set_value(vs, &copy, &req->setting[i]);
 	}
-	return false;
 }
 
-/* The variables of a new object are its own: which parameters have another value by that? */
-static void tell_what_begins_anew(const struct loader *ld, const struct bpf_request *req,
-				  const struct target *target)
+static void tell_of(const struct values *vs, struct value *is, const struct value *was,
+		    struct bpf_request *req)
 {
 	char before[256], now[256];
+	struct value kept = *is;
+
+	kept.data = malloc(is->size);
+	if (!kept.data)
+		return;
+	memcpy(kept.data, was->data, is->size);
+	set_again(vs, &kept, req);
+	if (memcmp(kept.data, is->data, is->size)) {
+		if (is->kind == ARRAY || is->kind == OTHER) {
+			complain("parameter \"%s\" begins anew, as in the object", is->name);
+		} else {
+			text_of(was, before, sizeof(before));
+			text_of(is, now, sizeof(now));
+			complain("parameter \"%s\" begins anew with %s, as in the object; it was %s",
+				 is->name, now, before);
+		}
+	}
+	free(kept.data);
+}
+
+/* The variables of a new object are its own: which parameters would be others with the same
+ * settings of the old ones?
+ */
+static void tell_what_begins_anew(const struct loader *ld, struct bpf_request *req,
+				  const struct target *target)
+{
 	struct values old, new;
 	struct value was, is;
 	__u32 prog_id[OPS];
@@ -1415,20 +1631,12 @@ static void tell_what_begins_anew(const struct loader *ld, const struct bpf_requ
 	if (target->add || query_programs(target, prog_id) ||
 	    open_values(&old, PARAM_SECTION, prog_id, false))
 		return;
-	new = object_params(ld);
+	new = object_params(ld->obj);
 	while (next_value(&new, &i, &is)) {
-		if (is.table || is_set(req, is.name) || !find_value(&old, is.name, &was) ||
-		    was.table || was.size != is.size || was.kind != is.kind ||
-		    !memcmp(was.data, is.data, is.size))
+		if (is.table || !find_value(&old, is.name, &was) || was.table ||
+		    was.size != is.size || was.kind != is.kind)
 			continue;
-		if (is.kind == ARRAY) {
-			complain("parameter \"%s\" begins anew, as in the object", is.name);
-			continue;
-		}
-		text_of(&was, before, sizeof(before));
-		text_of(&is, now, sizeof(now));
-		complain("parameter \"%s\" begins anew with %s, as in the object; it was %s",
-			 is.name, now, before);
+		tell_of(&new, &is, &was, req);
 	}
 	close_values(&old);
 }
@@ -1493,30 +1701,6 @@ static int load_object(struct loader *ld)
 	for (op = 0; !err && ld->verbose && op < OPS; op++)
 		print_log(ld, op);
 	return err;
-}
-
-static int get_from_object(const struct bpf_request *req, const struct target *target)
-{
-	struct loader ld = { .path = req->object, .verbose = req->verbose };
-	int op, ret = -1;
-
-	if (keep_what_is_said())
-		return -1;
-	libbpf_set_print(req->verbose ? print_all : print_kept);
-	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
-	    !set_object_params(&ld, req, true) && !load_object(&ld)) {
-		tell_what_begins_anew(&ld, req, target);
-		ret = set_object_params(&ld, req, false);
-	}
-
-	loaded.obj = ld.obj;
-	for (op = 0; op < OPS; op++) {
-		if (!ret)
-			loaded.fds[op] = bpf_program__fd(ld.prog[op]);
-		free(ld.log[op]);
-	}
-	forget_what_is_said();
-	return ret;
 }
 
 static int get_pinned(const struct bpf_request *req)
@@ -1589,13 +1773,52 @@ static bool is_attached(void)
 	       info.enqueue_prog_id == prog.id;
 }
 
-/* The command in hand is done: pin what the qdisc has got, and let go of it */
+static int store_kept_settings(void)
+{
+	const struct values vs = object_params(loaded.obj);
+
+	if (!set_all(&vs, loaded.setting, loaded.settings, WHEN_ATTACHED))
+		return 0;
+	complain("the qdisc has the programs, but this setting of a table and those behind it are not stored");
+	return -1;
+}
+
+/* Pins and tables that others have too are for what the kernel has taken */
+static int do_what_is_kept(void)
+{
+	int ret = 0;
+
+	if (!loaded.pin_dir && !loaded.settings)
+		return 0;
+	if (is_attached()) {
+		if (loaded.pin_dir)
+			ret = pin_all();
+		if (loaded.settings)
+			ret |= store_kept_settings();
+	} else if (loaded.settings) {
+		complain("tables stay as they are: the qdisc has not got the programs");
+	}
+	return ret;
+}
+
+static void forget_settings(void)
+{
+	struct setting *s;
+
+	while (loaded.settings) {
+		s = &loaded.setting[--loaded.settings];
+		free((char *)s->name);
+		free((char *)s->key);
+		free((char *)s->value);
+	}
+}
+
+/* The command in hand is done: do what was kept for then, and let go of what it has loaded */
 static int finish(void)
 {
-	int op, ret = 0;
+	int op, ret = do_what_is_kept();
 
-	if (loaded.pin_dir && is_attached())
-		ret = pin_all();
+	forget_settings();
 	free(loaded.pin_dir);
 	loaded.pin_dir = NULL;
 
@@ -1609,32 +1832,91 @@ static int finish(void)
 	return ret;
 }
 
+/* Did it fail when there was no other way to say so than the exit status? */
+static bool failed;
+
 /* tc does not call again after the last command, and has no other way to fail then */
 static void finish_at_exit(void)
 {
-	if (!finish())
+	if (!finish() && !failed)
 		return;
 	fflush(NULL);
 	_exit(EXIT_FAILURE);
 }
 
-static int prepare_pins(const struct bpf_request *req, const struct target *target)
+static int finish_later(const struct target *target)
 {
 	static bool registered;
 
+	loaded.target = *target;
+	if (!registered && atexit(finish_at_exit)) {
+		complain("out of memory");
+		return -1;
+	}
+	registered = true;
+	return 0;
+}
+
+static int prepare_pins(const struct bpf_request *req, const struct target *target)
+{
 	if (make_pin_dir(req->pin_dir))
 		return -1;
 	loaded.pin_dir = strdup(req->pin_dir);
-	loaded.target = *target;
-	if (loaded.pin_dir && (registered || !atexit(finish_at_exit))) {
-		registered = true;
-		return 0;
-	}
+	if (loaded.pin_dir)
+		return finish_later(target);
 	complain("out of memory");
 	return -1;
 }
 
-static int get_programs(const struct bpf_request *req, const struct target *target)
+/* The command line may be gone by then: that of a batch is */
+static int keep_settings(const struct bpf_request *req, const struct target *target)
+{
+	const struct setting *s;
+	struct setting *kept;
+
+	for (s = req->setting; s < req->setting + req->settings; s++) {
+		if (s->when != WHEN_ATTACHED)
+			continue;
+		kept = &loaded.setting[loaded.settings++];
+		kept->name = strdup(s->name);
+		kept->key = strdup(s->key);
+		kept->value = strdup(s->value);
+		kept->when = s->when;
+		if (!kept->name || !kept->key || !kept->value) {
+			complain("out of memory");
+			forget_settings();
+			return -1;
+		}
+	}
+	return loaded.settings ? finish_later(target) : 0;
+}
+
+static int get_from_object(struct bpf_request *req, const struct target *target)
+{
+	struct loader ld = { .path = req->object, .verbose = req->verbose };
+	int op, ret = -1;
+
+	if (keep_what_is_said())
+		return -1;
+	libbpf_set_print(req->verbose ? print_all : print_kept);
+	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
+	    !set_object_variables(&ld, req) && !load_object(&ld) &&
+	    !set_object_tables(&ld, req)) {
+		tell_what_begins_anew(&ld, req, target);
+		ret = 0;
+	}
+
+	loaded.obj = ld.obj;
+	for (op = 0; op < OPS; op++) {
+		if (!ret)
+			loaded.fds[op] = bpf_program__fd(ld.prog[op]);
+		free(ld.log[op]);
+	}
+	forget_what_is_said();
+	return ret ? ret : keep_settings(req, target);
+}
+
+static int get_programs(struct bpf_request *req, const struct target *target)
 {
 	if (finish() || (req->pin_dir && prepare_pins(req, target)))
 		return -1;
@@ -1772,6 +2054,8 @@ static int parse_arg(struct bpf_request *req, int argc, char **argv)
 	}
 	if (!strcmp(*argv, "help"))
 		explain();
+	else if (strchr(*argv, '='))
+		complain("\"%s\": each setting needs its own \"set\": set %s", *argv, *argv);
 	else
 		complain("what is \"%s\"? Try \"bpf help\"", *argv);
 	return -1;
@@ -1960,7 +2244,6 @@ static bool is_zero(const char *data, size_t size)
 	return !size;
 }
 
-/* Of an array all elements up to the last that is not 0 */
 static void print_value(const struct values *vs, const char *key, const struct value *v)
 {
 	struct value elem;
@@ -1971,8 +2254,6 @@ static void print_value(const struct values *vs, const char *key, const struct v
 		open_json_array(PRINT_JSON, key);
 		for (i = 0; i < count_elements(v); i++) {
 			elem = element(vs, v, i);
-			if (i && is_zero(elem.data, v->size - i * elem.size))
-				break;
 			print_string(PRINT_FP, NULL, "%s", i ? "," : "");
 			print_value(vs, NULL, &elem);
 		}
@@ -2081,6 +2362,9 @@ static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *op
 		return 0;
 	if (!tc_fits())
 		return -1;
+	/* of a batch, what is shown is what the command before it has set */
+	if (finish())
+		failed = true;
 	parse_rtattr_nested(tb, TCA_SCH_BPF_MAX, opt);
 	print_number("limit", "limit %up ", tb[TCA_SCH_BPF_LIMIT]);
 	print_time("horizon", tb[TCA_SCH_BPF_HORIZON]);

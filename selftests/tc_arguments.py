@@ -20,6 +20,7 @@ def arguments_that_are_wrong(tc, device):
 
     return [add('"obj FILE" is missing'),
             add('what is "nonsense"?', *OBJECT, "nonsense"),
+            add('"b[1]=2": each setting needs its own "set": set b[1]=2\n', *OBJECT, "set", "a=1", "b[1]=2"),
             add('"limit" needs a value', *OBJECT, "limit"),
             add('limit "many" is not a number', *OBJECT, "limit", "many"),
             add('"patience" needs a value', *OBJECT, "patience"),

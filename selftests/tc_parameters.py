@@ -5,6 +5,7 @@ both tc."""
 
 import json
 import re
+import subprocess
 
 import lib
 from lib import GLOBALS, POLICIES, PROGS, fails, qdisc, with_both, works
@@ -22,6 +23,11 @@ def options(tc, device):
 
 def settings(*assignments):
     return [word for assignment in assignments for word in ("set", assignment)]
+
+
+def another(device, *options):
+    """A new qdisc of the tables, whatever was there."""
+    return "qdisc", "replace", "dev", device.a, "root", "handle", "7:", "bpf", *TABLES, *options
 
 
 @with_both
@@ -125,18 +131,57 @@ def shown_after(tc, device, *assignments):
 
 @with_both
 def arrays(tc, device):
-    """A list sets the first elements, an index one; shown are those up to the last that is not 0."""
+    """A list sets the first elements, an index one; all are shown."""
     works(*tc, *qdisc(device, "add", *TABLES, *settings("rates=8kbit,16kbit,24kbit", "levels[2]=-7")))
     first = options(tc, device)["set"]
     lib.equal([first[name] for name in ("rates", "levels", "ports", "names", "number")],
-              [[1000, 2000, 3000], [0, 0, -7], [True], ["first"], 5], "at add")
-    for assignment, value in (("rates=7", [7, 2000, 3000]), ("rates[3]=8kbit", [7, 2000, 3000, 1000]),
-                              ("rates=0,0,0,0", [0]), ("levels=-128,127", [-128, 127, -7]),
-                              ("ports[1]=on", [True, True]), ("ports=off,0", [False]),
+              [[1000, 2000, 3000, 0], [0, 0, -7], [True, False], ["first", ""], 5], "at add")
+    for assignment, value in (("rates=7", [7, 2000, 3000, 0]), ("rates[3]=8kbit", [7, 2000, 3000, 1000]),
+                              ("rates=0,0,0,0", [0, 0, 0, 0]), ("levels=-128,127", [-128, 127, -7]),
+                              ("ports[1]=on", [True, True]), ("ports=off,0", [False, False]),
                               ("names[1]=other", ["first", "other"]), ("names=a,b", ["a", "b"])):
         name = assignment.split("[")[0].split("=")[0]
         lib.equal(shown_after(tc, device, assignment)[name], value, assignment)
-    lib.contains(works(*tc, "qdisc", "show", "dev", device.a), "rates 0 ports false names a,b number 5 levels -128,127,-7 ")
+    lib.contains(works(*tc, "qdisc", "show", "dev", device.a),
+                 "rates 0,0,0,0 ports false,false names a,b number 5 levels -128,127,-7 ")
+
+
+@with_both
+def what_is_shown_can_be_set(tc, device):
+    """In the unit that the range is declared in, and whole; JSON has the numbers."""
+    def shown(name):
+        return re.search(rf" {re.escape(name)} (\S*) ", works(*tc, "qdisc", "show", "dev", device.a))[1]
+
+    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/params.bpf.o"))
+    for name, value, text in (("delay", 10**10, "10s"), ("delay", 1500 * 10**6, "1500ms"), ("delay", 10**6 + 1, "1000001ns"),
+                              ("speed", 1000, "8kbit"), ("speed", 1001, "8008bit"), ("speed", 125 * 10**6, "1gbit"),
+                              ("rate", 10**9, "1000000000"), ("level", -10, "-10"), ("level", 0, "0")):
+        works(*tc, *qdisc(device, "change", *settings(f"{name}={value}")))
+        lib.equal((options(tc, device)["set"][name], shown(name)), (value, text), name)
+        works(*tc, *qdisc(device, "change", *settings(f"{name}={20 if name == 'level' else 2000000}")))
+        works(*tc, *qdisc(device, "change", *settings(f"{name}={text}")))
+        lib.equal(options(tc, device)["set"][name], value, f"{name}={text}")
+    works(*tc, *another(device, *settings("of_number[1]=2048", "of_number[2]=1000")))
+    lib.equal([shown(name) for name in ("rates", "of_number[1]", "of_number[2]")], ["8kbit,16kbit,0,0", "2kb", "1000b"],
+              "elements")
+
+
+@with_both
+def elements_that_begin_anew(tc, device):
+    """An element that is set says nothing of the others: a line does, if they would be others."""
+    def said_of(*assignments):
+        works(*tc, *qdisc(device, "change", *settings("rates=7,8,9,0", "levels=1,2,3", "number=9")))
+        status, _, err = lib.said(*tc, *qdisc(device, "change", *TABLES, *settings(*assignments)))
+        lib.equal(status, 0, err)
+        return err
+
+    works(*tc, *qdisc(device, "add", *TABLES))
+    number = 'qdisc bpf: parameter "number" begins anew with 5, as in the object; it was 9\n'
+    rates, levels = (f'qdisc bpf: parameter "{name}" begins anew, as in the object\n' for name in ("rates", "levels"))
+    words = [said_of(), said_of("rates[3]=1", "levels=4,5"), said_of("rates=1,2,3", "levels[2]=4", "number=7"),
+             said_of("rates[2]=1", "rates=1,2", "levels=1,2,3", "number=7")]
+    lib.equal(words, [rates + number + levels, rates + number + levels, levels, ""], "what is said")
+    return words
 
 
 @with_both
@@ -152,7 +197,7 @@ def devices_and_addresses(tc, device):
 def tables(tc, device):
     """With keys of each type: before the object is loaded, while it runs, and taken over by a
     new object, which keeps the elements."""
-    values = {"of_number": {"7": -3}, "of_address": {"192.0.2.1": [1, 2]}, "of_text": {"some key": "value"},
+    values = {"of_number": {"7": -3}, "of_address": {"192.0.2.1": [1, 2, 0]}, "of_text": {"some key": "value"},
               "of_index": {"2": 30}, SHARED: {device.a: 2500000}, "of_nobody": None}
 
     def tables_of(entries):
@@ -165,18 +210,18 @@ def tables(tc, device):
     lib.equal(tables_of(shown_after(tc, device, "of_text[seven b]=value", "of_text[some]=other")),
               {**values, "of_text": {"seven b": "value", "some": "other"}}, "at change")
     text = works(*tc, "qdisc", "show", "dev", device.a)
-    for part in ("of_number[7] -3 ", "of_address[192.0.2.1] 1,2 ", "of_text[some] other ", "of_index[2] 30 ",
+    for part in ("of_number[7] -3 ", "of_address[192.0.2.1] 1,2,0 ", "of_text[some] other ", "of_index[2] 30 ",
                  f"{SHARED}[{device.a}] 2500000 "):
         lib.contains(text, part)
     programs = options(tc, device)["enqueue"]["id"]
     got = shown_after(tc, device, "of_number[0x10]=1k", "of_number[7]=", "of_number[8]=", "of_address[192.0.2.1]=9",
                       "of_index[7]=100", "of_index[2]=0")
     lib.equal([got[name] for name in ("of_number", "of_address", "of_index")],
-              [{"16": 1024}, {"192.0.2.1": [9, 2]}, {"7": 100}], "changed and removed")
+              [{"16": 1024}, {"192.0.2.1": [9, 2, 0]}, {"7": 100}], "changed and removed")
     lib.equal(options(tc, device)["enqueue"]["id"], programs, "program that runs")
     works(*tc, *qdisc(device, "change", *TABLES, *settings("of_number[1]=1", "rates=5")))
     got = options(tc, device)["set"]
-    lib.equal((got["of_number"], got["of_index"], got["rates"]), ({"1": 1, "16": 1024}, {"7": 100}, [5, 2000]),
+    lib.equal((got["of_number"], got["of_index"], got["rates"]), ({"1": 1, "16": 1024}, {"7": 100}, [5, 2000, 0, 0]),
               "of a new object")
     works(*tc, *qdisc(device, "change", *settings(f"{SHARED}[{device.ifindex}]=")))
 
@@ -251,12 +296,94 @@ def arrays_and_tables_that_are_wrong(tc, device):
 @with_both
 def a_table_that_is_full(tc, device):
     works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1", "of_number[2]=2")))
-    words = [fails(1, 'parameter "of_number[3]": the table is full\n',
-                   *tc, *qdisc(device, "change", *settings("of_number[3]=3"))),
-             fails(1, 'parameter "of_number[5]": the table is full\n',
-                   *tc, *qdisc(device, "change", *TABLES, *settings("of_number[5]=3")))]
+    before = options(tc, device)
+    full = 'qdisc bpf: parameter "of_number[%d]": the table is full\n'
+    words = [fails(1, full % number, *tc, *qdisc(device, "change", *obj, *settings("of_index[0]=7", *assignments)))
+             for obj in ((), TABLES)
+             for number, assignments in ((3, ("of_number[3]=3", "of_number[1]=")),
+                                         (5, ("of_number[2]=9", "of_number[1]=", "of_number[4]=4", "of_number[5]=5")))]
+    for text in words:
+        lib.equal(text.count("\n"), 1, f"lines of: {text}")
+    lib.equal(options(tc, device), before, "nothing is set, and no program changed, if a table is full")
+    words.append(fails(1, full % 3, *tc, *another(device, *settings(
+        "of_number[1]=1", "of_number[2]=2", "of_number[3]=3", f"{SHARED}[{device.a}]=1"))))
+    lib.equal(options(tc, device), before, "of a new qdisc neither")
     lib.equal(shown_after(tc, device, "of_number[1]=", "of_number[3]=3")["of_number"], {"2": 2, "3": 3},
               "one in the place of another")
+    return words
+
+
+@with_both
+def tables_that_the_kernel_cannot_tell_apart(tc, device):
+    """Of the two only table_b is used: to set table_a would have set that."""
+    obj, folder = f"{PROGS}/namesakes.bpf.o", "/sys/fs/bpf/test_namesakes"
+
+    def refused(name, *command):
+        other = {"a": "b", "b": "a"}[name]
+        return fails(1, f'qdisc bpf: table "namesakes_table_{name}": the kernel cannot tell it from the map '
+                        f'"namesakes_table_{other}": of names it keeps 15 characters\n', *tc, *qdisc(device, *command))
+
+    words = [fails(1, 'cannot tell it from the map "namesakes_table_', *tc, *qdisc(device, "add", "obj", obj))]
+    lib.run("bpftool", "prog", "loadall", obj, folder)
+    try:
+        works(*tc, *qdisc(device, "add", "enqueue", "object-pinned", f"{folder}/namesakes_enqueue",
+                          "dequeue", "object-pinned", f"{folder}/namesakes_dequeue"))
+    finally:
+        lib.run("rm", "-r", folder)
+    words += [refused(name, "change", *settings(f"namesakes_table_{name}[1]=1")) for name in "ab"]
+    (used,) = lib.maps_named("namesakes_table") & set(options(tc, device)["dequeue"]["map_ids"])
+    lib.equal({entry["formatted"]["value"] for entry in lib.bpftool("map", "dump", "id", str(used))}, {0}, "values")
+    return words
+
+
+@with_both
+def a_change_that_the_kernel_refuses(tc, device):
+    """Tables that the qdisc has already, or that are pinned, are as they were."""
+    assignments = settings("of_number[1]=7", "of_number[2]=7", "of_index[0]=7", f"{SHARED}[{device.a}]=7")
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1", f"{SHARED}[{device.b}]=2")))
+    before = options(tc, device)
+    words = [fails(2, "qdisc bpf: tables stay as they are: the qdisc has not got the programs\n",
+                   *tc, *qdisc(device, *command, *assignments))
+             for command in (("change", *TABLES, "horizon", "1ns"), ("add", *TABLES))]
+    lib.equal(options(tc, device), before, "after a change that was refused")
+    works(*tc, *qdisc(device, "change", *TABLES, *assignments))
+    got = options(tc, device)["set"]
+    lib.equal([got[name] for name in ("of_number", "of_index", SHARED)],
+              [{"1": 7, "2": 7}, {"0": 7}, {device.a: 7, device.b: 2}], "after one that was not")
+    works(*tc, *qdisc(device, "change", *settings(f"{SHARED}[{device.a}]=", f"{SHARED}[{device.b}]=")))
+    return words
+
+
+@with_both
+def tables_in_a_batch(tc, device):
+    """What follows sees what a command has set; what a program puts in meanwhile may leave no room."""
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1")))
+    change = " ".join(qdisc(device, "change", *TABLES, *settings("of_number[2]=2", "of_index[0]=7")))
+    show = f"qdisc show dev {device.a} root"
+    done = subprocess.run((*tc, "-j", "-batch", "-"), input=f"{change}\n{show}\n", capture_output=True, text=True,
+                          check=False)
+    lib.equal((done.returncode, done.stderr), (0, ""), "a change and a look at it")
+    (entry,) = json.loads(done.stdout)
+    lib.equal((entry["options"]["set"]["of_number"], entry["options"]["set"]["of_index"]),
+              ({"1": 1, "2": 2}, {"0": 7}), "what is shown")
+
+    works(*tc, *qdisc(device, "change", *settings("of_number[2]=")))
+    programs, words = options(tc, device)["enqueue"], []
+    (number,) = lib.maps_named("of_number") & set(programs["map_ids"])
+    for end in ("", f"{show}\n"):
+        with subprocess.Popen((*tc, "-batch", "-"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True) as batch:
+            batch.stdin.write(f"{change}\n")
+            batch.stdin.flush()
+            # pylint: disable-next=cell-var-from-loop
+            lib.wait_until(lambda: options(tc, device)["enqueue"]["id"] != programs["id"], "the kernel has the programs")
+            programs = options(tc, device)["enqueue"]
+            lib.run("bpftool", "map", "update", "id", str(number), "key", "9", "0", "value", "9", "0", "0", "0")
+            words.append(batch.communicate(end)[1])
+            lib.equal(batch.returncode, 1, f"status of a batch that has no room: {words[-1]}")
+        lib.contains(words[-1], 'parameter "of_number[2]": the table is full\n')
+        lib.contains(words[-1], "the qdisc has the programs, but this setting of a table and those behind it")
+        works(*tc, *qdisc(device, "change", *settings("of_number[9]=")))
     return words
 
 
@@ -277,10 +404,15 @@ lib.main(parameters,
          ranges,
          ranges_of_the_policies,
          arrays,
+         what_is_shown_can_be_set,
+         elements_that_begin_anew,
          devices_and_addresses,
          tables,
          tables_that_are_shared,
          a_program_sees_what_is_set,
          arrays_and_tables_that_are_wrong,
          a_table_that_is_full,
+         tables_that_the_kernel_cannot_tell_apart,
+         a_change_that_the_kernel_refuses,
+         tables_in_a_batch,
          tables_of_the_policies)

@@ -9,8 +9,8 @@ import lib
 from lib import NOBODY, POLICIES, PROGS, fails, qdisc, with_both, works
 
 STATS = ("obj", f"{PROGS}/stats.bpf.o")
-FIRST = {"sent": 0, "sizes": [0], "balance": 2, "seen": False, "last": "none"}
-AFTER = {"sent": 5, "sizes": [2, 0, 3], "balance": -3, "seen": True, "last": "Xone"}
+FIRST = {"sent": 0, "sizes": [0, 0, 0, 0], "balance": 2, "seen": False, "last": "none"}
+AFTER = {"sent": 5, "sizes": [2, 0, 3, 0], "balance": -3, "seen": True, "last": "Xone"}
 
 
 def show(tc, device, *flags):
@@ -38,7 +38,7 @@ def statistics(tc, device):
     (entry,) = entries(tc, device, "-s")
     lib.equal(entry["stats"], AFTER, "after five packets")
     lib.true("set" not in entry["options"], "parameters")
-    lib.contains(show(tc, device, "-s"), " stuck 0\n  balance -3 last Xone sizes 2,0,3 sent 5 seen true \n")
+    lib.contains(show(tc, device, "-s"), " stuck 0\n  balance -3 last Xone sizes 2,0,3,0 sent 5 seen true \n")
 
 
 @with_both
@@ -110,9 +110,31 @@ def qdisctop_shows_what_is_new():
         lib.contains(lib.run("qdisctop", "-n", "1", "-i", "0.01", device.a), "  policy    balance 0  sent 0  seen 0\n")
 
 
+def qdisctop_shows_the_numbers_that_tc_shows():
+    """All of them, enumerations too; not what cannot be counted."""
+    with lib.link() as device:
+        device.attach(f"{PROGS}/stats_kinds.bpf.o")
+        (entry,) = entries(("tc",), device, "-s")
+        lib.equal((entry["stats"]["many"], entry["stats"]["state"], len(entry["stats"])), ([1] * 100, -1, 4), "tc's")
+        with subprocess.Popen(("qdisctop", "-j", "-i", "0.05", device.a), stdout=subprocess.PIPE, text=True) as top:
+            def seen():
+                return json.loads(top.stdout.readline())["qdiscs"][0]["stats"]
+
+            names = {"state": 0, **{f"many[{i}]": 0 for i in range(100)}}
+            lib.equal(seen(), names, "before")
+            with lib.Sender(device.a) as sender:
+                lib.true(sender.send(0), "dropped")
+            total = seen()
+            while not total["many[99]"] or not total["state"]:
+                total = {name: total[name] + value for name, value in seen().items()}
+            top.terminate()
+        lib.equal(total, {**names, "state": 1, "many[99]": 7}, "of a packet")
+
+
 lib.main(statistics,
          only_of_those_who_ask,
          each_qdisc_shows_its_own,
          instances_share_them,
          what_a_change_does_to_them,
-         qdisctop_shows_what_is_new)
+         qdisctop_shows_what_is_new,
+         qdisctop_shows_the_numbers_that_tc_shows)

@@ -221,7 +221,7 @@ def what_it_counts_is_shown():
     run = Run(5, "set", "rate=8mbit", sources=ECN)
     lib.equal(run.marked, sum(packet.tos == CE for packet in run.packets), "marks that the policy has counted")
     lib.true(run.marked > 100, "nothing is marked")
-    for words in ("mine_enqueue", "mine_dequeue", "map_ids", "rate 1000000", "target 10000000", f"dropped {run.drops}"):
+    for words in ("mine_enqueue", "mine_dequeue", "map_ids", "rate 8mbit ", "target 10ms ", f"dropped {run.drops}"):
         lib.contains(run.shown, words)
 
 

@@ -144,7 +144,8 @@
  *	} rate SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 100gbit);
  *
  * Keys and values are integers, texts (arrays of char), addresses (__be32) or devices
- * (bpf_ifindex); values also arrays of these.
+ * (bpf_ifindex); values also arrays of these. The kernel keeps 15 characters of a map's
+ * name, and the name of no other map of the object may begin with the same.
  */
 #define BPF_QDISC_TABLE __attribute__((btf_decl_tag("table")))
 

@@ -29,8 +29,7 @@
 #include "qdisctop.skel.h"
 
 #define MAX_REASONS	64
-#define MAX_STATS	64
-#define MAX_MAPS	64
+#define MAX_MAPS	256
 #define STATS_SECTION	".data.stats"
 #define BAR_WIDTH	40
 
@@ -52,7 +51,7 @@ struct sample {
 	__u64 reasons[MAX_REASONS];
 	__u32 stats_map;		/* the map that these are in */
 	int stats_count;
-	struct stat_value stats[MAX_STATS];
+	struct stat_value *stats;
 };
 
 struct samples {
@@ -167,6 +166,11 @@ static void read_traced(struct sample *s)
 
 /* ---- what a policy counts itself ---- */
 
+/* These are the variables that tc shows, with the same limits. Its reader is part of iproute2
+ * (tc/q_bpf.c), and shows texts and tables as well; here is what can be subtracted. The two
+ * trees share no source but libbpf, whose functions are promises to everybody.
+ */
+
 /* The map of its variables, among those that a program uses: a file descriptor, or -1 */
 static int open_stats(__u32 prog_id, struct bpf_map_info *info)
 {
@@ -195,18 +199,30 @@ static int open_stats(__u32 prog_id, struct bpf_map_info *info)
 	return -1;
 }
 
+/* NULL for a device and an address, which are no numbers */
 static const struct btf_type *skip_names(const struct btf *btf, __u32 id)
 {
 	const struct btf_type *t = btf__type_by_id(btf, id);
+	const char *name;
 
-	while (t && (btf_is_mod(t) || btf_is_typedef(t)))
+	while (t && (btf_is_mod(t) || btf_is_typedef(t))) {
+		name = btf__name_by_offset(btf, t->name_off);
+		if (!strcmp(name, "bpf_ifindex") || !strcmp(name, "__be32"))
+			return NULL;
 		t = btf__type_by_id(btf, t->type);
+	}
 	return t;
+}
+
+static bool is_number(const struct btf_type *t)
+{
+	return (btf_is_int(t) || btf_is_any_enum(t)) &&
+	       (t->size == 1 || t->size == 2 || t->size == 4 || t->size == 8);
 }
 
 static __s64 load(const struct btf_type *t, const void *data)
 {
-	bool is_signed = btf_int_encoding(t) & BTF_INT_SIGNED;
+	bool is_signed = btf_is_int(t) ? btf_int_encoding(t) & BTF_INT_SIGNED : btf_kflag(t);
 
 	switch (t->size) {
 	case 1:
@@ -228,24 +244,28 @@ static void add_stats(struct sample *s, const struct btf *btf, __u32 id, const c
 	const char *name = btf__name_by_offset(btf, var->name_off);
 	struct stat_value *stat;
 	__u32 i, count = 1;
+	__s64 value;
 
 	if (t && btf_is_array(t)) {
 		elem = skip_names(btf, btf_array(t)->type);
 		count = btf_array(t)->nelems;
 	}
-	if (!elem || !btf_is_int(elem) ||
+	if (!elem || !is_number(elem) ||
 	    (elem != t && !strcmp(btf__name_by_offset(btf, elem->name_off), "char")))
 		return;
-	for (i = 0; i < count && s->stats_count < MAX_STATS; i++) {
-		stat = &s->stats[s->stats_count];
-		stat->value = load(elem, data + i * elem->size);
-		if (elem != t && !stat->value)
+	for (i = 0; i < count; i++) {
+		value = load(elem, data + i * elem->size);
+		if (elem != t && !value)
 			continue;
+		s->stats = realloc(s->stats, (s->stats_count + 1) * sizeof(*stat));
+		if (!s->stats)
+			die("out of memory");
+		stat = &s->stats[s->stats_count++];
+		stat->value = value;
 		if (elem == t)
 			snprintf(stat->name, sizeof(stat->name), "%s", name);
 		else
 			snprintf(stat->name, sizeof(stat->name), "%s[%u]", name, i);
-		s->stats_count++;
 	}
 }
 
@@ -393,6 +413,25 @@ static struct samples read_samples(int sock)
 
 /* ---- what happened between two samples ---- */
 
+static void copy_stats(struct sample *d)
+{
+	size_t size = d->stats_count * sizeof(*d->stats);
+	struct stat_value *copy = malloc(size + 1);
+
+	if (!copy)
+		die("out of memory");
+	if (size)
+		memcpy(copy, d->stats, size);
+	d->stats = copy;
+}
+
+static void free_samples(struct samples *all)
+{
+	while (all->count)
+		free(all->at[--all->count].stats);
+	free(all->at);
+}
+
 /* Programs that are there since begin with other variables */
 static void subtract_stats(struct sample *d, const struct sample *b)
 {
@@ -408,13 +447,16 @@ static void subtract_stats(struct sample *d, const struct sample *b)
 	}
 }
 
-/* A qdisc that was not there before, or was made anew, began with zeros */
+/* A qdisc that was not there before, or was made anew, began with zeros. Its statistics are to
+ * be freed.
+ */
 static struct sample difference(const struct sample *s, const struct samples *before)
 {
 	struct sample d = *s;
 	const struct sample *b;
 	int i;
 
+	copy_stats(&d);
 	for (b = before->at; b < before->at + before->count; b++) {
 		if (memcmp(&b->key, &s->key, sizeof(s->key)))
 			continue;
@@ -530,6 +572,7 @@ static void print_json(const struct samples *all, const struct samples *before)
 		d = difference(&all->at[i], before);
 		printf("%s", i ? "," : "");
 		print_json_qdisc(&d);
+		free(d.stats);
 	}
 	printf("]}\n");
 }
@@ -630,6 +673,7 @@ static void print_text(const struct samples *all, const struct samples *before)
 	for (i = 0; i < all->count; i++) {
 		d = difference(&all->at[i], before);
 		print_qdisc(&d, all->time - before->time);
+		free(d.stats);
 	}
 }
 
@@ -724,10 +768,10 @@ int main(int argc, char **argv)
 		else
 			print_text(&all, &before);
 		fflush(stdout);
-		free(before.at);
+		free_samples(&before);
 		before = all;
 	}
-	free(before.at);
+	free_samples(&before);
 	qdisctop_bpf__destroy(skel);
 	return 0;
 }
