@@ -37,7 +37,7 @@ def a_change_that_would_lose_packets_is_refused():
         for number in range(20):
             sender.send(number)
         words = lib.refused(*change(device, "obj", FIFO))
-        lib.contains(words, "Map 'hold_pkts' has packets that no new program reaches; flush drops them")
+        lib.contains(words, "Map 'hold_pkts' has packets the new dequeue can't reach; flush drops them")
         stats = lib.balance(device, sender, receiver)
         lib.equal((stats["qlen"], stats["options"]["obj"]), (20, "hold.bpf.o"), "as before")
 
@@ -72,7 +72,6 @@ def under_traffic(device, sender, receiver):
     """No packet is lost meanwhile, and none overtakes another."""
     with lib.traffic(sender, receiver, lambda number: sender.send(number, 60 + number % 300)) as (sent, got):
         yield
-    # a packet is nobody's for a moment before the receiver has it
     got.extend(lib.numbers(receiver.collect(len(sent) - len(got))))
     print(f"# {len(sent)} packets")
     lib.true(len(sent) > 100, "there was traffic")

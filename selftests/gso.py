@@ -14,7 +14,7 @@ MARK_CE, OPEN = 7, 8            # also in verdicts.bpf.c
 SEGMENT = f"{PROGS}/segment.bpf.o"
 # As in segment.bpf.c
 WHAT = ["KEEP", "DROP_ODD", "DROP_ALL", "PASS", "FORCE", "CUT_A_CLONE", "KEEP_A_CLONE", "TAKE_BACK", "STEAL_ODD",
-        "EMPTY_CLASS", "OPEN"]
+        "EMPTY_CLASS", "REPLACE", "OPEN_AND_LOOK", "OPEN"]
 DRR = ("drr",)
 PARENTS = ((), ("prio", "bands", "2", "priomap", *["0"] * 16), ("tbf", "rate", "1gbit", "burst", "100kb", "limit", "1mb"))
 
@@ -65,11 +65,12 @@ def send(sender, what, segments=5):
     return sender.send_gso(1000, segments) if segments > 1 else sender.send(0, 1000 + lib.HEADERS)
 
 
-def queued(device, packets, more=0):
-    """All qdiscs of the device count so many packets, of 1000 bytes and their headers, and so
-    many bytes more."""
+def queued(device, packets, more=0, empty=()):
+    """All qdiscs of the device but the empty ones count so many packets, of 1000 bytes and their
+    headers, and so many bytes more."""
     for entry in json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a)):
-        lib.equal((entry["qlen"], entry["backlog"]), (packets, packets * (1000 + lib.HEADERS) + more),
+        count = 0 if entry["handle"] in empty else packets
+        lib.equal((entry["qlen"], entry["backlog"]), (count, count * (1000 + lib.HEADERS) + more),
                   f"packets and bytes in {entry['kind']}")
 
 
@@ -79,8 +80,8 @@ def dropped(device):
     return [entry["drops"] for entry in sorted(listed, key=lambda entry: entry["kind"] != "bpf")]
 
 
-def let_go(device, sender, receiver, numbers):
-    send(sender, "OPEN", 1)
+def let_go(device, sender, receiver, numbers, what="OPEN"):
+    send(sender, what, 1)
     arrivals = receiver.collect(len(numbers))
     lib.equal(lib.numbers(arrivals), list(numbers), "what arrives")
     lib.equal(policy(device)["stats"]["strange"], 0, "segments without the note and the stamp of the packet")
@@ -141,17 +142,50 @@ def what_is_taken_back_in_the_end_nobody_waits_for():
                 lib.equal(lib.numbers(receiver.collect(1)), [7], "packets of the other class")
 
 
+@contextlib.contextmanager
+def one_packet_in_each(parent, *child):
+    """Of the map, and of a class with this qdisc."""
+    with cut(*parent) as (device, sender, receiver):
+        lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "3:", *child)
+        sender.set(SO_MARK, WHAT.index("PASS"))
+        lib.true(sender.send(1, 1400, port=7), "the class takes a packet")
+        lib.true(send(sender, "KEEP", 1), "the map takes a packet")
+        lib.equal(policy(device)["qlen"], 2, "packets queued")
+        yield device, sender, receiver
+
+
 def what_is_held_while_a_class_drops_all():
-    """The parent was told that nothing is left, and must hear of what is put back."""
+    """The parents are not to believe that nothing is left: the packet is put back."""
     for parent in (*PARENTS, DRR):
-        with cut(*parent) as (device, sender, receiver):
-            lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
-            lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "3:", "bpf", "obj", SEGMENT)
-            lib.true(send(sender, "KEEP", 1) and send(sender, "PASS", 1), "packets are taken")
-            lib.equal(policy(device)["qlen"], 2, "packets queued, one in the class")
-            send(sender, "EMPTY_CLASS", 1)
-            lib.equal(policy(device)["qlen"], 1, "packets queued")
+        for what in ("OPEN", "OPEN_AND_LOOK"):
+            with one_packet_in_each(parent, "bpf", "obj", SEGMENT) as (device, sender, receiver):
+                if what == "OPEN":
+                    lib.true(not send(sender, "EMPTY_CLASS", 1), "the sender does not learn of the drop")
+                    queued(device, 1, empty=("3:",))
+                let_go(device, sender, receiver, [0], what)
+
+
+def what_a_class_takes_while_it_drops_all_others():
+    """It had one packet, and has one."""
+    for parent in (*PARENTS, DRR):
+        with one_packet_in_each(parent, "fq_codel", "limit", "1") as (device, sender, receiver):
+            lib.true(not send(sender, "REPLACE", 1), "the sender does not learn of the drop")
+            queued(device, 1)
             let_go(device, sender, receiver, [0])
+
+
+def a_class_that_drops_the_last_packet_of_all():
+    """The parents do hear of it: they would ask in vain."""
+    with cut(*DRR) as (device, sender, receiver):
+        lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "3:", "bpf", "obj", SEGMENT)
+        lib.true(send(sender, "PASS", 1), "the class takes a packet")
+        send(sender, "EMPTY_CLASS", 1)
+        queued(device, 0)
+        sender.set(lib.SO_PRIORITY, 0x10002)
+        sender.send(7)
+        lib.equal(lib.numbers(receiver.collect(1)), [7], "packets of the other class")
 
 
 def segments_fill_the_limit():
@@ -220,6 +254,8 @@ lib.main(every_segment_is_marked,
          some_segments_are_stolen,
          what_is_taken_back_in_the_end_nobody_waits_for,
          what_is_held_while_a_class_drops_all,
+         what_a_class_takes_while_it_drops_all_others,
+         a_class_that_drops_the_last_packet_of_all,
          segments_fill_the_limit,
          segments_are_passed_to_a_class,
          a_size_table_counts_for_each_segment,

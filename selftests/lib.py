@@ -451,8 +451,9 @@ def nic(*qdisc):
 @contextlib.contextmanager
 def traffic(sender, receiver, send):
     """Frames without a pause meanwhile: send(number) puts one in, and says whether it was taken.
-    The numbers of those that were taken, and of those that arrived, whole afterwards. One thread
-    sends and receives: beside another that sends, no receiver sees the end of what has arrived."""
+    The numbers of those that were taken, and of those that have arrived: at the end, all that have
+    been freed, and a packet is nobody's for a moment before the receiver has it. One thread sends
+    and receives: beside another that sends, no receiver sees the end of what has arrived."""
     stop = threading.Event()
     sent, got = [], []
 

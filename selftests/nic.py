@@ -28,9 +28,9 @@ with socket.create_server(("10.0.0.2", 5000)) as server:
     print(flush=True)
     peer, _ = server.accept()
     left = {SIZE}
-    while left:
-        left -= len(peer.recv(min(left, 65536)))
-    print("all", flush=True)
+    while left and (got := len(peer.recv(min(left, 65536)))):
+        left -= got
+    print(left, flush=True)
     peer.recv(1)
 """
 
@@ -51,10 +51,17 @@ def qdisc():
 def transfer():
     with subprocess.Popen(["ip", "netns", "exec", "peer", "/usr/bin/python3", "-S", "-c", SERVER],
                           stdout=subprocess.PIPE, text=True) as server:
-        server.stdout.readline()
-        with socket.create_connection(("10.0.0.2", 5000)) as sock:
-            sock.sendall(b"x" * SIZE)
-            lib.equal(server.stdout.readline(), "all\n", "what the receiver says")
+        try:
+            server.stdout.readline()
+            with socket.create_connection(("10.0.0.2", 5000)) as sock:
+                sock.sendall(b"x" * SIZE)
+                lib.equal(server.stdout.readline(), "0\n", "bytes that the receiver lacks")
+        finally:
+            server.kill()
+
+
+def driver():
+    return re.search(r"driver: (\S+)", lib.run("ethtool", "-i", "eth0")).group(1)
 
 
 def wait_carrier():
@@ -106,10 +113,14 @@ def a_ring_that_is_full():
 
 
 def byte_queue_limits_of_one_packet():
-    """The queue is stopped behind each packet, and the next one waits in the qdisc."""
+    """The queue is stopped behind each packet, and the next one waits in the qdisc. Of the drivers
+    here vmxnet3 alone knows no limits: it never tells what it has sent."""
     limits(0, 1)
     try:
         release("limits of one byte")
+        with open(f"{BQL}/limit", encoding="ascii") as file:
+            limit = int(file.read())
+        lib.equal(limit, 0 if driver() == "vmxnet3" else 1, "the limit that the driver has come to")
     finally:
         limits(0, 1 << 30)
 
@@ -138,6 +149,8 @@ def the_link_goes_down_and_up():
     """While packets leave. What waits then is dropped; what arrives is in order, and nothing
     stays behind."""
     with lib.nic("bpf", "obj", FIFO) as (sender, receiver):
+        arrived = []
+
         def send(number):
             try:
                 return sender.send(number)
@@ -146,14 +159,16 @@ def the_link_goes_down_and_up():
                     raise
                 sender.packets -= 1
                 return False
-        for _ in range(3):
-            with lib.traffic(sender, receiver, send) as (sent, got):
+        for round_number in range(3):
+            first = round_number << 32
+            with lib.traffic(sender, receiver, lambda number, first=first: send(first + number)) as (_, got):
                 lib.run("ip", "link", "set", "eth0", "down")
                 lib.run("ip", "link", "set", "eth0", "up")
                 wait_carrier()
                 before = len(got)
                 lib.wait_until(lambda: len(got) > before, "packets arrive again")
-            lib.equal(got, sorted(set(got) & set(sent)), "packets that arrived, once each and in order")
+            arrived += got
+        lib.equal(arrived, sorted(set(arrived)), "packets that arrived, once each and in order")
         stats = qdisc()
         lib.equal((stats["qlen"], stats["backlog"], stats["stored"], stats["stuck"]), (0, 0, 0, 0),
                   "queued, stored and found stuck")

@@ -236,7 +236,7 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 {
 	int ret = NET_XMIT_DROP, more = 0, bytes = 0;
 	u32 len = q->run.len;
-	bool wake = false;
+	bool queued = false, emptied = false;
 	struct sk_buff *skb;
 
 	while (true) {
@@ -247,11 +247,11 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 		if (q->run.state & SCH_BPF_RUN_RET)
 			ret = q->run.ret;
 		if (q->run.state & SCH_BPF_RUN_QUEUED) {
+			queued = true;
 			more++;
 			bytes += q->run.len;
 		}
-		if (q->run.state & (SCH_BPF_RUN_QUEUED | SCH_BPF_RUN_EMPTIED))
-			wake = true;
+		emptied |= !!(q->run.state & SCH_BPF_RUN_EMPTIED);
 		skb = q->run.segments;
 		if (!skb)
 			break;
@@ -262,16 +262,16 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 
 	/* The parents count one packet of this length, and know that there is something
 	 * to take, if and only if this returns success. So it does whenever there is more
-	 * in the queue than before, if only a clone, or than they believe; but not for an
-	 * empty queue, which a parent would ask in vain. Whatever else the program has
-	 * stored or dropped they do not know of.
+	 * in the queue than before, if only a clone; but not for an empty queue, which a
+	 * parent would ask in vain. Whatever else the program has stored or dropped they do
+	 * not know of, nor that a class has emptied itself.
 	 */
-	if (qdisc_qlen(sch_bpf_qdisc(q)) && (wake || more > 0)) {
+	if (qdisc_qlen(sch_bpf_qdisc(q)) && (queued || more > 0)) {
 		ret = NET_XMIT_SUCCESS;
 		more--;
 		bytes -= len;
 	}
-	if (more || bytes)
+	if (more || bytes || emptied)
 		qdisc_tree_reduce_backlog(sch_bpf_qdisc(q), -more, -bytes);
 	return ret;
 }
@@ -311,7 +311,7 @@ static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 	return sch_bpf_dequeue(sch);
 }
 
-/* All packets that the program has asked its classes for are held back there. */
+/* A class holds its packets back, and no other one has shown a packet that may leave. */
 static bool sch_bpf_waits_for_class(const struct sch_bpf_data *q)
 {
 	return (q->run.state & (SCH_BPF_RUN_WAITING | SCH_BPF_RUN_READY)) == SCH_BPF_RUN_WAITING;
@@ -342,7 +342,7 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 			return NULL;
 		}
 	}
-	/* To wait for a class is no fault of the policy, if no other one could send. */
+	/* To wait for a class is no fault of the policy, unless another one could send. */
 	if (sch_bpf_waits_for_class(q)) {
 		q->trouble = 0;
 	} else if (sch_bpf_trouble(q, now)) {
@@ -350,9 +350,12 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 		return sch_bpf_dequeue_rescued(sch);
 	}
 	/* A time that has come since the program has looked at the clock is no reason to
-	 * wait. A program that gives such a time again and again knows none.
+	 * wait. A program that gives such a time again and again knows none. One that has
+	 * seen a packet and left it may give its class more to spend in each run.
 	 */
-	if (!q->run.ctx.expire || q->idle)
+	if (q->run.state & SCH_BPF_RUN_READY)
+		wait = SCH_BPF_RETRY;
+	else if (!q->run.ctx.expire || q->idle)
 		wait = min(SCH_BPF_RETRY << min(q->idle, SCH_BPF_RETRY_SHIFT_MAX),
 			   q->patience / 4);
 	q->idle++;
@@ -368,10 +371,11 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q)
 
 	/* What was dropped the parents count still. If it was all but the packet
 	 * that leaves, they must not think that there is nothing to take: that
-	 * packet may have been asked for by peek.
+	 * packet may have been asked for by peek. That a class has emptied itself they do
+	 * not know, either.
 	 */
 	if (q->run.state & SCH_BPF_RUN_OTHERS) {
-		if (q->run.more || q->run.bytes) {
+		if (q->run.more || q->run.bytes || (q->run.state & SCH_BPF_RUN_EMPTIED)) {
 			WRITE_ONCE(sch->q.qlen, sch->q.qlen + !!skb);
 			qdisc_tree_reduce_backlog(sch, -q->run.more, -q->run.bytes);
 			WRITE_ONCE(sch->q.qlen, sch->q.qlen - !!skb);
@@ -870,7 +874,7 @@ int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
 		sch_bpf_rescue(q);	/* the new policy may have other maps */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack,
-				   "Map '%s' has packets that no new program reaches; flush drops them",
+				   "Map '%s' has packets the new dequeue can't reach; flush drops them",
 				   lost->name);
 		err = -EBUSY;
 	} else if (how != SCH_BPF_TRY) {

@@ -54,9 +54,12 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 	/* The child may free it at once, and its address may then be that of a clone. */
 	if (came)
 		q->run.ctx.skb = NULL;
+	/* It counts before it is there: if the child drops all others, the parents are not
+	 * to hear that nothing is left before the run is over.
+	 */
+	qdisc_qlen_inc(sch);
 	ret = qdisc_enqueue(skb, cl->qdisc, q->run.to_free);
 	if (ret == NET_XMIT_SUCCESS) {
-		qdisc_qlen_inc(sch);
 		qstats_backlog_add(sch, len);
 		if (came)
 			q->run.state |= SCH_BPF_RUN_QUEUED;
@@ -64,9 +67,7 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 			sch_bpf_count_others(&q->run, 1, len);
 		return 0;
 	}
-	/* It may have dropped all others, too, and told the parents that nothing is left.
-	 * They must hear of what the program puts in after that.
-	 */
+	qdisc_qlen_dec(sch);
 	if (!qdisc_qlen(sch))
 		q->run.state |= SCH_BPF_RUN_EMPTIED;
 	if (net_xmit_drop_count(ret)) {
@@ -87,6 +88,29 @@ static struct sk_buff *sch_bpf_class_take(struct sch_bpf_class *cl)
 	if (skb)
 		bstats_update(&cl->bstats, skb);
 	return skb;
+}
+
+/* A dequeue program asks a class. As long as it holds packets that it may put back, the
+ * parents are not to hear from the child that nothing is left.
+ */
+static bool sch_bpf_class_ask(struct sch_bpf_data *q)
+{
+	bool holds = q->run.state & SCH_BPF_RUN_OTHERS;
+
+	if (unlikely(holds))
+		qdisc_qlen_inc(sch_bpf_qdisc(q));
+	return holds;
+}
+
+static void sch_bpf_class_asked(struct sch_bpf_data *q, bool holds)
+{
+	struct Qdisc *sch = sch_bpf_qdisc(q);
+
+	if (likely(!holds))
+		return;
+	qdisc_qlen_dec(sch);
+	if (!qdisc_qlen(sch))
+		q->run.state |= SCH_BPF_RUN_EMPTIED;
 }
 
 static void sch_bpf_class_count_taken(struct Qdisc *sch, const struct sk_buff *skb)
@@ -118,10 +142,13 @@ struct sk_buff *sch_bpf_class_dequeue(struct sch_bpf_data *q, u32 classid)
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 	struct sch_bpf_class *cl = sch_bpf_class_find(sch, classid);
 	struct sk_buff *skb;
+	bool holds;
 
 	if (!cl)
 		return ERR_PTR(-ENOENT);
+	holds = sch_bpf_class_ask(q);
 	skb = sch_bpf_class_take(cl);
+	sch_bpf_class_asked(q, holds);
 	if (skb) {
 		sch_bpf_class_count_taken(sch, skb);
 		return skb;
@@ -144,10 +171,13 @@ int sch_bpf_class_head(struct sch_bpf_data *q, u32 classid)
 {
 	struct sch_bpf_class *cl = sch_bpf_class_find(sch_bpf_qdisc(q), classid);
 	struct sk_buff *skb;
+	bool holds;
 
 	if (!cl)
 		return -ENOENT;
+	holds = sch_bpf_class_ask(q);
 	skb = cl->qdisc->ops->peek(cl->qdisc);
+	sch_bpf_class_asked(q, holds);
 	if (!skb)
 		return sch_bpf_class_gives_none(q, cl);
 	q->run.state |= SCH_BPF_RUN_READY;

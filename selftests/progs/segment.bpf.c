@@ -18,12 +18,14 @@ enum {				/* also in gso.py */
 	TAKE_BACK,		/* keep the first, and drop it with the second, and so on */
 	STEAL_ODD,
 	EMPTY_CLASS,		/* by this packet, with one of the map held meanwhile */
+	REPLACE,		/* what the class has, by the packet of the map */
+	OPEN_AND_LOOK,		/* at the class, with the packet of the map held meanwhile */
 	OPEN,
 };
 
 BPF_QDISC_QUEUE(segment_pkts, __u64, 1000);
 
-static bool open;
+static bool open, look;
 static __u32 count;
 static __u32 segments;	/* to come */
 
@@ -82,7 +84,7 @@ static int empty_class(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 SEC("qdisc/enqueue")
 int segment_enqueue(struct sch_bpf_ctx *ctx)
 {
-	struct sk_buff *skb = ctx->skb;
+	struct sk_buff *skb = ctx->skb, *first;
 
 	if (bpf_qdisc_pkt_segs(skb) > 1)
 		return cut(ctx, skb);
@@ -95,6 +97,15 @@ int segment_enqueue(struct sch_bpf_ctx *ctx)
 		return take_back(ctx, skb);
 	case EMPTY_CLASS:
 		return empty_class(ctx, skb);
+	case REPLACE:
+		first = bpf_qdisc_take(ctx, &segment_pkts);
+		if (first)
+			bpf_qdisc_pass(ctx, first, HANDLE | 1);
+		return bpf_qdisc_drop(ctx, skb, 0);
+	case OPEN_AND_LOOK:
+		look = true;
+		open = true;
+		return bpf_qdisc_drop(ctx, skb, 0);
 	case STEAL_ODD:
 		return ++count % 2 ? push(ctx, skb) : bpf_qdisc_steal(ctx, skb);
 	case DROP_ODD:
@@ -116,6 +127,19 @@ int segment_enqueue(struct sch_bpf_ctx *ctx)
 SEC("qdisc/dequeue")
 int segment_dequeue(struct sch_bpf_ctx *ctx)
 {
+	struct sk_buff *skb;
+
+	/* The class's qdisc drops a packet whenever it is asked. */
+	if (ctx->qdisc->handle != HANDLE) {
+		skb = bpf_qdisc_take(ctx, &segment_pkts);
+		return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;
+	}
+	if (look) {
+		look = false;
+		skb = bpf_qdisc_take(ctx, &segment_pkts);
+		bpf_qdisc_class_head(ctx, HANDLE | 1);
+		return skb ? bpf_qdisc_push_front(ctx, &segment_pkts, &(__u64){ 0 }, skb) : 0;
+	}
 	if (!open) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
 		return 0;

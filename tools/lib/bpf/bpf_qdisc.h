@@ -493,8 +493,9 @@ extern int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
  * @ctx: context of the program
  * @classid: handle of the class
  *
- * In dequeue programs, for rounds of fair queueing over classes. A program that has seen
- * a packet and leaves it is asked again soon, as one that leaves packets in its maps.
+ * In dequeue programs, for rounds of fair queueing over classes. A program that has seen a
+ * packet and leaves it is asked again after 1 ms, and is stuck after its patience, as one
+ * that leaves packets in its maps: let the loop go on until a class may send.
  *
  * Returns the length in bytes of the packet that bpf_qdisc_pop_class() delivers next, or
  * -ENOENT or -EAGAIN as that does.
