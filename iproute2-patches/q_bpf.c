@@ -73,6 +73,10 @@
 
 #define MSG_ROOM	4096
 
+/* The kernel's range of the horizon and the patience, in ns */
+#define MIN_TIME	10000000ULL
+#define MAX_TIME	86400000000000ULL
+
 enum { ENQUEUE, DEQUEUE, OPS };
 
 static const struct {
@@ -1498,18 +1502,41 @@ static int open_values(struct values *vs, const char *section, const __u32 *prog
 	return -1;
 }
 
-/* Which programs run */
+/* Which programs run in the qdisc that the kernel would change? It changes none with another
+ * handle than the one that is given, and none without a handle: an instance of bpf_mq.
+ */
 static int query_programs(const struct target *target, __u32 *prog_id)
 {
 	LIBBPF_OPTS(bpf_qdisc_info, info);
 	int ret = bpf_qdisc_query(target->ifindex, &target->opts, &info);
 
+	if (ret)
+		return ret;
+	if (target->opts.handle && target->opts.handle != info.handle)
+		return -ENOENT;
+	if (!info.handle)
+		return -EOPNOTSUPP;
 	prog_id[ENQUEUE] = info.enqueue_prog_id;
 	prog_id[DEQUEUE] = info.dequeue_prog_id;
-	return ret;
+	return 0;
 }
 
-/* While the qdisc runs */
+static const char *why_not_set(int err)
+{
+	switch (err) {
+	case -ENOENT:
+		return "no such qdisc";
+	case -EOPNOTSUPP:
+		return "the instances of bpf_mq are changed together, by \"root bpf_mq\"";
+	default:
+		return strerror(-err);
+	}
+}
+
+/* Settings are stored before the kernel is asked for the change, which ends the bypass of an
+ * empty queue: programs that run again see them. So what the kernel would refuse is refused
+ * by tc, before this.
+ */
 static int set_live_params(struct bpf_request *req, const struct target *target)
 {
 	__u32 prog_id[OPS];
@@ -1518,8 +1545,7 @@ static int set_live_params(struct bpf_request *req, const struct target *target)
 
 	ret = query_programs(target, prog_id);
 	if (ret) {
-		complain("no parameters to set on \"%s\": %s", target->dev,
-			 ret == -ENOENT ? "no such qdisc" : strerror(-ret));
+		complain("no parameters to set on \"%s\": %s", target->dev, why_not_set(ret));
 		return -1;
 	}
 	if (open_values(&vs, PARAM_SECTION, prog_id, true)) {
@@ -1958,8 +1984,8 @@ static int parse_limit(struct bpf_request *req, int argc, char **argv)
 {
 	if (argc < 2)
 		return missing_value(argv[0]);
-	if (get_u32(&req->limit, argv[1], 0)) {
-		complain("limit \"%s\" is not a number of packets", argv[1]);
+	if (get_u32(&req->limit, argv[1], 0) || !req->limit) {
+		complain("limit \"%s\" is not a number of packets, 1 at least", argv[1]);
 		return -1;
 	}
 	req->has_limit = true;
@@ -1975,8 +2001,14 @@ static int parse_time(__u64 *ns, int argc, char **argv)
 		return missing_value(argv[0]);
 	unit = argv[1] + strspn(argv[1], "0123456789.");
 	len = strlen(unit);
-	if (len < 1 || len > 2 || unit[len - 1] != 's' || !scale(argv[1], unit, ns) || !*ns) {
+	if (unit == argv[1] || len < 1 || len > 2 || unit[len - 1] != 's' ||
+	    !scale(argv[1], unit, ns)) {
 		complain("%s \"%s\" is not a time such as 5s or 200ms", argv[0], argv[1]);
+		return -1;
+	}
+	if (*ns < MIN_TIME || *ns > MAX_TIME) {
+		complain("%s \"%s\" is out of range: it is a time from 10ms to 86400s", argv[0],
+			 argv[1]);
 		return -1;
 	}
 	return 2;

@@ -249,6 +249,39 @@ def a_program_sees_what_is_set(tc, device):
 
 
 @with_both
+def nothing_is_set_beside_what_is_refused(tc, device):
+    """Without an object settings are stored before the kernel is asked."""
+    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf", *TABLES)
+    before, change = options(tc, device), ("qdisc", "change", "dev", device.a, "root")
+    words = [fails(1, expected, *tc, *command, "bpf", *option, "set", "number=9")
+             for command, option, expected in (
+                 (change, ("limit", "0"), 'limit "0" is not a number of packets'),
+                 (change, ("horizon", "1ns"), 'horizon "1ns" is out of range'),
+                 (change, ("patience", "86401s"), 'patience "86401s" is out of range'),
+                 ((*change, "handle", "9:"), (), f'no parameters to set on "{device.a}": no such qdisc'),
+                 (("qdisc", "replace", *change[2:], "handle", "9:"), (), "no such qdisc"))]
+    lib.equal(options(tc, device), before, "what has not been changed")
+    works(*tc, *change, "handle", "7:", "bpf", "limit", "1", "horizon", "10ms", "patience", "86400s", "set", "number=9")
+    got = options(tc, device)
+    lib.equal((got["limit"], got["horizon"], got["patience"], got["set"]["number"]), (1, 10**7, 86400 * 10**9, 9), "set")
+    return words
+
+
+@with_both
+def one_instance_is_not_set(tc, device):
+    """All instances of bpf_mq have the same parameters."""
+    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf_mq", "obj", f"{POLICIES}/rate.bpf.o")
+    before = options(tc, device)["set"]
+    words = [fails(1, 'the instances of bpf_mq are changed together, by "root bpf_mq"',
+                   *tc, "qdisc", what, "dev", device.a, "parent", "7:1", "bpf", "set", "rate=1mbit")
+             for what in ("change", "replace")]
+    lib.equal(options(tc, device)["set"], before, "of all")
+    works(*tc, *qdisc(device, "change", "set", "rate=1mbit", kind="bpf_mq"))
+    lib.equal(options(tc, device)["set"], {**before, "rate": 125000}, "of all, by the root")
+    return words
+
+
+@with_both
 def arrays_and_tables_that_are_wrong(tc, device):
     """A line says what is wrong, and nothing is set, of the settings before it neither."""
     of_number = "a number from -10 to 1mb"
@@ -344,8 +377,9 @@ def a_change_that_the_kernel_refuses(tc, device):
     works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1", f"{SHARED}[{device.b}]=2")))
     before = options(tc, device)
     words = [fails(2, "qdisc bpf: tables stay as they are: the qdisc has not got the programs\n",
-                   *tc, *qdisc(device, *command, *assignments))
-             for command in (("change", *TABLES, "horizon", "1ns"), ("add", *TABLES))]
+                   *tc, "qdisc", *command, "bpf", *TABLES, *assignments)
+             for command in (("change", "dev", device.a, "root", "ingress_block", "7"),
+                             ("add", "dev", device.a, "root"))]
     lib.equal(options(tc, device), before, "after a change that was refused")
     works(*tc, *qdisc(device, "change", *TABLES, *assignments))
     got = options(tc, device)["set"]
@@ -411,6 +445,8 @@ lib.main(parameters,
          tables,
          tables_that_are_shared,
          a_program_sees_what_is_set,
+         nothing_is_set_beside_what_is_refused,
+         one_instance_is_not_set,
          arrays_and_tables_that_are_wrong,
          a_table_that_is_full,
          tables_that_the_kernel_cannot_tell_apart,
