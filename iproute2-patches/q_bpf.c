@@ -147,6 +147,7 @@ static struct {
 	struct setting setting[MAX_SETTINGS];	/* to store when the qdisc has it */
 	int settings;
 	struct target target;
+	char *origin;			/* "dev DEV obj FILE", for messages; or NULL */
 } loaded = { .fds = { -1, -1 } };
 
 /* What libbpf has to say, kept back until it is known whether it is of use */
@@ -1805,7 +1806,8 @@ static int store_kept_settings(void)
 
 	if (!set_all(&vs, loaded.setting, loaded.settings, WHEN_ATTACHED))
 		return 0;
-	complain("the qdisc has the programs, but this setting of a table and those behind it are not stored");
+	complain("%s: the qdisc has the programs, but this setting of a table and those behind it are not stored",
+		 loaded.origin);
 	return -1;
 }
 
@@ -1817,12 +1819,16 @@ static int do_what_is_kept(void)
 	if (!loaded.pin_dir && !loaded.settings)
 		return 0;
 	if (is_attached()) {
-		if (loaded.pin_dir)
-			ret = pin_all();
+		if (loaded.pin_dir && pin_all()) {
+			complain("%s: the qdisc has the programs, but not all pins are made",
+				 loaded.origin);
+			ret = -1;
+		}
 		if (loaded.settings)
 			ret |= store_kept_settings();
 	} else if (loaded.settings) {
-		complain("tables stay as they are: the qdisc has not got the programs");
+		complain("%s: tables stay as they are: the qdisc has not got the programs",
+			 loaded.origin);
 	}
 	return ret;
 }
@@ -1847,6 +1853,8 @@ static int finish(void)
 	forget_settings();
 	free(loaded.pin_dir);
 	loaded.pin_dir = NULL;
+	free(loaded.origin);
+	loaded.origin = NULL;
 
 	for (op = 0; op < OPS; op++) {
 		if (!loaded.obj && loaded.fds[op] >= 0)
@@ -1870,12 +1878,15 @@ static void finish_at_exit(void)
 	_exit(EXIT_FAILURE);
 }
 
-static int finish_later(const struct target *target)
+static int finish_later(const struct bpf_request *req, const struct target *target)
 {
 	static bool registered;
 
 	loaded.target = *target;
-	if (!registered && atexit(finish_at_exit)) {
+	if (!loaded.origin &&
+	    asprintf(&loaded.origin, "dev %s obj %s", target->dev, req->object) < 0)
+		loaded.origin = NULL;
+	if (!loaded.origin || (!registered && atexit(finish_at_exit))) {
 		complain("out of memory");
 		return -1;
 	}
@@ -1889,7 +1900,7 @@ static int prepare_pins(const struct bpf_request *req, const struct target *targ
 		return -1;
 	loaded.pin_dir = strdup(req->pin_dir);
 	if (loaded.pin_dir)
-		return finish_later(target);
+		return finish_later(req, target);
 	complain("out of memory");
 	return -1;
 }
@@ -1914,7 +1925,7 @@ static int keep_settings(const struct bpf_request *req, const struct target *tar
 			return -1;
 		}
 	}
-	return loaded.settings ? finish_later(target) : 0;
+	return loaded.settings ? finish_later(req, target) : 0;
 }
 
 static int get_from_object(struct bpf_request *req, const struct target *target)
@@ -1944,7 +1955,10 @@ static int get_from_object(struct bpf_request *req, const struct target *target)
 
 static int get_programs(struct bpf_request *req, const struct target *target)
 {
-	if (finish() || (req->pin_dir && prepare_pins(req, target)))
+	/* what the command before it did wrong does not stop this one */
+	if (finish())
+		failed = true;
+	if (req->pin_dir && prepare_pins(req, target))
 		return -1;
 	if (req->object)
 		return get_from_object(req, target);

@@ -376,7 +376,8 @@ def a_change_that_the_kernel_refuses(tc, device):
     assignments = settings("of_number[1]=7", "of_number[2]=7", "of_index[0]=7", f"{SHARED}[{device.a}]=7")
     works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1", f"{SHARED}[{device.b}]=2")))
     before = options(tc, device)
-    words = [fails(2, "qdisc bpf: tables stay as they are: the qdisc has not got the programs\n",
+    words = [fails(2, f"qdisc bpf: dev {device.a} obj {TABLES[1]}: tables stay as they are: "
+                      "the qdisc has not got the programs\n",
                    *tc, "qdisc", *command, "bpf", *TABLES, *assignments)
              for command in (("change", "dev", device.a, "root", "ingress_block", "7"),
                              ("add", "dev", device.a, "root"))]
@@ -417,9 +418,29 @@ def tables_in_a_batch(tc, device):
             words.append(batch.communicate(end)[1])
             lib.equal(batch.returncode, 1, f"status of a batch that has no room: {words[-1]}")
         lib.contains(words[-1], 'parameter "of_number[2]": the table is full\n')
-        lib.contains(words[-1], "the qdisc has the programs, but this setting of a table and those behind it")
+        lib.contains(words[-1], f"dev {device.a} obj {TABLES[1]}: the qdisc has the programs, but this setting "
+                     "of a table and those behind it")
         works(*tc, *qdisc(device, "change", *settings("of_number[9]=")))
     return words
+
+
+@with_both
+def a_command_of_a_batch_that_fails_late(tc, device):
+    """Its settings could not be stored; those behind it are run nevertheless, and the status is 1."""
+    works(*tc, *qdisc(device, "add", *TABLES))
+    (number,) = lib.maps_named("of_number") & set(options(tc, device)["enqueue"]["map_ids"])
+    programs = options(tc, device)["enqueue"]["id"]
+    with subprocess.Popen((*tc, "-batch", "-"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as batch:
+        batch.stdin.write(" ".join(qdisc(device, "change", *TABLES, *settings("of_number[1]=1", "of_number[2]=2"))) + "\n")
+        batch.stdin.flush()
+        lib.wait_until(lambda: options(tc, device)["enqueue"]["id"] != programs, "the kernel has the programs")
+        lib.run("bpftool", "map", "update", "id", str(number), "key", "9", "0", "value", "9", "0", "0", "0")
+        err = batch.communicate(" ".join(qdisc(device, "change", "limit", "77", "set", "number=7")) + "\n")[1]
+        lib.equal(batch.returncode, 1, f"status: {err}")
+    lib.contains(err, 'parameter "of_number[2]": the table is full\n')
+    lib.equal((options(tc, device)["limit"], options(tc, device)["set"]["number"]), (77, 7), "of the command behind it")
+    return [err]
 
 
 @with_both
@@ -452,4 +473,5 @@ lib.main(parameters,
          tables_that_the_kernel_cannot_tell_apart,
          a_change_that_the_kernel_refuses,
          tables_in_a_batch,
+         a_command_of_a_batch_that_fails_late,
          tables_of_the_policies)
