@@ -573,14 +573,22 @@ struct values {
 	struct bpf_object *obj;		/* that is being loaded; or */
 	__u32 prog_id[OPS];		/* programs that run; 0: none */
 	bool loading;			/* the object has no maps of its own yet */
-	struct trial *trial;		/* store nothing in tables but in these copies; or NULL */
+	struct trial *trial;		/* store nothing in tables, but try it; or NULL */
 };
 
-/* Copies of hashes, which settings are tried on: with all keys, and without the values */
+/* A setting of a hash that has been tried, and not stored */
+struct tried {
+	__u64 key[MAX_ELEMENT / sizeof(__u64)];
+	const char *table;
+	long long room;	/* of the table as it is now; -1: not counted */
+	int added;	/* elements: 1, 0 or -1 */
+	bool there;	/* would the key be, behind this setting? */
+};
+
 struct trial {
-	const char *name[MAX_SETTINGS];
-	int fd[MAX_SETTINGS];
+	struct tried at[MAX_SETTINGS];
 	int count;
+	bool alone;	/* the setting is the only one, and stored next: that tells if there is room */
 };
 
 enum kind { OTHER, NUMBER, BOOL, DEVICE, ADDRESS, TEXT, ARRAY };
@@ -1131,56 +1139,26 @@ static int open_table(const struct values *vs, const struct value *v)
 	return -1;
 }
 
-static int copy_keys(int from)
+/* For how many more elements a hash has room; -1: errno says why that is not known */
+static long long count_room(int fd)
 {
-	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
-	__u64 key[MAX_ELEMENT / sizeof(__u64)], data[MAX_ELEMENT / sizeof(__u64)] = {};
 	struct bpf_map_info info = {};
-	__u32 len = sizeof(info), left;
-	int to, end, err = 0;
+	__u32 len = sizeof(info), count, next;
+	void *keys, *data;
+	int err;
 
-	if (bpf_map_get_info_by_fd(from, &info, &len))
+	if (bpf_map_get_info_by_fd(fd, &info, &len))
 		return -1;
-	to = bpf_map_create(BPF_MAP_TYPE_HASH, "tc_trial", info.key_size, info.value_size,
-			    info.max_entries, &opts);
-	if (to < 0)
-		return -1;
-	/* programs that change it meanwhile may have it walked twice */
-	left = info.max_entries;
-	for (end = bpf_map_get_next_key(from, NULL, key); !end && !err && left; left--) {
-		err = bpf_map_update_elem(to, key, data, BPF_ANY);
-		end = bpf_map_get_next_key(from, key, key);
-	}
-	if (!err)
-		return to;
-	close(to);
+	count = info.max_entries;
+	keys = calloc(count, info.key_size);
+	data = calloc(count, info.value_size);
+	err = keys && data ? bpf_map_lookup_batch(fd, NULL, &next, keys, data, &count, NULL) : -ENOMEM;
+	free(keys);
+	free(data);
+	if (!err || err == -ENOENT)	/* that is the end of the table */
+		return (long long)info.max_entries - count;
 	errno = -err;
 	return -1;
-}
-
-/* Only a hash can be full, and is copied. Takes fd, of the table. */
-static int open_copy(struct trial *trial, const char *name, int fd)
-{
-	int i = 0, copy;
-
-	while (i < trial->count && strcmp(trial->name[i], name))
-		i++;
-	if (i == trial->count) {
-		copy = copy_keys(fd);
-		if (copy >= 0) {
-			trial->name[i] = name;
-			trial->fd[i] = copy;
-			trial->count++;
-		}
-	}
-	close(fd);
-	return i < trial->count ? dup(trial->fd[i]) : -1;
-}
-
-static void close_copies(struct trial *trial)
-{
-	while (trial->count)
-		close(trial->fd[--trial->count]);
 }
 
 static int complain_of(const struct values *vs, const struct value *v, const char *what,
@@ -1210,6 +1188,48 @@ static int store_element(const struct values *vs, const struct value *v, int fd,
 	return !bpf_map_delete_elem(fd, key) || errno == ENOENT ? 0 : errno;
 }
 
+/* Is there room for the element of a hash, behind those that have been tried? Returns an errno.
+ * A table can be long: it is counted once, and only if it would get more elements than it has.
+ */
+static int try_element(const struct values *vs, const struct value *v, int fd, const void *key,
+		       bool there, const struct setting *s)
+{
+	struct trial *trial = vs->trial;
+	struct tried *t = &trial->at[trial->count++], *before;
+	int more = 0;
+
+	t->room = -1;
+	for (before = trial->at; before < t; before++) {
+		if (strcmp(before->table, v->name))
+			continue;
+		if (!memcmp(before->key, key, MAX_ELEMENT))
+			there = before->there;
+		if (before->room >= 0)
+			t->room = before->room;
+		more += before->added;
+	}
+	memcpy(t->key, key, MAX_ELEMENT);
+	t->table = v->name;
+	t->there = !removes(vs, v, s);
+	t->added = t->there - there;
+	more += t->added;
+	if (t->added <= 0 || more <= 0 || trial->alone)
+		return 0;
+	if (t->room < 0)
+		t->room = count_room(fd);
+	if (t->room < 0)
+		return errno;
+	return more > t->room ? E2BIG : 0;
+}
+
+/* Would the kernel let us write to a map? One that is frozen it does not. Nothing is written. */
+static int try_to_write(int fd)
+{
+	__u32 none = 0;
+
+	return bpf_map_update_batch(fd, NULL, NULL, &none, NULL) ? errno : 0;
+}
+
 /* Of an object that is not loaded yet: does anybody else have the table? */
 static bool is_there_before(const struct values *vs, const char *name)
 {
@@ -1222,8 +1242,6 @@ static int open_to_set(const struct values *vs, const struct value *v)
 {
 	int fd = open_table(vs, v);
 
-	if (fd >= 0 && vs->trial && is_hash(vs, v))
-		fd = open_copy(vs->trial, v->name, fd);
 	if (fd >= 0)
 		return fd;
 	if (errno == ENOTUNIQ)
@@ -1237,6 +1255,7 @@ static int set_table(const struct values *vs, struct value *v, const void *key,
 		     struct setting *s)
 {
 	__u64 data[MAX_ELEMENT / sizeof(__u64)] = {};
+	bool there = false;
 	int fd = -1, err = 0;
 
 	if (vs->loading) {
@@ -1245,15 +1264,20 @@ static int set_table(const struct values *vs, struct value *v, const void *key,
 		fd = open_to_set(vs, v);
 		if (fd < 0)
 			return -1;
-		bpf_map_lookup_elem(fd, key, data);
+		there = !bpf_map_lookup_elem(fd, key, data);
 	}
 	v->data = (char *)data;
 	if (!removes(vs, v, s) && !store_value(vs, v, s->value)) {
 		close(fd);
 		return complain_of(vs, v, "parameter", s, s->value);
 	}
-	if (!vs->loading && (!vs->trial || is_hash(vs, v)))
+	if (vs->trial) {
+		err = try_to_write(fd);
+		if (!err && is_hash(vs, v))
+			err = try_element(vs, v, fd, key, there, s);
+	} else if (!vs->loading) {
 		err = store_element(vs, v, fd, key, s);
+	}
 	close(fd);
 	if (!err)
 		return 0;
@@ -1351,6 +1375,7 @@ static int try_all(const struct values *vs, struct setting *setting, int setting
 	struct values copy = *vs;
 	int ret;
 
+	trial.alone = when == AT_ONCE && settings == 1;
 	copy.trial = &trial;
 	copy.data = vs->data ? malloc(vs->size) : NULL;
 	if (vs->data && !copy.data) {
@@ -1360,7 +1385,6 @@ static int try_all(const struct values *vs, struct setting *setting, int setting
 	if (vs->data)
 		memcpy(copy.data, vs->data, vs->size);
 	ret = set_all(&copy, setting, settings, when);
-	close_copies(&trial);
 	free(copy.data);
 	return ret;
 }

@@ -347,6 +347,48 @@ def a_table_that_is_full(tc, device):
     return words
 
 
+def maps_made_by(*commands):
+    """By the numbers of one before and one after them, with those that bpftool makes itself."""
+    def number():
+        pin = "/sys/fs/bpf/test_number"
+        lib.run("bpftool", "map", "create", pin, "type", "array", "key", "4", "value", "4", "entries", "1", "name", "number")
+        try:
+            return lib.bpftool("map", "show", "pinned", pin)["id"]
+        finally:
+            lib.run("rm", pin)
+
+    first = number()
+    for command in commands:
+        works(*command)
+    return number() - first
+
+
+@with_both
+def a_setting_costs_no_copy_of_the_table(tc, device):
+    """Nor do several, whether they need more room or not."""
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1")))
+    lib.equal(maps_made_by(*((*tc, *qdisc(device, "change", *settings(*assignments))) for assignments in (
+        ("of_number[1]=7",), ("of_number[2]=7",), ("of_number[1]=8", "of_number[2]="),
+        ("of_number[1]=", "of_number[3]=3", "of_number[4]=4"), ("of_number[3]=", "of_number[3]=5", "of_number[4]=6")))),
+              maps_made_by(), "maps made by settings")
+    lib.equal(options(tc, device)["set"]["of_number"], {"3": 5, "4": 6}, "what is set")
+
+
+@with_both
+def a_table_that_cannot_be_written(tc, device):
+    """It is frozen: nothing else is set, and no program changed."""
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1")))
+    before = options(tc, device)
+    for name in ("of_number", "of_index"):
+        (number,) = lib.maps_named(name) & set(before["enqueue"]["map_ids"])
+        lib.run("bpftool", "map", "freeze", "id", str(number))
+    words = [fails(1, f'parameter "{element}": Operation not permitted\n',
+                   *tc, *qdisc(device, "change", *obj, *settings("number=9", f"{element}=7")))
+             for obj in ((), TABLES) for element in ("of_number[1]", "of_number[2]", "of_index[0]")]
+    lib.equal(options(tc, device), before, "what was not permitted")
+    return words
+
+
 @with_both
 def tables_that_the_kernel_cannot_tell_apart(tc, device):
     """Of the two only table_b is used: to set table_a would have set that."""
@@ -470,6 +512,8 @@ lib.main(parameters,
          one_instance_is_not_set,
          arrays_and_tables_that_are_wrong,
          a_table_that_is_full,
+         a_setting_costs_no_copy_of_the_table,
+         a_table_that_cannot_be_written,
          tables_that_the_kernel_cannot_tell_apart,
          a_change_that_the_kernel_refuses,
          tables_in_a_batch,
