@@ -2095,6 +2095,29 @@ static int parse_setting(struct bpf_request *req, int argc, char **argv)
 	return 2;
 }
 
+/* A keyword has no "=" behind it; a parameter of the same name is set like any other. */
+static int complain_of_equals(const char *arg)
+{
+	static const char * const keywords[] = {
+		"obj", "object-file", "enqueue", "dequeue", "limit", "horizon", "patience", "set",
+		"pin", "flush", "verbose",
+	};
+	const char *value = strchr(arg, '=') + 1;
+	size_t i, len = strcspn(arg, "=");
+
+	for (i = 0; i < sizeof(keywords) / sizeof(keywords[0]); i++) {
+		if (strlen(keywords[i]) != len || strncmp(arg, keywords[i], len))
+			continue;
+		/* the last two have no value */
+		value = i < sizeof(keywords) / sizeof(keywords[0]) - 2 ? value : "";
+		complain("\"%s\": say \"%s%s%s\", or, for a parameter, \"set %s\"", arg, keywords[i],
+			 *value ? " " : "", value, arg);
+		return -1;
+	}
+	complain("\"%s\": each setting needs its own \"set\": set %s", arg, arg);
+	return -1;
+}
+
 /* Returns how many arguments were used */
 static int parse_arg(struct bpf_request *req, int argc, char **argv)
 {
@@ -2122,10 +2145,10 @@ static int parse_arg(struct bpf_request *req, int argc, char **argv)
 		req->verbose = true;
 		return 1;
 	}
+	if (strchr(*argv, '='))
+		return complain_of_equals(*argv);
 	if (!strcmp(*argv, "help"))
 		explain();
-	else if (strchr(*argv, '='))
-		complain("\"%s\": each setting needs its own \"set\": set %s", *argv, *argv);
 	else
 		complain("what is \"%s\"? Try \"bpf help\"", *argv);
 	return -1;

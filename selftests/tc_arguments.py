@@ -21,6 +21,12 @@ def arguments_that_are_wrong(tc, device):
     return [add('"obj FILE" is missing'),
             add('what is "nonsense"?', *OBJECT, "nonsense"),
             add('"b[1]=2": each setting needs its own "set": set b[1]=2\n', *OBJECT, "set", "a=1", "b[1]=2"),
+            *(add(f'"{word}={value}": say "{word} {value}", or, for a parameter, "set {word}={value}"\n',
+                  f"{word}={value}")
+              for word, value in (("obj", "edt.bpf.o"), ("object-file", "a=b.o"), ("enqueue", "a"), ("dequeue", "b"),
+                                  ("limit", "100"), ("horizon", "1s"), ("patience", "1s"), ("set", "rate=5"), ("pin", "/a"))),
+            add('"flush=1": say "flush", or, for a parameter, "set flush=1"\n', "flush=1"),
+            add('"limits=1": each setting needs its own "set": set limits=1\n', *OBJECT, "limits=1"),
             add('"limit" needs a value', *OBJECT, "limit"),
             add('limit "many" is not a number', *OBJECT, "limit", "many"),
             add('"patience" needs a value', *OBJECT, "patience"),
