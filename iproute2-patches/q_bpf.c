@@ -1631,7 +1631,7 @@ static void text_of(const struct value *v, char *text, size_t size)
 	}
 }
 
-/* What would it be with the settings of the command? They have been checked. */
+/* Store the settings of the command, which have been checked, in a copy of a variable */
 static void set_again(const struct values *vs, const struct value *v, struct bpf_request *req)
 {
 	struct value copy;
@@ -1668,8 +1668,8 @@ static void tell_of(const struct values *vs, struct value *is, const struct valu
 	free(kept.data);
 }
 
-/* The variables of a new object are its own: which parameters would be others with the same
- * settings of the old ones?
+/* A new object has variables of its own, so a parameter that is not set again loses its value.
+ * Each is named whose value would be another one if the settings were of the old object.
  */
 static void tell_what_begins_anew(const struct loader *ld, struct bpf_request *req,
 				  const struct target *target)
