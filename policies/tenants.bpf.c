@@ -38,9 +38,9 @@
  * With bpf_mq each tx queue has all that, without a common lock. The times of ceilings and
  * of the link are one for all queues; and where the link has a rate each tenant has a
  * share: the time at which its next packet may go if it gets no more than its weight in
- * that of all tenants that could send. A packet beyond the share goes if the link has been
- * free for a quarter of `burst`. So tenants have their shares whatever the number of their
- * flows and queues, and no capacity is lost.
+ * that of all tenants that have packets. A packet beyond the share is `borrowed`: it goes if
+ * the link has been free for a quarter of `burst`, when nobody wants his own. So tenants have
+ * their shares whatever the number of their flows and queues, and no capacity is lost.
  *
  * Guarantees:
  *
@@ -90,7 +90,7 @@ enum { BY_MARK, BY_CLASS, BY_CGROUP, BY_SOURCE, BY_DESTINATION };
 
 /* Parameters; times in ns, sizes in bytes */
 __u64 rate SEC(".data.param") BPF_QDISC_RANGE(0, 10tbit);	/* of the link; 0: no rate */
-__u64 burst SEC(".data.param") BPF_QDISC_RANGE(0, 1s) = NSEC_PER_MSEC;
+__u64 burst SEC(".data.param") BPF_QDISC_RANGE(0, 1s) = 5 * NSEC_PER_MSEC;
 __u32 leaf_by SEC(".data.param") BPF_QDISC_RANGE(0, 4);
 __u32 leaf_limit SEC(".data.param") BPF_QDISC_RANGE(1, 1000000) = 1000;
 __u32 flow_limit SEC(".data.param") BPF_QDISC_RANGE(1, 1000000) = 500;
@@ -102,6 +102,7 @@ bool ecn SEC(".data.param") = true;
 /* Statistics: packets */
 __u64 unknown SEC(".data.stats");	/* of no subscriber: they went to number 0 */
 __u64 limit_drops SEC(".data.stats");
+__u64 borrowed SEC(".data.stats");	/* beyond the tenant's share; with several tx queues */
 __u64 codel_drops SEC(".data.stats");
 __u64 ecn_marks SEC(".data.stats");
 __u64 no_memory_drops SEC(".data.stats");
@@ -146,7 +147,7 @@ struct terms {
 	__u64 ceiling;
 };
 
-static void read_subscriber(__u32 id, struct terms *terms)
+static bool read_subscriber(__u32 id, struct terms *terms)
 {
 	__u64 *found = bpf_map_lookup_elem(&subscriber, &id);
 
@@ -156,6 +157,7 @@ static void read_subscriber(__u32 id, struct terms *terms)
 		terms->rate = found[1];
 		terms->ceiling = found[2];
 	}
+	return found;
 }
 
 static void read_tenant(__u32 id, struct terms *terms)
@@ -268,8 +270,8 @@ struct {
 	__uint(max_entries, MAX_TENANTS);
 } tenants_shares SEC(".maps");
 
-typedef __u64 place[2];			/* subscriber, round */
-typedef __u64 rank[2];			/* tenant << 32 | era, time */
+typedef __u64 tenants_place[2];		/* subscriber, round */
+typedef __u64 tenants_rank[2];		/* tenant << 32 | era, time */
 
 #define ORDERED(name, key_type)							\
 	struct {								\
@@ -284,12 +286,12 @@ typedef __u64 rank[2];			/* tenant << 32 | era, time */
 		});								\
 	} name SEC(".maps")
 
-BPF_QDISC_QUEUES(tenants_packets, place, MAX_PACKETS, 0);
-ORDERED(tenants_ready, rank);		/* groups, by virtual time */
-ORDERED(tenants_leaf_ready, rank);	/* leaves of each tenant, by virtual time */
+BPF_QDISC_QUEUES(tenants_packets, tenants_place, MAX_PACKETS, 0);
+ORDERED(tenants_ready, tenants_rank);		/* groups, by virtual time */
+ORDERED(tenants_leaf_ready, tenants_rank);	/* leaves of each tenant, by virtual time */
 ORDERED(tenants_waiting, __u64);	/* groups and leaves, by the time at which they may go on */
 
-#define TENANT	(1ULL << 32)		/* in a value: the number is a tenant's */
+#define TENANT	0x100000000ULL		/* in a value: the number is a tenant's */
 
 struct note {				/* on a packet */
 	__u64 came;
@@ -299,7 +301,8 @@ struct note {				/* on a packet */
 /* All that a run works with */
 struct run {
 	__u32 number;			/* of the queue */
-	bool shared;			/* there are others, and a rate of the link */
+	bool several;			/* it is one of several */
+	bool shared;			/* and the link has a rate */
 	struct link *link;
 	struct queue *queue;
 	void *packets;
@@ -327,8 +330,10 @@ static bool begin(struct sch_bpf_ctx *ctx, struct run *run)
 	run->waiting = bpf_map_lookup_elem(&tenants_waiting, &number);
 	run->link = bpf_map_lookup_elem(&tenants_link, &(__u32){ 0 });
 	run->now = bpf_ktime_get_ns();
-	run->shared = rate && is_one_of_several(ctx->qdisc);
-	return run->link && run->queue && run->packets && run->groups && run->leaves && run->waiting;
+	run->several = is_one_of_several(ctx->qdisc);
+	run->shared = rate && run->several;
+	return run->link && run->queue && run->packets && run->groups && run->leaves &&
+	       run->waiting;
 }
 
 static void count(__u64 *what)
@@ -435,12 +440,15 @@ static __u64 held_until(__u64 value, __u64 ceiling, __u64 now)
 	return clock ? *clock : 0;
 }
 
+/* Who is late, because others had the link, makes up for a packet at least. */
 static void spend(__u64 *clock, __u64 ceiling, __u64 now, __u32 len)
 {
-	__u64 cost = bpf_qdisc_tx_time(len, ceiling);
+	__u64 cost = bpf_qdisc_tx_time(len, ceiling), depth;
 
-	bpf_qdisc_link_reserve(clock, now > burst ? now - burst : 0,
-			       cost < LONGEST ? cost : LONGEST);
+	if (cost > LONGEST)
+		cost = LONGEST;
+	depth = cost > burst ? cost : burst;
+	bpf_qdisc_link_reserve(clock, now > depth ? now - depth : 0, cost);
 }
 
 static void spend_of(__u64 value, __u64 ceiling, __u64 now, __u32 len)
@@ -507,17 +515,25 @@ static __u64 rate_of_share(const struct link *link, __u64 weight)
 	return __bpf_aqm_scale(rate, (weight << 32) / all);
 }
 
-/* A packet of the tenant leaves. What it had of others' time it need not give back. */
+/* A packet of the tenant leaves. What it has borrowed it gives back, for a burst's time at most. */
 static void spend_share(const struct run *run, __u32 number, __u64 weight, __u32 len)
 {
 	struct share *share = run->shared ? find_share(number) : NULL;
+	__u64 mine, cost;
 
 	if (!share)
 		return;
 	if (share->weight != weight)
 		set_weight(run->link, share, weight);
-	if (share->next <= run->now)
-		spend(&share->next, rate_of_share(run->link, weight) ?: 1, run->now, len);
+	mine = rate_of_share(run->link, weight) ?: 1;
+	if (share->next <= run->now) {
+		spend(&share->next, mine, run->now, len);
+		return;
+	}
+	count(&borrowed);
+	cost = bpf_qdisc_tx_time(len, mine);
+	if (share->next < run->now + burst)
+		__sync_fetch_and_add(&share->next, cost < burst ? cost : burst);
 }
 
 /* ---- who competes ---- */
@@ -533,14 +549,12 @@ static __u64 group_held_until(const struct run *run, struct group *group, __u32 
 
 	if (!run->shared)
 		return when;
-	if (when > run->now) {
-		count_out(run, group, number);
-		return when;
-	}
 	share = find_share(number);
 	if (!share)
-		return 0;
+		return when;
 	count_in(group, share);
+	if (when > run->now)
+		return when;
 	free = run->link->free + burst / 4;
 	return share->next < free ? share->next : free;
 }
@@ -553,7 +567,7 @@ static int wait(const struct run *run, __u64 value, __u64 when)
 static int compete(void *map, struct vtime *start, const struct vtime *present, __u64 parent,
 		   __u64 value)
 {
-	rank rank;
+	tenants_rank rank;
 
 	if (before(start, present))
 		*start = *present;
@@ -665,7 +679,8 @@ static __u32 subscriber_by_address(struct sk_buff *skb, bool source)
 	if (bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes))
 		return 0;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		prefix.address[10] = prefix.address[11] = 0xff;
+		prefix.address[10] = 0xff;
+		prefix.address[11] = 0xff;
 		if (bpf_dynptr_read(&prefix.address[12], 4, &bytes, ip + (source ? 12 : 16), 0))
 			return 0;
 	} else if (skb->protocol != bpf_htons(ETH_P_IPV6) ||
@@ -702,14 +717,13 @@ static int store(struct sch_bpf_ctx *ctx, struct run *run, struct sk_buff *skb, 
 	struct terms terms;
 	struct flow *flow;
 	struct leaf *leaf;
-	place place;
+	tenants_place place;
 
-	if (!bpf_map_lookup_elem(&subscriber, &number)) {
-		if (number)
-			count(&unknown);
+	if (!read_subscriber(number, &terms) && number) {
+		count(&unknown);
 		number = 0;
+		read_subscriber(number, &terms);
 	}
-	read_subscriber(number, &terms);
 	leaf = make_leaf(run, number);
 	if (!leaf) {
 		count(&no_memory_drops);
@@ -803,7 +817,7 @@ static struct sk_buff *take(struct sch_bpf_ctx *ctx, const struct run *run, stru
 {
 	struct sk_buff *skb;
 	struct flow *flow;
-	place place;
+	tenants_place place;
 	int i;
 
 	bpf_for(i, 0, MAX_PACKETS) {
@@ -836,7 +850,7 @@ static struct sk_buff *take(struct sch_bpf_ctx *ctx, const struct run *run, stru
 static struct leaf *pick_leaf(const struct run *run, struct group *group, __u64 tenant,
 			      __u64 *number)
 {
-	rank rank = { tenant << 32 };
+	tenants_rank rank = { tenant << 32 };
 	struct leaf *leaf;
 
 	if (!bpf_rbtree_map_lower_bound(run->leaves, &rank) || rank[0] >> 32 != tenant ||
@@ -882,7 +896,7 @@ static struct sk_buff *serve_leaf(struct sch_bpf_ctx *ctx, const struct run *run
 		return NULL;
 	read_subscriber(number, &terms);
 	/* Another tx queue may have used the ceiling meanwhile */
-	if (held_until(number, terms.ceiling, run->now) <= run->now) {
+	if (!run->several || held_until(number, terms.ceiling, run->now) <= run->now) {
 		skb = take(ctx, run, leaf, number);
 		if (skb)
 			charge(run, group, tenant, tenant_terms, leaf, number, &terms,
@@ -902,7 +916,7 @@ static int serve(struct sch_bpf_ctx *ctx, const struct run *run)
 	struct group *group;
 	struct terms terms;
 	__u64 number;
-	rank rank;
+	tenants_rank rank;
 
 	if (bpf_rbtree_map_pop(run->groups, &rank, &number))
 		return NOBODY;
@@ -911,7 +925,7 @@ static int serve(struct sch_bpf_ctx *ctx, const struct run *run)
 		return NOTHING;
 	group->where = IDLE;
 	read_tenant(number, &terms);
-	if (group_held_until(run, group, number, &terms) <= run->now)
+	if (!run->several || group_held_until(run, group, number, &terms) <= run->now)
 		skb = serve_leaf(ctx, run, group, number, &terms);
 	if (group->where == IDLE && group->ready)
 		place_group(run, group, number, &terms);
