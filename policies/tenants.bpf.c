@@ -38,16 +38,19 @@
  * With bpf_mq each tx queue has all that, without a common lock. The times of ceilings and
  * of the link are one for all queues; and where the link has a rate each tenant has a
  * share: the time at which its next packet may go if it gets no more than its weight in
- * that of all tenants that have packets. A packet beyond the share is `borrowed`: it goes if
- * the link has been free for a quarter of `burst`, when nobody wants his own. So tenants have
- * their shares whatever the number of their flows and queues, and no capacity is lost.
+ * that of all tenants that have packets. A packet beyond the share is `borrowed`: it goes
+ * if the link has been free for a quarter of `burst`, so when nobody wants his own, and is
+ * given back within `burst`. So tenants have their shares whatever the number of their
+ * flows and queues, and no capacity is lost.
  *
  * Guarantees:
  *
- * - A ceiling, or the rate of the link, is exceeded by what `burst` carries, after a pause,
- *   and a packet; with several queues, by one of each that sends at the same moment.
+ * - A ceiling, or the rate of the link, is exceeded by what `burst` carries, or a packet
+ *   that takes longer, after a pause, and by a packet; with several queues, by one of each
+ *   that sends at the same moment.
  * - While two siblings in one queue have packets, and no ceiling holds them, what they have
- *   had differs from their ratio by a packet of each.
+ *   had differs from their ratio by a packet of each. Over several queues, with a rate,
+ *   what a tenant has had differs from its share by what `burst` carries, twice at most.
  * - The link is not idle while a subscriber has packets that is below its ceilings. With
  *   several queues, not for longer than a quarter of `burst`, and that is made up for.
  *
@@ -55,10 +58,12 @@
  *
  * - A GSO packet is one packet, and leaves whole.
  * - Who could send and is late (a timer, a CPU, a link that others use) makes up for the
- *   last `burst` of it. With several queues that should be some packets' times.
+ *   last `burst` of it, or for a packet. With several queues that should be some packets'
+ *   times.
  * - Of several queues each shares by weight among the subscribers of a tenant, but not all
  *   together; nor do tenants, if the link has no rate. What a tenant leaves of its share
- *   goes to the queue that asks first.
+ *   goes to the queue that asks first. A tenant whose subscribers are all held by their
+ *   ceilings has no share meanwhile, and then the link after others.
  * - A queue that stands still keeps the weight of its tenants in the sum: others then
  *   borrow what these leave. All queues ask again whenever the link is free.
  * - More than 16 flows of a subscriber that wait share places.
