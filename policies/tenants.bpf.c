@@ -73,7 +73,7 @@
  * - A subscriber that is no longer in the table keeps its memory here.
  *
  * Statistics, in packets: of nobody (`unknown`), dropped because of a limit, by CoDel, or
- * for want of memory, and marked.
+ * for want of memory, borrowed, marked, and not paced for want of memory.
  */
 #include "policy.h"
 #include <bpf/bpf_rbtree.h>
@@ -111,6 +111,7 @@ __u64 borrowed SEC(".data.stats");	/* beyond the tenant's share; with several tx
 __u64 codel_drops SEC(".data.stats");
 __u64 ecn_marks SEC(".data.stats");
 __u64 no_memory_drops SEC(".data.stats");
+__u64 unpaced SEC(".data.stats");	/* left beyond a ceiling, of which there are too many */
 
 /* ---- what is configured ---- */
 
@@ -462,6 +463,8 @@ static void spend_of(__u64 value, __u64 ceiling, __u64 now, __u32 len)
 
 	if (clock)
 		spend(clock, ceiling, now, len);
+	else if (ceiling)
+		count(&unpaced);
 }
 
 /* ---- shares of tenants in a link of several tx queues ---- */
