@@ -169,8 +169,9 @@ static void explain(void)
 		"SETTING := { NAME=VALUE[,VALUE]... | NAME[KEY]=VALUE }\n"
 		"\n"
 		"FILE is a BPF object with a program in section \"qdisc/enqueue\" and one in\n"
-		"\"qdisc/dequeue\". Where it has several, NAME is the name of a program or of a\n"
-		"section such as \"qdisc/enqueue/NAME\". Global variables in its section\n"
+		"\"qdisc/dequeue\", or the name of an installed policy. Where it has several,\n"
+		"NAME is the name of a program or of a section such as \"qdisc/enqueue/NAME\".\n"
+		"Global variables in its section\n"
 		"\"" PARAM_SECTION "\" can be set, and the maps that are declared as tables.\n");
 }
 
@@ -2118,6 +2119,25 @@ static int complain_of_equals(const char *arg)
 	return -1;
 }
 
+/* A name that is no file here, and has no slash, may be that of an installed policy; the
+ * administrator's own come first
+ */
+static const char *find_object(const char *name)
+{
+	static const char * const dirs[] = { "/usr/local/lib/sch-bpf", "/usr/lib/sch-bpf" };
+	static char path[PATH_MAX];
+	size_t i;
+
+	if (strchr(name, '/') || !access(name, F_OK))
+		return name;
+	for (i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
+		snprintf(path, sizeof(path), "%s/%s.bpf.o", dirs[i], name);
+		if (!access(path, F_OK))
+			return path;
+	}
+	return name;
+}
+
 /* Returns how many arguments were used */
 static int parse_arg(struct bpf_request *req, int argc, char **argv)
 {
@@ -2239,6 +2259,8 @@ static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
 		complain("%s", wrong);
 		return -1;
 	}
+	if (req.object)
+		req.object = find_object(req.object);
 	if (get_programs(&req, &target))
 		return -1;
 	put_options(n, &req);
