@@ -3,12 +3,15 @@
 """Classes, child qdiscs, and filters that exist already: the qdisc's own, another
 device's, clsact's."""
 
+import collections
 import contextlib
 import json
+import re
 import subprocess
 import time
 
 import lib
+import rst
 from lib import PROGS, SO_MARK, SO_PRIORITY
 
 CLASSES = f"{PROGS}/classes.bpf.o"
@@ -64,6 +67,45 @@ def seen_all():
 def seen():
     """Of priority 0."""
     return seen_all()[0]
+
+
+def each_tx_queue_has_classes_and_filters():
+    """By the commands of the document, but with a filter that is easier to send for. Neither fewer
+    queues for a while nor another policy takes them away."""
+    title = "Classes and filters"
+    (obj,) = (rst.path(f"idiom{number}") for number, (name, _) in enumerate(rst.idioms(), 1) if name == title)
+    _, *rest = rst.of_title("sch_bpf_idioms", title).split("bpf_mq", 1)
+    commands = "\n".join(re.findall(r"^\t(.*)$", rest[0], re.M)).replace("# ", "")
+
+    with lib.link("numtxqueues", "4") as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        for old, new in (("eth0", device.a), ("mine.bpf.o", obj), ("flower ip_proto udp dst_port 53", "handle 11 fw")):
+            lib.true(old in commands, f"{old} is not in the document's commands")
+            commands = commands.replace(old, new)
+        lib.run("sh", "-ec", commands)
+        queues = [each["handle"] for each in lib.instances(device.a)]
+        lib.equal(len(set(queues)), 4, "handles")
+        wanted = collections.Counter()
+        for when in "at first", "with fewer queues", "with all again", "with the same policy anew":
+            if when.startswith("with fewer"):
+                lib.run("ethtool", "-L", device.a, "tx", "1")
+            elif when.startswith("with all"):
+                lib.run("ethtool", "-L", device.a, "tx", "4")
+            elif when.startswith("with the same"):
+                lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf_mq", "obj", obj)
+            for port in range(1000, 1064):
+                sender.set(SO_MARK, 10 + port % 3)
+                lib.true(sender.send(port, port=port), f"{when}: port {port} was refused")
+                wanted[1 if port % 3 == 1 else 2] += 1
+            lib.equal(sorted(lib.numbers(receiver.collect(64))), list(range(1000, 1064)), f"{when}: arrived")
+        had, used = collections.Counter(), set()
+        for classid, stats in class_stats(device).items():
+            queue, minor = classid.split(":")
+            had[int(minor)] += stats["packets"]
+            used.update([queue + ":"] if stats["packets"] else [])
+        lib.equal((had, used), (wanted, set(queues)), "packets of the classes, queues with packets")
+        lib.equal([each["qlen"] for each in lib.instances(device.a)], [0] * 4, "queued")
+        device.detach()
+        lib.equal(class_stats(device), {}, "classes afterwards")
 
 
 def what_a_class_drops_is_no_trouble():
@@ -515,6 +557,7 @@ def actions_of_another_device_cannot_hurt():
 
 
 lib.main(filters_choose_the_class,
+         each_tx_queue_has_classes_and_filters,
          what_a_class_drops_is_no_trouble,
          rounds_over_classes_by_the_lengths_of_their_first_packets,
          the_first_packet_of_a_class_that_holds_it_back,

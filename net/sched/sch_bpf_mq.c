@@ -5,7 +5,7 @@
  * packets belongs to one qdisc, its own maps: the programs find them in an array of
  * maps by ctx->queue, and programs that name one are refused. Other maps are shared,
  * for what one policy decides for all queues. The instances are made, changed and
- * removed together.
+ * removed together. Each has a handle, by which it gets classes and filters of its own.
  */
 #include <linux/bpf.h>
 #include <linux/module.h>
@@ -86,6 +86,17 @@ static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
 		sch_bpf_config_swap(priv->mq.qdiscs[i], &cfg);
 	}
 	return 0;
+}
+
+/* mq_attach() makes the instances known, by their handles. */
+static void sch_bpf_mq_attach(struct Qdisc *sch)
+{
+	struct sch_bpf_mq *priv = qdisc_priv(sch);
+	unsigned int i;
+
+	for (i = 0; i < qdisc_dev(sch)->num_tx_queues; i++)
+		priv->mq.qdiscs[i]->handle = qdisc_alloc_handle(qdisc_dev(sch));
+	mq_attach(sch);
 }
 
 static void sch_bpf_mq_destroy(struct Qdisc *sch)
@@ -190,7 +201,7 @@ static struct Qdisc_ops sch_bpf_mq_qdisc_ops __read_mostly = {
 	.priv_size		= sizeof(struct sch_bpf_mq),
 	.init			= sch_bpf_mq_init,
 	.destroy		= sch_bpf_mq_destroy,
-	.attach			= mq_attach,
+	.attach			= sch_bpf_mq_attach,
 	.change			= sch_bpf_mq_change,
 	.change_real_num_tx	= mq_change_real_num_tx,
 	.dump			= sch_bpf_mq_dump,
