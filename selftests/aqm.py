@@ -297,11 +297,13 @@ def drr_shares_by_quantum():
             lib.equal(own, sorted(own), "order of a class")
 
 
-lib.main(codel_drops_as_codel,
-         codel_drops_by_the_square_root,
-         codel_marks_as_codel,
-         pie_keeps_the_delay_as_pie,
-         red_marks_by_the_average,
-         tbf_is_tbf,
-         tbf_sends_what_is_longer_than_the_burst,
-         drr_shares_by_quantum)
+TESTS = [codel_marks_as_codel,
+         drr_shares_by_quantum]
+if not lib.DEBUG:       # that kernel's times say nothing
+    TESTS += [codel_drops_as_codel,
+              codel_drops_by_the_square_root,
+              pie_keeps_the_delay_as_pie,
+              red_marks_by_the_average,
+              tbf_is_tbf,
+              tbf_sends_what_is_longer_than_the_burst]
+lib.main(*TESTS)
