@@ -100,6 +100,7 @@ static bool runs_by_hand(struct programs *skel)
 static bool functions_by_hand(struct programs *skel)
 {
 	struct __sk_buff ctx = { .tstamp = 1234567890 };
+	struct timespec now;
 
 	expect_equal(test_run(skel->progs.all_enqueue, 90, 10, &ctx), NET_XMIT_SUCCESS);
 	expect_equal(skel->bss->seen.runs, 10);
@@ -108,6 +109,12 @@ static bool functions_by_hand(struct programs *skel)
 	expect_equal(skel->bss->seen.after, 0xb5);
 	expect(skel->bss->seen.len_after);
 	expect(empty(skel->maps.pkts));
+
+	/* within the horizon of a qdisc that was attached without one */
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	ctx.tstamp = now.tv_sec * 1000000000ULL + 5000000000ULL;
+	expect_equal(test_run(skel->progs.all_enqueue, 90, 1, &ctx), NET_XMIT_SUCCESS);
+	expect_equal(skel->bss->seen.key, ctx.tstamp);
 	return true;
 }
 

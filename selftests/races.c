@@ -245,11 +245,13 @@ static bool told_when_rtnl_is_free(void)
 	expect(!setsockopt(netlink, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)));
 	expect(!bind(netlink, (void *)&group, sizeof(group)));
 	expect(!pthread_create(&thread, NULL, hold_rtnl, &error));
-	told = wait_for(&skel->bss->stopped, 1) && send_packet(0) && wait_for(&skel->bss->reports, 2);
+	told = wait_for(&skel->bss->stopped, 1) && send_packet(0) && wait_for(&skel->bss->reports, 8);
 	go_on(1);
 	pthread_join(thread, NULL);
 	expect_equal(error, 0);
 	expect(told && is_told(netlink));
+	/* each wait is twice as long as the one before: 127 ticks of at least 1 ms */
+	expect(skel->bss->reported[7] - skel->bss->reported[0] >= 120000000);
 	close(netlink);
 	expect_equal(bpf_qdisc_detach(if_nametoindex(PEER), NULL), 0);
 	return true;

@@ -59,6 +59,7 @@ static __u64 until;
 __u32 stop_at;			/* the qdisc whose change is stopped, by its parent; 0: none */
 __u32 stop_report;		/* stop before it is told that a policy is stuck */
 volatile __u32 reports;		/* how often that was tried */
+volatile __u64 reported[8];	/* when, the first times; ns */
 volatile __u32 stopped, go_on;	/* said to user space, and by it */
 
 static long wait(__u64 n, void *unused)
@@ -86,6 +87,8 @@ int BPF_PROG(on_change, const struct Qdisc *sch)
 SEC("fentry/sch_bpf_report")
 int BPF_PROG(on_report)
 {
+	if (reports < 8)
+		reported[reports] = bpf_ktime_get_ns();
 	reports++;
 	if (!stop_report)
 		return 0;
