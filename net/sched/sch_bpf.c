@@ -42,9 +42,6 @@
 
 #define SCH_BPF_LIMIT		10000
 
-/* A program that waits for longer is asked again after this time. */
-#define SCH_BPF_HORIZON		(10ULL * NSEC_PER_SEC)
-
 /* A program that delivers nothing while packets are stored, and gives no time, is asked
  * again after 1 ms, 2 ms, ... 1024 ms.
  */

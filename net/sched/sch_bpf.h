@@ -10,6 +10,9 @@
 #include <net/sch_bpf.h>
 #include <net/sch_generic.h>
 
+/* A program that waits for longer is asked again after this time. */
+#define SCH_BPF_HORIZON		(10ULL * NSEC_PER_SEC)
+
 /* What a run did with packets, when it was not the usual thing alone. */
 #define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: the packet that came is in a map or class */
 #define SCH_BPF_RUN_RET		BIT(1)	/* enqueue: ret is set */

@@ -111,7 +111,7 @@ static u32 sch_bpf_test_enqueue(struct Qdisc *sch, const struct bpf_prog *prog,
 
 static struct Qdisc *sch_bpf_test_qdisc(struct net_device *dev)
 {
-	struct sch_bpf_config cfg = { .limit = U32_MAX };
+	struct sch_bpf_config cfg = { .limit = U32_MAX, .horizon = SCH_BPF_HORIZON };
 	struct Qdisc *sch;
 
 	rtnl_lock();
