@@ -110,10 +110,13 @@ static bool red_holds(__u32 n)
 static bool tbf_holds(__u32 n)
 {
 	__u64 before = extreme(&n), rate = extreme(&n), burst = extreme(&n), now = extreme(&n);
+	__u32 len = extreme(&n);
 	struct bpf_tbf tbf = { before };
+	__u64 when = bpf_tbf_reserve(&tbf, rate, burst, now, len);
 
-	return bpf_tbf_reserve(&tbf, rate, burst, now, extreme(&n) | 1) >= now &&
-	       tbf.empty >= before;
+	if (!rate)
+		return when == now && tbf.empty <= now;
+	return when >= now && tbf.empty >= before && (len || when <= (now > before ? now : before));
 }
 
 static bool drr_holds(__u32 n)

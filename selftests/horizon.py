@@ -15,8 +15,8 @@ import lib
 from lib import LATE, MS, NSEC, POLICIES, PROGS
 
 EDT_MIN = f"{PROGS}/edt_min.bpf.o"
-ALL = [EDT_MIN] + [f"{POLICIES}/{name}.bpf.o" for name in ("edt", "fifo", "fq", "prio", "rate")]
-PACED = [obj for obj in ALL if "edt" in obj or "fq" in obj]
+ALL = [EDT_MIN] + [f"{POLICIES}/{name}.bpf.o" for name in ("edt", "fifo", "fq", "fq_codel", "prio", "rate")]
+PACED = [obj for obj in ALL if "edt" in obj or "fq." in obj]
 HORIZON = 300 * MS
 WAITS = "horizon", "300ms", "patience", "100ms"
 HOUR = 3600 * NSEC

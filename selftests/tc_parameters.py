@@ -110,6 +110,7 @@ def ranges_of_the_policies(tc, device):
     """Each time, rate and limit has one, which the sums in the programs rely on."""
     for policy, names in (("edt", ("horizon", "delta")), ("rate", ("rate", "burst", "horizon")),
                           ("fq", ("horizon", "ce_threshold", "flow_limit")),
+                          ("fq_codel", ("target", "interval", "ce_threshold", "limit_bytes")),
                           ("fifo", ("limit_bytes",)), ("prio", ("band_limit",))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
         set_before = options(tc, device)["set"]

@@ -73,7 +73,7 @@ static __always_inline __u64 bpf_qdisc_time_add(__u64 time, __u64 duration)
 
 /**
  * bpf_qdisc_tx_time() - how long a link is busy with a packet
- * @len: length of the packet, bytes, at least 1
+ * @len: length of the packet, bytes; 0 takes no time
  * @rate: bytes a second; 0: no rate
  *
  * Return: ns, rounded up: who adds these times never exceeds the rate, and stays below it by
@@ -82,7 +82,7 @@ static __always_inline __u64 bpf_qdisc_time_add(__u64 time, __u64 duration)
  */
 static __always_inline __u64 bpf_qdisc_tx_time(__u32 len, __u64 rate)
 {
-	return rate ? (len * NSEC_PER_SEC - 1) / rate + 1 : 0;
+	return rate && len ? (len * NSEC_PER_SEC - 1) / rate + 1 : 0;
 }
 
 /* ---- CoDel (RFC 8289) ---- */
@@ -543,7 +543,7 @@ struct bpf_tbf {
 /**
  * bpf_tbf_reserve() - take tokens for a packet, and say when it may leave
  * @tbf: state of the bucket
- * @rate: bytes a second; 0: no rate, packets may leave at once
+ * @rate: bytes a second; 0: no rate: the packet may leave at once, and the bucket is full
  * @burst: depth of the bucket, bytes
  * @now: the present time
  * @len: length of the packet, bytes
@@ -556,16 +556,25 @@ struct bpf_tbf {
  * Guarantees: within any time T at most rate * T + burst bytes leave; who waits gets the rate,
  * less a nanosecond a packet. After a pause burst bytes leave at once, give or take a
  * nanosecond a packet. A packet that is longer than burst leaves when the bucket is full, and
- * those after it pay for it. Packets leave in the order in which they came.
+ * those after it pay for it. Packets leave in the order in which they came, but for those that
+ * come when the rate has become 0: they overtake those that wait.
+ *
+ * What is owed is a time, and a change from one rate to another leaves it as it is, so that
+ * order holds: 10 s of 1 Mbit/s are 10 s at 1 Gbit/s, too. To bound that, drop packets whose
+ * time would be beyond a horizon; to forgive it, set the state to zeroes.
  *
  * Return: the time, which is @now if the packet may leave at once.
  */
 static __always_inline __u64 bpf_tbf_reserve(struct bpf_tbf *tbf, __u64 rate, __u32 burst,
 					     __u64 now, __u32 len)
 {
-	__u64 depth = burst ? bpf_qdisc_tx_time(burst, rate) : 0;
+	__u64 depth = bpf_qdisc_tx_time(burst, rate);
 	__u64 cost = bpf_qdisc_tx_time(len, rate), when;
 
+	if (!rate) {
+		tbf->empty = 0;
+		return now;
+	}
 	if (now > depth && tbf->empty < now - depth)
 		tbf->empty = now - depth;
 	when = bpf_qdisc_time_add(tbf->empty, cost < depth ? cost : depth);

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * fq_codel: flows take turns, and each is kept short.
+ *
+ * Each flow has a queue, which is a key of the map, and sends `quantum` bytes in its turn. One
+ * that comes back after its turn has found it empty goes before those that always have packets:
+ * so who sends little waits for nobody (RFC 8290). Packets that leave have waited for longer
+ * than `target` since an `interval`: then CoDel drops one, or with `ecn` marks it, and the more
+ * often the longer that lasts (RFC 8289). For what it drops the flow does not pay.
+ *
+ * Who fills the queue loses: a packet that finds it full, in packets (the qdisc's limit) or in
+ * bytes (`limit_bytes`), pushes the oldest ones out of the flow that has most bytes here: half
+ * of these, or 64 packets.
+ *
+ * With flows=1 it is codel. A packet that leaves after more than `ce_threshold` is marked,
+ * whatever CoDel says. GSO packets longer than `split_gso` bytes are cut before: at 5 Mbit/s
+ * one of 64 kB holds all others up for 0.1 s. With `bypass` a packet that finds the queue
+ * empty passes it by, as it does with the native qdiscs, and uncut.
+ *
+ * Where it does badly: flows are told apart by the packet's hash, so two may share a queue; of
+ * 100 flows in 1024 queues one in ten does. A tunnel is one flow, and who opens many has many
+ * shares. Senders that heed neither drops nor marks are bounded by the limits alone. A flow
+ * whose packets are longer than the quantum waits for several turns, of which no more than 4096
+ * are gone through at once: if a hundred flows owe a GSO packet each, shares are those of
+ * packets for a while. `limit_bytes` counts lengths, not memory. What stands when the programs
+ * are changed stays, in its order, but is no longer counted in its flow's bytes. It does not
+ * pace (fq does), and filters choose no flow. PIE and dualpi2's queues are not here.
+ *
+ * Statistics, by `tc -s qdisc show`: packets that were dropped because the queue was full, and
+ * by CoDel; that were marked by CoDel, and because of ce_threshold; and how often a flow came
+ * that had no turn.
+ */
+#include "policy.h"
+
+#define MAX_PACKETS	10240
+#define FLOWS		1024
+#define DROP_BATCH	64
+#define MAX_TURNS	4096		/* that are gone through at once */
+
+/* Parameters; times in ns, sizes in bytes */
+__u64 target SEC(".data.param") BPF_QDISC_RANGE(0, 10s) = 5 * NSEC_PER_MSEC;
+__u64 interval SEC(".data.param") BPF_QDISC_RANGE(1us, 100s) = 100 * NSEC_PER_MSEC;
+__u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark */
+__u32 quantum SEC(".data.param") BPF_QDISC_RANGE(256, 1mb) = 1514;
+__u32 mtu SEC(".data.param") BPF_QDISC_RANGE(0, 1mb) = 1514;	/* CoDel leaves so much */
+__u32 flows SEC(".data.param") BPF_QDISC_RANGE(1, 1024) = FLOWS;
+__u32 limit_bytes SEC(".data.param") BPF_QDISC_RANGE(0, 2gb) = 32 << 20;	/* 0: no limit */
+__u32 split_gso SEC(".data.param") BPF_QDISC_RANGE(0, 1mb);	/* 0: cut none */
+bool ecn SEC(".data.param") = true;
+bool bypass SEC(".data.param");			/* an empty queue is passed by */
+
+/* Statistics: packets, and flows */
+__u64 drop_overlimit SEC(".data.stats");
+__u64 drop_codel SEC(".data.stats");
+__u64 ecn_mark SEC(".data.stats");
+__u64 ce_mark SEC(".data.stats");
+__u64 new_flow_count SEC(".data.stats");
+
+struct flow {
+	struct bpf_codel codel;
+	__u32 bytes;		/* that wait */
+	__s32 credit;		/* bytes that it may send in this turn */
+	__u32 next;		/* number of the flow behind it */
+	bool listed;
+};
+
+BPF_QDISC_QUEUE(fq_codel_pkts, __u32, MAX_PACKETS);	/* by number of the flow, from 1 on */
+
+/* Flows that have packets, or had some when their turn came last, stand in one list, whose head
+ * is flow 0: first the new ones, then the others.
+ */
+struct flow fq_codel_flows[FLOWS + 1];
+__u32 last_new;			/* number of the last new flow; 0: there is none */
+__u32 last;			/* and of the last of all */
+__u32 generation;
+
+static struct flow *flow_of(__u32 number)
+{
+	barrier_var(number);	/* what is compared is what is used, as the verifier wants it */
+	return &fq_codel_flows[number <= FLOWS ? number : 0];
+}
+
+/* ---- the list ---- */
+
+static void insert(__u32 before, __u32 number, struct flow *flow)
+{
+	struct flow *other = flow_of(before);
+
+	flow->listed = true;
+	flow->next = other->next;
+	other->next = number;
+	if (!flow->next)
+		last = number;
+}
+
+static void remove_first(__u32 number, struct flow *flow)
+{
+	flow->listed = false;
+	fq_codel_flows[0].next = flow->next;
+	if (last_new == number)
+		last_new = 0;
+	if (last == number)
+		last = 0;
+}
+
+/* The list is right for no packet but those that came after a reset or a change. */
+static void begin_anew(struct sch_bpf_ctx *ctx)
+{
+	struct flow *flow;
+	__u32 number;
+	int i;
+
+	generation = ctx->generation;
+	last_new = 0;
+	last = 0;
+	fq_codel_flows[0].next = 0;
+	bpf_for(i, 1, FLOWS + 1) {
+		number = i;
+		flow = flow_of(number);
+		if (bpf_map_lookup_elem(&fq_codel_pkts, &number))
+			insert(last, number, flow);
+		else
+			*flow = (struct flow){};
+	}
+}
+
+/* ---- enqueue ---- */
+
+static bool is_full(const struct Qdisc *sch, __u32 len)
+{
+	__u32 qlen = sch->q.qlen;
+
+	return qlen >= sch->limit || qlen >= MAX_PACKETS ||
+	       (limit_bytes && sch->qstats.backlog + len > limit_bytes);
+}
+
+static __u32 fattest(void)
+{
+	__u32 number = fq_codel_flows[0].next, found = 0, most = 0;
+	struct flow *flow;
+	int i;
+
+	bpf_for(i, 0, FLOWS) {
+		if (!number)
+			break;
+		flow = flow_of(number);
+		if (flow->bytes > most) {
+			most = flow->bytes;
+			found = number;
+		}
+		number = flow->next;
+	}
+	return found;
+}
+
+/* A packet of the flow has left. What has stood since a change is not in its bytes. */
+static void flow_loses(struct flow *flow, __u32 len)
+{
+	flow->bytes -= len < flow->bytes ? len : flow->bytes;
+}
+
+static void drop_from_the_fattest(struct sch_bpf_ctx *ctx)
+{
+	__u32 number = fattest();
+	struct flow *flow = flow_of(number);
+	__u32 half = flow->bytes - flow->bytes / 2;
+	struct sk_buff *skb;
+	int i;
+
+	bpf_for(i, 0, DROP_BATCH) {
+		skb = bpf_qdisc_take_key(ctx, &fq_codel_pkts, &number);
+		if (!skb)
+			break;
+		flow_loses(flow, bpf_qdisc_pkt_len(skb));
+		bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
+		drop_overlimit++;
+		if (flow->codel.count != ~0U)
+			flow->codel.count++;	/* CoDel has to do more, too */
+		if (flow->bytes <= half)
+			break;
+	}
+}
+
+SEC("qdisc/enqueue")
+int fq_codel_enqueue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	__u32 len = bpf_qdisc_pkt_len(skb), number;
+	struct flow *flow;
+	int err;
+
+	if (split_gso && len > split_gso && bpf_qdisc_pkt_segs(skb) > 1)
+		return bpf_qdisc_segment(ctx, skb);
+	if (bypass)
+		bpf_qdisc_bypass(ctx);
+	if (generation != ctx->generation)
+		begin_anew(ctx);
+	number = 1 + ((__u64)bpf_skb_get_hash(skb) * flows >> 32);
+	flow = flow_of(number);
+	flow->bytes += len;
+	if (!flow->listed) {
+		flow->credit = quantum;
+		insert(last_new, number, flow);
+		last_new = number;
+		new_flow_count++;
+	}
+	if (is_full(ctx->qdisc, len))
+		drop_from_the_fattest(ctx);
+	*bpf_qdisc_note(skb, __u64) = bpf_ktime_get_ns();
+	err = bpf_qdisc_push(ctx, &fq_codel_pkts, &number, skb);
+	if (err) {
+		flow_loses(flow, len);
+		drop_overlimit++;
+	}
+	return err;
+}
+
+/* ---- dequeue ---- */
+
+/* Of the flow whose turn it is, the packet that leaves, or one that CoDel drops before. */
+static bool deliver_or_drop(struct sch_bpf_ctx *ctx, struct flow *flow, struct sk_buff *skb,
+			    __u64 now)
+{
+	struct bpf_codel_params params = { target, interval, mtu, ecn };
+	__u64 enqueued = *bpf_qdisc_note(skb, __u64);
+	__u32 len = bpf_qdisc_pkt_len(skb);
+	enum bpf_aqm_verdict verdict;
+
+	flow_loses(flow, len);
+	verdict = bpf_codel_dequeue(&flow->codel, &params, now, enqueued,
+				    ctx->qdisc->qstats.backlog);
+	if (bpf_aqm_drops(ctx, skb, verdict)) {
+		drop_codel++;
+		bpf_qdisc_drop(ctx, skb, QDISC_DROP_CONGESTED);
+		return false;
+	}
+	ecn_mark += verdict == BPF_AQM_MARK;
+	if (ce_threshold && now > enqueued + ce_threshold && bpf_qdisc_ecn_mark(ctx, skb))
+		ce_mark++;
+	flow->credit -= len;
+	bpf_qdisc_deliver(ctx, skb);
+	return true;
+}
+
+SEC("qdisc/dequeue")
+int fq_codel_dequeue(struct sch_bpf_ctx *ctx)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct sk_buff *skb;
+	struct flow *flow;
+	__u32 number;
+	bool new;
+	int i;
+
+	if (generation != ctx->generation || !last)	/* packets stand, or this would not run */
+		begin_anew(ctx);
+	bpf_for(i, 0, MAX_TURNS + MAX_PACKETS + 2 * FLOWS) {
+		number = fq_codel_flows[0].next;
+		if (!number)
+			break;
+		flow = flow_of(number);
+		if (flow->credit <= 0 && i < MAX_TURNS) {
+			flow->credit += quantum;
+			remove_first(number, flow);
+			insert(last, number, flow);
+			continue;
+		}
+		skb = bpf_qdisc_take_key(ctx, &fq_codel_pkts, &number);
+		if (skb) {
+			if (deliver_or_drop(ctx, flow, skb, now))
+				break;
+			continue;
+		}
+		/* Empty: a new one stays for a turn among the others, or it could starve them. */
+		new = last_new;
+		remove_first(number, flow);
+		if (new && last != last_new)
+			insert(last, number, flow);
+	}
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
