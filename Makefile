@@ -2,7 +2,7 @@
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug kernel-kcsan kernel-upstream kernel-base tools demo check check-debug check-kcsan check-upstream mutants bench series lint clean FORCE
+.PHONY: help kernel kernel-debug kernel-kcsan kernel-upstream kernel-base tools demo check check-debug check-kcsan check-upstream mutants bench series lint deb check-packages clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
@@ -16,6 +16,8 @@ help:
 	@echo 'make kernel tools       the kernel; libbpf, bpftool, tc (build/tools/bin)'
 	@echo 'make kernel-debug       the kernel for check-debug'
 	@echo 'make kernel-upstream kernel-base   the kernels for check-upstream, this one and the unpatched'
+	@echo 'make deb                Debian packages of tc plug-in, policies, tools, headers, in build/deb'
+	@echo 'make check-packages     install them in a Debian that boots with systemd, and try them'
 	@echo 'make series [BUILD=1]   the kernel part as patches to be mailed; build after each'
 	@echo 'make lint [GATE=...]    static checks of kernel code, scripts, man pages'
 	@echo 'make clean              remove build/ (downloads and ccache stay)'
@@ -46,6 +48,13 @@ mutants: kernel tools
 
 check-upstream: kernel-upstream kernel-base tools
 	@selftests/upstream/run
+
+deb: kernel tools
+	@packages/build
+	@ls -sh1 build/deb/*.deb
+
+check-packages: deb
+	@packages/check
 
 bench:
 	@scripts/prepare packages bench

@@ -79,6 +79,10 @@
 /* More than any device has */
 #define MAX_QUEUES	4096
 
+/* The kernel's range of the horizon and the patience, in ns */
+#define MIN_TIME	10000000ULL
+#define MAX_TIME	86400000000000ULL
+
 enum { ENQUEUE, DEQUEUE, OPS };
 
 static const struct {
@@ -154,6 +158,7 @@ static struct {
 	struct setting setting[MAX_SETTINGS];	/* to store when the qdisc has it */
 	int settings;
 	struct target target;
+	char *origin;			/* "dev DEV obj FILE", for messages; or NULL */
 } loaded;
 
 /* What libbpf has to say, kept back until it is known whether it is of use */
@@ -175,8 +180,9 @@ static void explain(void)
 		"SETTING := { NAME=VALUE[,VALUE]... | NAME[KEY]=VALUE }\n"
 		"\n"
 		"FILE is a BPF object with a program in section \"qdisc/enqueue\" and one in\n"
-		"\"qdisc/dequeue\". Where it has several, NAME is the name of a program or of a\n"
-		"section such as \"qdisc/enqueue/NAME\". Global variables in its section\n"
+		"\"qdisc/dequeue\", or the name of an installed policy. Where it has several,\n"
+		"NAME is the name of a program or of a section such as \"qdisc/enqueue/NAME\".\n"
+		"Global variables in its section\n"
 		"\"" PARAM_SECTION "\" can be set, and the maps that are declared as tables.\n");
 }
 
@@ -598,14 +604,22 @@ struct values {
 	struct bpf_object *obj;		/* that is being loaded; or */
 	__u32 prog_id[OPS];		/* programs that run; 0: none */
 	bool loading;			/* the object has no maps of its own yet */
-	struct trial *trial;		/* store nothing in tables but in these copies; or NULL */
+	struct trial *trial;		/* store nothing in tables, but try it; or NULL */
 };
 
-/* Copies of hashes, which settings are tried on: with all keys, and without the values */
+/* A setting of a hash that has been tried, and not stored */
+struct tried {
+	__u64 key[MAX_ELEMENT / sizeof(__u64)];
+	const char *table;
+	long long room;	/* of the table as it is now; -1: not counted */
+	int added;	/* elements: 1, 0 or -1 */
+	bool there;	/* would the key be, behind this setting? */
+};
+
 struct trial {
-	const char *name[MAX_SETTINGS];
-	int fd[MAX_SETTINGS];
+	struct tried at[MAX_SETTINGS];
 	int count;
+	bool alone;	/* the setting is the only one, and stored next: that tells if there is room */
 };
 
 enum kind { OTHER, NUMBER, BOOL, DEVICE, ADDRESS, TEXT, ARRAY };
@@ -1156,56 +1170,26 @@ static int open_table(const struct values *vs, const struct value *v)
 	return -1;
 }
 
-static int copy_keys(int from)
+/* For how many more elements a hash has room; -1: errno says why that is not known */
+static long long count_room(int fd)
 {
-	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
-	__u64 key[MAX_ELEMENT / sizeof(__u64)], data[MAX_ELEMENT / sizeof(__u64)] = {};
 	struct bpf_map_info info = {};
-	__u32 len = sizeof(info), left;
-	int to, end, err = 0;
+	__u32 len = sizeof(info), count, next;
+	void *keys, *data;
+	int err;
 
-	if (bpf_map_get_info_by_fd(from, &info, &len))
+	if (bpf_map_get_info_by_fd(fd, &info, &len))
 		return -1;
-	to = bpf_map_create(BPF_MAP_TYPE_HASH, "tc_trial", info.key_size, info.value_size,
-			    info.max_entries, &opts);
-	if (to < 0)
-		return -1;
-	/* programs that change it meanwhile may have it walked twice */
-	left = info.max_entries;
-	for (end = bpf_map_get_next_key(from, NULL, key); !end && !err && left; left--) {
-		err = bpf_map_update_elem(to, key, data, BPF_ANY);
-		end = bpf_map_get_next_key(from, key, key);
-	}
-	if (!err)
-		return to;
-	close(to);
+	count = info.max_entries;
+	keys = calloc(count, info.key_size);
+	data = calloc(count, info.value_size);
+	err = keys && data ? bpf_map_lookup_batch(fd, NULL, &next, keys, data, &count, NULL) : -ENOMEM;
+	free(keys);
+	free(data);
+	if (!err || err == -ENOENT)	/* that is the end of the table */
+		return (long long)info.max_entries - count;
 	errno = -err;
 	return -1;
-}
-
-/* Only a hash can be full, and is copied. Takes fd, of the table. */
-static int open_copy(struct trial *trial, const char *name, int fd)
-{
-	int i = 0, copy;
-
-	while (i < trial->count && strcmp(trial->name[i], name))
-		i++;
-	if (i == trial->count) {
-		copy = copy_keys(fd);
-		if (copy >= 0) {
-			trial->name[i] = name;
-			trial->fd[i] = copy;
-			trial->count++;
-		}
-	}
-	close(fd);
-	return i < trial->count ? dup(trial->fd[i]) : -1;
-}
-
-static void close_copies(struct trial *trial)
-{
-	while (trial->count)
-		close(trial->fd[--trial->count]);
 }
 
 static int complain_of(const struct values *vs, const struct value *v, const char *what,
@@ -1235,6 +1219,48 @@ static int store_element(const struct values *vs, const struct value *v, int fd,
 	return !bpf_map_delete_elem(fd, key) || errno == ENOENT ? 0 : errno;
 }
 
+/* Is there room for the element of a hash, behind those that have been tried? Returns an errno.
+ * A table can be long: it is counted once, and only if it would get more elements than it has.
+ */
+static int try_element(const struct values *vs, const struct value *v, int fd, const void *key,
+		       bool there, const struct setting *s)
+{
+	struct trial *trial = vs->trial;
+	struct tried *t = &trial->at[trial->count++], *before;
+	int more = 0;
+
+	t->room = -1;
+	for (before = trial->at; before < t; before++) {
+		if (strcmp(before->table, v->name))
+			continue;
+		if (!memcmp(before->key, key, MAX_ELEMENT))
+			there = before->there;
+		if (before->room >= 0)
+			t->room = before->room;
+		more += before->added;
+	}
+	memcpy(t->key, key, MAX_ELEMENT);
+	t->table = v->name;
+	t->there = !removes(vs, v, s);
+	t->added = t->there - there;
+	more += t->added;
+	if (t->added <= 0 || more <= 0 || trial->alone)
+		return 0;
+	if (t->room < 0)
+		t->room = count_room(fd);
+	if (t->room < 0)
+		return errno;
+	return more > t->room ? E2BIG : 0;
+}
+
+/* Would the kernel let us write to a map? One that is frozen it does not. Nothing is written. */
+static int try_to_write(int fd)
+{
+	__u32 none = 0;
+
+	return bpf_map_update_batch(fd, NULL, NULL, &none, NULL) ? errno : 0;
+}
+
 /* Of an object that is not loaded yet: does anybody else have the table? */
 static bool is_there_before(const struct values *vs, const char *name)
 {
@@ -1247,8 +1273,6 @@ static int open_to_set(const struct values *vs, const struct value *v)
 {
 	int fd = open_table(vs, v);
 
-	if (fd >= 0 && vs->trial && is_hash(vs, v))
-		fd = open_copy(vs->trial, v->name, fd);
 	if (fd >= 0)
 		return fd;
 	if (errno == ENOTUNIQ)
@@ -1262,6 +1286,7 @@ static int set_table(const struct values *vs, struct value *v, const void *key,
 		     struct setting *s)
 {
 	__u64 data[MAX_ELEMENT / sizeof(__u64)] = {};
+	bool there = false;
 	int fd = -1, err = 0;
 
 	if (vs->loading) {
@@ -1270,15 +1295,20 @@ static int set_table(const struct values *vs, struct value *v, const void *key,
 		fd = open_to_set(vs, v);
 		if (fd < 0)
 			return -1;
-		bpf_map_lookup_elem(fd, key, data);
+		there = !bpf_map_lookup_elem(fd, key, data);
 	}
 	v->data = (char *)data;
 	if (!removes(vs, v, s) && !store_value(vs, v, s->value)) {
 		close(fd);
 		return complain_of(vs, v, "parameter", s, s->value);
 	}
-	if (!vs->loading && (!vs->trial || is_hash(vs, v)))
+	if (vs->trial) {
+		err = try_to_write(fd);
+		if (!err && is_hash(vs, v))
+			err = try_element(vs, v, fd, key, there, s);
+	} else if (!vs->loading) {
 		err = store_element(vs, v, fd, key, s);
+	}
 	close(fd);
 	if (!err)
 		return 0;
@@ -1376,6 +1406,7 @@ static int try_all(const struct values *vs, struct setting *setting, int setting
 	struct values copy = *vs;
 	int ret;
 
+	trial.alone = when == AT_ONCE && settings == 1;
 	copy.trial = &trial;
 	copy.data = vs->data ? malloc(vs->size) : NULL;
 	if (vs->data && !copy.data) {
@@ -1385,7 +1416,6 @@ static int try_all(const struct values *vs, struct setting *setting, int setting
 	if (vs->data)
 		memcpy(copy.data, vs->data, vs->size);
 	ret = set_all(&copy, setting, settings, when);
-	close_copies(&trial);
 	free(copy.data);
 	return ret;
 }
@@ -1528,18 +1558,41 @@ static int open_values(struct values *vs, const char *section, const __u32 *prog
 	return -1;
 }
 
-/* Which programs run */
+/* Which programs run in the qdisc that the kernel would change? It changes none with another
+ * handle than the one that is given, and none without a handle: an instance of bpf_mq.
+ */
 static int query_programs(const struct target *target, __u32 *prog_id)
 {
 	LIBBPF_OPTS(bpf_qdisc_info, info);
 	int ret = bpf_qdisc_query(target->ifindex, &target->opts, &info);
 
+	if (ret)
+		return ret;
+	if (target->opts.handle && target->opts.handle != info.handle)
+		return -ENOENT;
+	if (!info.handle)
+		return -EOPNOTSUPP;
 	prog_id[ENQUEUE] = info.enqueue_prog_id;
 	prog_id[DEQUEUE] = info.dequeue_prog_id;
-	return ret;
+	return 0;
 }
 
-/* While the qdisc runs */
+static const char *why_not_set(int err)
+{
+	switch (err) {
+	case -ENOENT:
+		return "no such qdisc";
+	case -EOPNOTSUPP:
+		return "the instances of bpf_mq are changed together, by \"root bpf_mq\"";
+	default:
+		return strerror(-err);
+	}
+}
+
+/* Settings are stored before the kernel is asked for the change, which ends the bypass of an
+ * empty queue: programs that run again see them. So what the kernel would refuse is refused
+ * by tc, before this.
+ */
 static int set_live_params(struct bpf_request *req, const struct target *target)
 {
 	__u32 prog_id[OPS];
@@ -1548,8 +1601,7 @@ static int set_live_params(struct bpf_request *req, const struct target *target)
 
 	ret = query_programs(target, prog_id);
 	if (ret) {
-		complain("no parameters to set on \"%s\": %s", target->dev,
-			 ret == -ENOENT ? "no such qdisc" : strerror(-ret));
+		complain("no parameters to set on \"%s\": %s", target->dev, why_not_set(ret));
 		return -1;
 	}
 	if (open_values(&vs, PARAM_SECTION, prog_id, true)) {
@@ -1610,7 +1662,7 @@ static void text_of(const struct value *v, char *text, size_t size)
 	}
 }
 
-/* What would it be with the settings of the command? They have been checked. */
+/* Store the settings of the command, which have been checked, in a copy of a variable */
 static void set_again(const struct values *vs, const struct value *v, struct bpf_request *req)
 {
 	struct value copy;
@@ -1647,8 +1699,8 @@ static void tell_of(const struct values *vs, struct value *is, const struct valu
 	free(kept.data);
 }
 
-/* The variables of a new object are its own: which parameters would be others with the same
- * settings of the old ones?
+/* A new object has variables of its own, so a parameter that is not set again loses its value.
+ * Each is named whose value would be another one if the settings were of the old object.
  */
 static void tell_what_begins_anew(const struct loader *ld, struct bpf_request *req,
 				  const struct target *target)
@@ -1870,6 +1922,7 @@ static int get_pinned(const struct bpf_request *req)
 	int op, err;
 
 	loaded.pairs = 1;
+	loaded.fds[DEQUEUE][0] = -1;	/* the first may fail */
 	for (op = 0; op < OPS; op++) {
 		loaded.fds[op][0] = bpf_obj_get(req->pinned[op]);
 		if (loaded.fds[op][0] >= 0)
@@ -1956,7 +2009,8 @@ static int store_kept_settings(void)
 
 	if (!set_all(&vs, loaded.setting, loaded.settings, WHEN_ATTACHED))
 		return 0;
-	complain("the qdisc has the programs, but this setting of a table and those behind it are not stored");
+	complain("%s: the qdisc has the programs, but this setting of a table and those behind it are not stored",
+		 loaded.origin);
 	return -1;
 }
 
@@ -1968,12 +2022,16 @@ static int do_what_is_kept(void)
 	if (!loaded.pin_dir && !loaded.settings)
 		return 0;
 	if (is_attached()) {
-		if (loaded.pin_dir)
-			ret = pin_all();
+		if (loaded.pin_dir && pin_all()) {
+			complain("%s: the qdisc has the programs, but not all pins are made",
+				 loaded.origin);
+			ret = -1;
+		}
 		if (loaded.settings)
 			ret |= store_kept_settings();
 	} else if (loaded.settings) {
-		complain("tables stay as they are: the qdisc has not got the programs");
+		complain("%s: tables stay as they are: the qdisc has not got the programs",
+			 loaded.origin);
 	}
 	return ret;
 }
@@ -1998,6 +2056,8 @@ static int finish(void)
 	forget_settings();
 	free(loaded.pin_dir);
 	loaded.pin_dir = NULL;
+	free(loaded.origin);
+	loaded.origin = NULL;
 
 	for (i = 0; i < loaded.pairs; i++) {
 		for (op = 0; op < OPS; op++) {
@@ -2024,12 +2084,15 @@ static void finish_at_exit(void)
 	_exit(EXIT_FAILURE);
 }
 
-static int finish_later(const struct target *target)
+static int finish_later(const struct bpf_request *req, const struct target *target)
 {
 	static bool registered;
 
 	loaded.target = *target;
-	if (!registered && atexit(finish_at_exit)) {
+	if (!loaded.origin &&
+	    asprintf(&loaded.origin, "dev %s obj %s", target->dev, req->object) < 0)
+		loaded.origin = NULL;
+	if (!loaded.origin || (!registered && atexit(finish_at_exit))) {
 		complain("out of memory");
 		return -1;
 	}
@@ -2043,7 +2106,7 @@ static int prepare_pins(const struct bpf_request *req, const struct target *targ
 		return -1;
 	loaded.pin_dir = strdup(req->pin_dir);
 	if (loaded.pin_dir)
-		return finish_later(target);
+		return finish_later(req, target);
 	complain("out of memory");
 	return -1;
 }
@@ -2068,7 +2131,7 @@ static int keep_settings(const struct bpf_request *req, const struct target *tar
 			return -1;
 		}
 	}
-	return loaded.settings ? finish_later(target) : 0;
+	return loaded.settings ? finish_later(req, target) : 0;
 }
 
 static int get_from_object(struct bpf_request *req, const struct target *target)
@@ -2089,7 +2152,10 @@ static int get_from_object(struct bpf_request *req, const struct target *target)
 
 static int get_programs(struct bpf_request *req, const struct target *target)
 {
-	if (finish() || (req->pin_dir && prepare_pins(req, target)))
+	/* what the command before it did wrong does not stop this one */
+	if (finish())
+		failed = true;
+	if (req->pin_dir && prepare_pins(req, target))
 		return -1;
 	if (req->object)
 		return get_from_object(req, target);
@@ -2129,8 +2195,8 @@ static int parse_limit(struct bpf_request *req, int argc, char **argv)
 {
 	if (argc < 2)
 		return missing_value(argv[0]);
-	if (get_u32(&req->limit, argv[1], 0)) {
-		complain("limit \"%s\" is not a number of packets", argv[1]);
+	if (get_u32(&req->limit, argv[1], 0) || !req->limit) {
+		complain("limit \"%s\" is not a number of packets, 1 at least", argv[1]);
 		return -1;
 	}
 	req->has_limit = true;
@@ -2146,8 +2212,14 @@ static int parse_time(__u64 *ns, int argc, char **argv)
 		return missing_value(argv[0]);
 	unit = argv[1] + strspn(argv[1], "0123456789.");
 	len = strlen(unit);
-	if (len < 1 || len > 2 || unit[len - 1] != 's' || !scale(argv[1], unit, ns) || !*ns) {
+	if (unit == argv[1] || len < 1 || len > 2 || unit[len - 1] != 's' ||
+	    !scale(argv[1], unit, ns)) {
 		complain("%s \"%s\" is not a time such as 5s or 200ms", argv[0], argv[1]);
+		return -1;
+	}
+	if (*ns < MIN_TIME || *ns > MAX_TIME) {
+		complain("%s \"%s\" is out of range: it is a time from 10ms to 86400s", argv[0],
+			 argv[1]);
 		return -1;
 	}
 	return 2;
@@ -2196,6 +2268,48 @@ static int parse_setting(struct bpf_request *req, int argc, char **argv)
 	return 2;
 }
 
+/* A keyword has no "=" behind it; a parameter of the same name is set like any other. */
+static int complain_of_equals(const char *arg)
+{
+	static const char * const keywords[] = {
+		"obj", "object-file", "enqueue", "dequeue", "limit", "horizon", "patience", "set",
+		"pin", "flush", "verbose",
+	};
+	const char *value = strchr(arg, '=') + 1;
+	size_t i, len = strcspn(arg, "=");
+
+	for (i = 0; i < sizeof(keywords) / sizeof(keywords[0]); i++) {
+		if (strlen(keywords[i]) != len || strncmp(arg, keywords[i], len))
+			continue;
+		/* the last two have no value */
+		value = i < sizeof(keywords) / sizeof(keywords[0]) - 2 ? value : "";
+		complain("\"%s\": say \"%s%s%s\", or, for a parameter, \"set %s\"", arg, keywords[i],
+			 *value ? " " : "", value, arg);
+		return -1;
+	}
+	complain("\"%s\": each setting needs its own \"set\": set %s", arg, arg);
+	return -1;
+}
+
+/* A name that is no file here, and has no slash, may be that of an installed policy; the
+ * administrator's own come first
+ */
+static const char *find_object(const char *name)
+{
+	static const char * const dirs[] = { "/usr/local/lib/sch-bpf", "/usr/lib/sch-bpf" };
+	static char path[PATH_MAX];
+	size_t i;
+
+	if (strchr(name, '/') || !access(name, F_OK))
+		return name;
+	for (i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
+		snprintf(path, sizeof(path), "%s/%s.bpf.o", dirs[i], name);
+		if (!access(path, F_OK))
+			return path;
+	}
+	return name;
+}
+
 /* Returns how many arguments were used */
 static int parse_arg(struct bpf_request *req, int argc, char **argv)
 {
@@ -2223,10 +2337,10 @@ static int parse_arg(struct bpf_request *req, int argc, char **argv)
 		req->verbose = true;
 		return 1;
 	}
+	if (strchr(*argv, '='))
+		return complain_of_equals(*argv);
 	if (!strcmp(*argv, "help"))
 		explain();
-	else if (strchr(*argv, '='))
-		complain("\"%s\": each setting needs its own \"set\": set %s", *argv, *argv);
 	else
 		complain("what is \"%s\"? Try \"bpf help\"", *argv);
 	return -1;
@@ -2316,6 +2430,8 @@ static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
 		complain("%s", wrong);
 		return -1;
 	}
+	if (req.object)
+		req.object = find_object(req.object);
 	if (get_programs(&req, &target))
 		return -1;
 	put_options(n, &req);

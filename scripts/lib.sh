@@ -173,6 +173,16 @@ archive() {
 	printf '%s\n' "${uri%/}"
 }
 
+# suite_sources SUITE: source lines of a suite of Debian: those that this machine's apt knows, at
+# the same address, or its main part
+suite_sources() {
+	local list
+	# shellcheck disable=SC2016 # apt's own placeholders
+	list=$(apt-get indextargets --format '$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT)' |
+		awk -v suite="^$1(-|$)" '$1 == "Packages" && $3 ~ suite && $4 == "main" { print "deb", $2, $3, $4 }' | sort -u)
+	printf '%s\n' "${list:-deb $(archive) $1 main}"
+}
+
 # --- the kernel tree ---------------------------------------------------------
 
 # The user's git configuration must not change how patches come out.

@@ -59,16 +59,26 @@ def cut(*parent):
         yield device, sender, receiver
 
 
+def add_class(device, *child):
+    """2:1, with this qdisc."""
+    lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
+    lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "3:", *child)
+
+
 def send(sender, what, segments=5):
     """Five segments of a GSO packet, as a rule. Whether they were taken."""
     sender.set(SO_MARK, WHAT.index(what))
     return sender.send_gso(1000, segments) if segments > 1 else sender.send(0, 1000 + lib.HEADERS)
 
 
+def shown(device):
+    return json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+
+
 def queued(device, packets, more=0, empty=()):
     """All qdiscs of the device but the empty ones count so many packets, of 1000 bytes and their
     headers, and so many bytes more."""
-    for entry in json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a)):
+    for entry in shown(device):
         count = 0 if entry["handle"] in empty else packets
         lib.equal((entry["qlen"], entry["backlog"]), (count, count * (1000 + lib.HEADERS) + more),
                   f"packets and bytes in {entry['kind']}")
@@ -76,8 +86,7 @@ def queued(device, packets, more=0, empty=()):
 
 def dropped(device):
     """By the qdisc, and by those above it."""
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
-    return [entry["drops"] for entry in sorted(listed, key=lambda entry: entry["kind"] != "bpf")]
+    return [entry["drops"] for entry in sorted(shown(device), key=lambda entry: entry["kind"] != "bpf")]
 
 
 def let_go(device, sender, receiver, numbers, what="OPEN"):
@@ -89,6 +98,13 @@ def let_go(device, sender, receiver, numbers, what="OPEN"):
     sender.wait_freed()
     lib.equal(receiver.drain(), [], "more packets")
     queued(device, 0)
+
+
+def other_class_sends(sender, receiver):
+    """drr's, whose first one is asked before it if it passes for active."""
+    sender.set(lib.SO_PRIORITY, 0x10002)
+    sender.send(7)
+    lib.equal(lib.numbers(receiver.collect(1)), [7], "packets of the other class")
 
 
 def each_segment_comes_to_the_policy():
@@ -137,17 +153,14 @@ def what_is_taken_back_in_the_end_nobody_waits_for():
             let_go(device, sender, receiver, [4])
             if parent == DRR:
                 send(sender, "TAKE_BACK", 4)
-                sender.set(lib.SO_PRIORITY, 0x10002)
-                sender.send(7)
-                lib.equal(lib.numbers(receiver.collect(1)), [7], "packets of the other class")
+                other_class_sends(sender, receiver)
 
 
 @contextlib.contextmanager
 def one_packet_in_each(parent, *child):
     """Of the map, and of a class with this qdisc."""
     with cut(*parent) as (device, sender, receiver):
-        lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
-        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "3:", *child)
+        add_class(device, *child)
         sender.set(SO_MARK, WHAT.index("PASS"))
         lib.true(sender.send(1, 1400, port=7), "the class takes a packet")
         lib.true(send(sender, "KEEP", 1), "the map takes a packet")
@@ -178,14 +191,11 @@ def what_a_class_takes_while_it_drops_all_others():
 def a_class_that_drops_the_last_packet_of_all():
     """The parents do hear of it: they would ask in vain."""
     with cut(*DRR) as (device, sender, receiver):
-        lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
-        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "3:", "bpf", "obj", SEGMENT)
+        add_class(device, "bpf", "obj", SEGMENT)
         lib.true(send(sender, "PASS", 1), "the class takes a packet")
         send(sender, "EMPTY_CLASS", 1)
         queued(device, 0)
-        sender.set(lib.SO_PRIORITY, 0x10002)
-        sender.send(7)
-        lib.equal(lib.numbers(receiver.collect(1)), [7], "packets of the other class")
+        other_class_sends(sender, receiver)
 
 
 def segments_fill_the_limit():
@@ -202,8 +212,7 @@ def segments_are_passed_to_a_class():
     """Its qdisc is too short for all."""
     for parent in PARENTS:
         with cut(*parent) as (device, sender, receiver):
-            lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
-            lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "pfifo", "limit", "3")
+            add_class(device, "pfifo", "limit", "3")
             lib.true(send(sender, "PASS"), "the sender learns of a drop")
             lib.true(not send(sender, "PASS"), "the sender does not learn of the drops")
             queued(device, 3)

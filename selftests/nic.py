@@ -18,7 +18,6 @@ HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
 BQL = "/sys/class/net/eth0/queues/tx-0/byte_queue_limits"
 COUNT = 2000
 
-
 SIZE = 2_000_000
 RATE = 4_000_000                # bytes a second: no queue behind the qdisc overflows
 
@@ -43,9 +42,8 @@ def received():
 
 
 def qdisc():
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", "eth0"))
-    (entry,) = [entry for entry in listed if entry["kind"] == "bpf"]
-    return entry
+    (found,) = lib.instances("eth0")
+    return found
 
 
 def transfer():

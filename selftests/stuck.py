@@ -5,9 +5,11 @@ the kernel's, which says so; `change` brings a policy back. One that waits, that
 whose NIC queue is stopped, is left alone."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
+import socket
 import struct
 import subprocess
 import time
@@ -24,6 +26,9 @@ SOON = "patience", "500ms"
 
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_BACKPRESSURE, IFF_MULTI_QUEUE, IFF_NO_PI = 0x2, 0x80, 0x100, 0x1000
+RTM_NEWQDISC, NLM_F_REQUEST, NLM_F_ACK, TC_H_ROOT = 36, 1, 4, 0xFFFFFFFF
+TCA_KIND, TCA_OPTIONS = 1, 2
+TCA_SCH_BPF_LIMIT, TCA_SCH_BPF_HORIZON, TCA_SCH_BPF_PATIENCE = 2, 7, 8
 RING = 8                        # packets that the tap takes before it stops its queue
 
 
@@ -237,10 +242,10 @@ def horizon_and_patience_are_shown_and_changed():
         lib.contains(lib.run("tc", "qdisc", "show", "dev", device.a), "horizon 1500ms patience 5s ")
         change("limit", "7", "patience", "300ms")
         lib.equal(shown(), (1500 * MS, 300 * MS), "after a change of the patience")
-        for wrong in ("9ms", "25000000s"):
+        for wrong in ("0s", "9ms", "25000000s"):
             lib.contains(lib.refused("tc", "qdisc", "change", "dev", device.a, "root", "bpf",
                                      "patience", wrong), "range")
-        for wrong in ("5", "5bit", "s", "0s", "-1s"):
+        for wrong in ("5", "5bit", "s", "-1s"):
             lib.contains(lib.refused("tc", "qdisc", "change", "dev", device.a, "root", "bpf",
                                      "horizon", wrong), "time such as")
         lib.equal(shown(), (1500 * MS, 300 * MS), "after what was refused")
@@ -248,6 +253,29 @@ def horizon_and_patience_are_shown_and_changed():
         sender.send(1)
         wait_stuck(device)
         receiver.collect(1)
+
+
+def the_kernel_refuses_what_tc_does():
+    """Limit, horizon and patience that are out of range, of whoever does not ask tc."""
+    def attribute(kind, value):
+        text = struct.pack("HH", 4 + len(value), kind) + value
+        return text.ljust(-len(text) % 4 + len(text), b"\0")
+
+    def error(device, option, value):
+        text = struct.pack("BxHiIII", socket.AF_UNSPEC, 0, device.ifindex, 0, TC_H_ROOT, 0)
+        text += attribute(TCA_KIND, b"bpf\0") + attribute(TCA_OPTIONS, attribute(option, value))
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+            netlink.send(struct.pack("IHHII", 16 + len(text), RTM_NEWQDISC, NLM_F_REQUEST | NLM_F_ACK, 1, 0) + text)
+            return -struct.unpack_from("i", netlink.recv(4096), 16)[0]
+
+    with lib.link() as device:
+        device.attach(STUCK)
+        before = device.qdisc()["options"]
+        lib.equal([error(device, TCA_SCH_BPF_LIMIT, struct.pack("I", 0)),
+                   *(error(device, option, struct.pack("Q", limit)) for option in (TCA_SCH_BPF_HORIZON, TCA_SCH_BPF_PATIENCE)
+                     for limit in (10 * MS - 1, 86400 * NSEC + 1))], [errno.ERANGE] * 5, "errors")
+        lib.equal(device.qdisc()["options"], before, "options after these")
+        lib.equal(error(device, TCA_SCH_BPF_HORIZON, struct.pack("Q", 86400 * NSEC)), 0, "the longest horizon")
 
 
 @contextlib.contextmanager
@@ -320,5 +348,6 @@ lib.main(never_dequeues,
          change_of_a_stuck_policy_loses_no_packet,
          change_of_a_stuck_policy_with_flush_drops_each_packet_once,
          horizon_and_patience_are_shown_and_changed,
+         the_kernel_refuses_what_tc_does,
          user_space_is_told,
          a_qdisc_removed_as_it_gets_stuck)

@@ -5,6 +5,7 @@ run twice, with our tc and with the distribution's and the plug-in: both must do
 and say the same. Errors are in tc_errors.py and tc_refused.py, what is shown in
 tc_output.py, parameters in tc_parameters.py."""
 
+import contextlib
 import json
 import os
 import re
@@ -38,6 +39,26 @@ def programs_by_name(tc, device):
         shown = options(tc, device)
         lib.equal((shown["enqueue"]["name"], shown["dequeue"]["name"]),
                   ("last_enqueue", "any_dequeue"), "programs")
+
+
+@with_both
+def an_installed_policy_by_its_name(tc, device):
+    """A file of this name comes first, and a path is never a name."""
+    library = "/usr/local/lib"
+    lib.run("mount", "-t", "tmpfs", "policies", library)
+    try:
+        os.mkdir(f"{library}/sch-bpf")
+        shutil.copy(FIFO, f"{library}/sch-bpf/first.bpf.o")
+        with contextlib.chdir(f"{library}/sch-bpf"):
+            works(*tc, *qdisc(device, "add", "obj", "first"))
+            lib.equal(options(tc, device)["obj"], "first.bpf.o", "object")
+            words = [fails(1, f"{name}: No such file or directory", *tc, *qdisc(device, "replace", "obj", name))
+                     for name in ("second", "./first")]
+            with open("first", "w", encoding="ascii"):
+                words.append(fails(1, "first: not an ELF object", *tc, *qdisc(device, "replace", "obj", "first")))
+        return words
+    finally:
+        lib.run("umount", library)
 
 
 @with_both
@@ -231,6 +252,7 @@ def pins_in_a_network_namespace(tc, device):
 
 lib.main(verbose_shows_the_log,
          programs_by_name,
+         an_installed_policy_by_its_name,
          pinned_programs,
          programs_and_maps_are_pinned,
          pins_in_a_batch,

@@ -249,6 +249,39 @@ def a_program_sees_what_is_set(tc, device):
 
 
 @with_both
+def nothing_is_set_beside_what_is_refused(tc, device):
+    """Without an object settings are stored before the kernel is asked."""
+    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf", *TABLES)
+    before, change = options(tc, device), ("qdisc", "change", "dev", device.a, "root")
+    words = [fails(1, expected, *tc, *command, "bpf", *option, "set", "number=9")
+             for command, option, expected in (
+                 (change, ("limit", "0"), 'limit "0" is not a number of packets'),
+                 (change, ("horizon", "1ns"), 'horizon "1ns" is out of range'),
+                 (change, ("patience", "86401s"), 'patience "86401s" is out of range'),
+                 ((*change, "handle", "9:"), (), f'no parameters to set on "{device.a}": no such qdisc'),
+                 (("qdisc", "replace", *change[2:], "handle", "9:"), (), "no such qdisc"))]
+    lib.equal(options(tc, device), before, "what has not been changed")
+    works(*tc, *change, "handle", "7:", "bpf", "limit", "1", "horizon", "10ms", "patience", "86400s", "set", "number=9")
+    got = options(tc, device)
+    lib.equal((got["limit"], got["horizon"], got["patience"], got["set"]["number"]), (1, 10**7, 86400 * 10**9, 9), "set")
+    return words
+
+
+@with_both
+def one_instance_is_not_set(tc, device):
+    """All instances of bpf_mq have the same parameters."""
+    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf_mq", "obj", f"{POLICIES}/rate.bpf.o")
+    before = options(tc, device)["set"]
+    words = [fails(1, 'the instances of bpf_mq are changed together, by "root bpf_mq"',
+                   *tc, "qdisc", what, "dev", device.a, "parent", "7:1", "bpf", "set", "rate=1mbit")
+             for what in ("change", "replace")]
+    lib.equal(options(tc, device)["set"], before, "of all")
+    works(*tc, *qdisc(device, "change", "set", "rate=1mbit", kind="bpf_mq"))
+    lib.equal(options(tc, device)["set"], {**before, "rate": 125000}, "of all, by the root")
+    return words
+
+
+@with_both
 def arrays_and_tables_that_are_wrong(tc, device):
     """A line says what is wrong, and nothing is set, of the settings before it neither."""
     of_number = "a number from -10 to 1mb"
@@ -314,6 +347,48 @@ def a_table_that_is_full(tc, device):
     return words
 
 
+def maps_made_by(*commands):
+    """By the numbers of one before and one after them, with those that bpftool makes itself."""
+    def number():
+        pin = "/sys/fs/bpf/test_number"
+        lib.run("bpftool", "map", "create", pin, "type", "array", "key", "4", "value", "4", "entries", "1", "name", "number")
+        try:
+            return lib.bpftool("map", "show", "pinned", pin)["id"]
+        finally:
+            lib.run("rm", pin)
+
+    first = number()
+    for command in commands:
+        works(*command)
+    return number() - first
+
+
+@with_both
+def a_setting_costs_no_copy_of_the_table(tc, device):
+    """Nor do several, whether they need more room or not."""
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1")))
+    lib.equal(maps_made_by(*((*tc, *qdisc(device, "change", *settings(*assignments))) for assignments in (
+        ("of_number[1]=7",), ("of_number[2]=7",), ("of_number[1]=8", "of_number[2]="),
+        ("of_number[1]=", "of_number[3]=3", "of_number[4]=4"), ("of_number[3]=", "of_number[3]=5", "of_number[4]=6")))),
+              maps_made_by(), "maps made by settings")
+    lib.equal(options(tc, device)["set"]["of_number"], {"3": 5, "4": 6}, "what is set")
+
+
+@with_both
+def a_table_that_cannot_be_written(tc, device):
+    """It is frozen: nothing else is set, and no program changed."""
+    works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1")))
+    before = options(tc, device)
+    for name in ("of_number", "of_index"):
+        (number,) = lib.maps_named(name) & set(before["enqueue"]["map_ids"])
+        lib.run("bpftool", "map", "freeze", "id", str(number))
+    words = [fails(1, f'parameter "{element}": Operation not permitted\n',
+                   *tc, *qdisc(device, "change", *obj, *settings("number=9", f"{element}=7")))
+             for obj in ((), TABLES) for element in ("of_number[1]", "of_number[2]", "of_index[0]")]
+    lib.equal(options(tc, device), before, "what was not permitted")
+    return words
+
+
 @with_both
 def tables_that_the_kernel_cannot_tell_apart(tc, device):
     """Of the two only table_b is used: to set table_a would have set that."""
@@ -343,9 +418,11 @@ def a_change_that_the_kernel_refuses(tc, device):
     assignments = settings("of_number[1]=7", "of_number[2]=7", "of_index[0]=7", f"{SHARED}[{device.a}]=7")
     works(*tc, *qdisc(device, "add", *TABLES, *settings("of_number[1]=1", f"{SHARED}[{device.b}]=2")))
     before = options(tc, device)
-    words = [fails(2, "qdisc bpf: tables stay as they are: the qdisc has not got the programs\n",
-                   *tc, *qdisc(device, *command, *assignments))
-             for command in (("change", *TABLES, "horizon", "1ns"), ("add", *TABLES))]
+    words = [fails(2, f"qdisc bpf: dev {device.a} obj {TABLES[1]}: tables stay as they are: "
+                      "the qdisc has not got the programs\n",
+                   *tc, "qdisc", *command, "bpf", *TABLES, *assignments)
+             for command in (("change", "dev", device.a, "root", "ingress_block", "7"),
+                             ("add", "dev", device.a, "root"))]
     lib.equal(options(tc, device), before, "after a change that was refused")
     works(*tc, *qdisc(device, "change", *TABLES, *assignments))
     got = options(tc, device)["set"]
@@ -383,9 +460,29 @@ def tables_in_a_batch(tc, device):
             words.append(batch.communicate(end)[1])
             lib.equal(batch.returncode, 1, f"status of a batch that has no room: {words[-1]}")
         lib.contains(words[-1], 'parameter "of_number[2]": the table is full\n')
-        lib.contains(words[-1], "the qdisc has the programs, but this setting of a table and those behind it")
+        lib.contains(words[-1], f"dev {device.a} obj {TABLES[1]}: the qdisc has the programs, but this setting "
+                     "of a table and those behind it")
         works(*tc, *qdisc(device, "change", *settings("of_number[9]=")))
     return words
+
+
+@with_both
+def a_command_of_a_batch_that_fails_late(tc, device):
+    """Its settings could not be stored; those behind it are run nevertheless, and the status is 1."""
+    works(*tc, *qdisc(device, "add", *TABLES))
+    (number,) = lib.maps_named("of_number") & set(options(tc, device)["enqueue"]["map_ids"])
+    programs = options(tc, device)["enqueue"]["id"]
+    with subprocess.Popen((*tc, "-batch", "-"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as batch:
+        batch.stdin.write(" ".join(qdisc(device, "change", *TABLES, *settings("of_number[1]=1", "of_number[2]=2"))) + "\n")
+        batch.stdin.flush()
+        lib.wait_until(lambda: options(tc, device)["enqueue"]["id"] != programs, "the kernel has the programs")
+        lib.run("bpftool", "map", "update", "id", str(number), "key", "9", "0", "value", "9", "0", "0", "0")
+        err = batch.communicate(" ".join(qdisc(device, "change", "limit", "77", "set", "number=7")) + "\n")[1]
+        lib.equal(batch.returncode, 1, f"status: {err}")
+    lib.contains(err, 'parameter "of_number[2]": the table is full\n')
+    lib.equal((options(tc, device)["limit"], options(tc, device)["set"]["number"]), (77, 7), "of the command behind it")
+    return [err]
 
 
 @with_both
@@ -411,9 +508,14 @@ lib.main(parameters,
          tables,
          tables_that_are_shared,
          a_program_sees_what_is_set,
+         nothing_is_set_beside_what_is_refused,
+         one_instance_is_not_set,
          arrays_and_tables_that_are_wrong,
          a_table_that_is_full,
+         a_setting_costs_no_copy_of_the_table,
+         a_table_that_cannot_be_written,
          tables_that_the_kernel_cannot_tell_apart,
          a_change_that_the_kernel_refuses,
          tables_in_a_batch,
+         a_command_of_a_batch_that_fails_late,
          tables_of_the_policies)

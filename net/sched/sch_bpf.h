@@ -31,7 +31,7 @@ struct sch_bpf_run {
 	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
-	struct sk_buff *segments;	/* the program runs for each of them next; NULL between runs */
+	struct sk_buff *segments;	/* enqueue only: it runs for each of these next; or NULL */
 };
 
 struct sch_bpf_data {

@@ -8,6 +8,7 @@ enum stats_state { STATS_IDLE = -1, STATS_BUSY };
 
 enum stats_state state STATS = STATS_IDLE;
 __u16 many[100] STATS = { [0 ... 99] = 1 };
+__u32 falling[3] STATS = { 7, 8 };
 bpf_ifindex where STATS = 1;
 __be32 gateway STATS = 1;
 
@@ -19,6 +20,7 @@ int kinds_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 key = 0;
 
 	many[99] += 7;
+	falling[0] = 0;
 	state = STATS_BUSY;
 	where = 2;
 	gateway = 2;

@@ -36,7 +36,9 @@
 /* What a policy has counted; an element of an array is one */
 struct stat_value {
 	char name[64];
-	__s64 value;
+	__s64 total;
+	__s64 value;			/* since the sample before */
+	bool of_array;
 };
 
 /* Of one qdisc, since it was made or since this program was started */
@@ -236,7 +238,7 @@ static __s64 load(const struct btf_type *t, const void *data)
 	}
 }
 
-/* A number, or an array of numbers, of which those are left out that are 0; no texts */
+/* A number, or an array of numbers; no texts */
 static void add_stats(struct sample *s, const struct btf *btf, __u32 id, const char *data)
 {
 	const struct btf_type *var = btf__type_by_id(btf, id);
@@ -244,24 +246,22 @@ static void add_stats(struct sample *s, const struct btf *btf, __u32 id, const c
 	const char *name = btf__name_by_offset(btf, var->name_off);
 	struct stat_value *stat;
 	__u32 i, count = 1;
-	__s64 value;
 
 	if (t && btf_is_array(t)) {
 		elem = skip_names(btf, btf_array(t)->type);
 		count = btf_array(t)->nelems;
 	}
-	if (!elem || !is_number(elem) ||
+	if (!elem || !count || !is_number(elem) ||
 	    (elem != t && !strcmp(btf__name_by_offset(btf, elem->name_off), "char")))
 		return;
+	s->stats = realloc(s->stats, (s->stats_count + count) * sizeof(*stat));
+	if (!s->stats)
+		die("out of memory");
 	for (i = 0; i < count; i++) {
-		value = load(elem, data + i * elem->size);
-		if (elem != t && !value)
-			continue;
-		s->stats = realloc(s->stats, (s->stats_count + 1) * sizeof(*stat));
-		if (!s->stats)
-			die("out of memory");
 		stat = &s->stats[s->stats_count++];
-		stat->value = value;
+		stat->total = load(elem, data + i * elem->size);
+		stat->value = stat->total;
+		stat->of_array = elem != t;
 		if (elem == t)
 			snprintf(stat->name, sizeof(stat->name), "%s", name);
 		else
@@ -433,19 +433,17 @@ static void free_samples(struct samples *all)
 	free(all->at);
 }
 
-/* Programs that are there since begin with other variables */
+/* Two samples of one map have the same numbers in the same order, of arrays also those that are
+ * 0. Programs that are there since begin with another map.
+ */
 static void subtract_stats(struct sample *d, const struct sample *b)
 {
-	int i, j;
+	int i;
 
 	if (d->stats_map != b->stats_map)
 		return;
-	for (i = 0; i < d->stats_count; i++) {
-		for (j = 0; j < b->stats_count; j++) {
-			if (!strcmp(d->stats[i].name, b->stats[j].name))
-				d->stats[i].value -= b->stats[j].value;
-		}
-	}
+	for (i = 0; i < d->stats_count && i < b->stats_count; i++)
+		d->stats[i].value -= b->stats[i].total;
 }
 
 /* A qdisc that was not there before, or was made anew, began with zeros. Its statistics are to
@@ -535,13 +533,24 @@ static void print_json_taken(const struct sample *d)
 	printf("]");
 }
 
+/* Of an array, elements that nothing has been counted in are left out */
+static bool is_shown(const struct stat_value *stat)
+{
+	return !stat->of_array || stat->total || stat->value;
+}
+
 static void print_json_stats(const struct sample *d)
 {
-	int i;
+	const struct stat_value *stat;
+	const char *comma = "";
 
 	printf(",\"stats\":{");
-	for (i = 0; i < d->stats_count; i++)
-		printf("%s\"%s\":%lld", i ? "," : "", d->stats[i].name, d->stats[i].value);
+	for (stat = d->stats; stat < d->stats + d->stats_count; stat++) {
+		if (!is_shown(stat))
+			continue;
+		printf("%s\"%s\":%lld", comma, stat->name, stat->value);
+		comma = ",";
+	}
 	printf("}");
 }
 
@@ -635,11 +644,13 @@ static void print_drops(const struct sample *d)
 
 static void print_stats(const struct sample *d)
 {
-	int i;
+	const struct stat_value *stat;
 
 	printf("  %-8s", "policy");
-	for (i = 0; i < d->stats_count; i++)
-		printf("  %s %lld", d->stats[i].name, d->stats[i].value);
+	for (stat = d->stats; stat < d->stats + d->stats_count; stat++) {
+		if (is_shown(stat))
+			printf("  %s %lld", stat->name, stat->value);
+	}
 	printf("\n");
 }
 

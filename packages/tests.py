@@ -1,0 +1,409 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""tests.py {install | boot}: in a minimal Debian that systemd has booted, install the packages
+of /check/deb; and, after another boot, what they do then. packages/check calls it."""
+
+import contextlib
+import glob
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import lib
+
+CONFIGURATION = "/etc/sch-bpf"
+PACKAGES = ("iproute2-bpf-qdisc", "sch-bpf", "sch-bpf-tools")
+APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y")
+
+
+def configure(dev, *lines):
+    with open(f"{CONFIGURATION}/{dev}.conf", "w", encoding="ascii") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+
+
+def unit(dev):
+    return lib.run("systemd-escape", "--template=sch-bpf@.service", dev).strip()
+
+
+def state(dev):
+    """active, inactive or failed"""
+    return lib.run("systemctl", "show", "--value", "-p", "ActiveState", unit(dev)).strip()
+
+
+def is_active(dev):
+    return state(dev) == "active"
+
+
+def root(dev):
+    """Kind and options of the qdisc of a device."""
+    for each in json.loads(lib.run("tc", "-j", "qdisc", "show", "dev", dev)):
+        if each.get("root"):
+            return each["kind"], each.get("options", {})
+    return "none", {}       # it has not been up
+
+
+def is_attached(dev, kind="bpf"):
+    """The unit has done its work, and the device has the qdisc."""
+    lib.wait_until(lambda: state(dev) in ("active", "failed"), f"{unit(dev)} has been started", 60)
+    lib.true(is_active(dev), f"{unit(dev)}: {state(dev)}\n{journal(dev)}")
+    lib.equal(root(dev)[0], kind, f"qdisc of {dev}")
+
+
+def journal(dev):
+    return lib.run("journalctl", "-o", "cat", "-b", "-u", unit(dev))
+
+
+def installed(*packages):
+    """Status of each as dpkg knows it: installed, config-files, or nothing."""
+    known = [lib.said("dpkg-query", "-W", "-f", "${db:Status-Status}", package)[1] for package in packages]
+    return ["" if each == "not-installed" else each for each in known]
+
+
+@contextlib.contextmanager
+def configured(*lines, options=()):
+    """A link, made when its file is there, so that udev starts its unit."""
+    name = f"a{next(lib.Link.numbers) + 1}-{os.getpid()}"      # that of the next one
+    configure(name, *lines)
+    try:
+        with lib.link(*options) as device:
+            lib.equal(device.a, name, "name of the device")
+            yield device
+    finally:
+        os.unlink(f"{CONFIGURATION}/{name}.conf")
+
+
+@contextlib.contextmanager
+def under_traffic(device):
+    """Frames through the device without a pause; each arrives."""
+    with lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        with lib.traffic(sender, receiver, lambda number: sender.send(number, 60 + number % 300)) as (sent, got):
+            yield
+        got.extend(lib.numbers(receiver.collect(len(sent) - len(got))))
+        print(f"# {len(sent)} packets")
+        lib.true(len(sent) > 100, "there was traffic")
+        lib.equal(sorted(got), sent, "packets received")
+        lib.equal(sender.packets, len(sent), "packets that the qdisc took")
+        if root(device.a)[0] == "bpf":
+            lib.equal(got, sent, "order")
+            lib.balance(device, sender, receiver)
+
+
+# --- the first boot ----------------------------------------------------------
+
+def apt_installs_them():
+    lib.equal(installed(*PACKAGES), [""] * 3, "before")
+    print(f"# {lib.run(*APT, 'install', *glob.glob('/check/deb/*.deb')).strip()[-300:]!r}")
+    lib.equal(installed(*PACKAGES), ["installed"] * 3, "after")
+
+
+def without_a_file_nothing_is_attached():
+    lib.run("ip", "link", "set", "eth0", "up")
+    lib.equal(root("eth0")[0], "mq", "qdisc of eth0")
+    lib.equal(lib.run("systemctl", "list-units", "--all", "--no-legend", "sch-bpf@*"), "", "units")
+
+
+def policies():
+    """By name, those of the package."""
+    names = sorted(path.removesuffix(".bpf.o") for path in os.listdir("/usr/lib/sch-bpf"))
+    lib.true(len(names) > 4, f"policies installed: {names}")
+    return names
+
+
+def tc_finds_a_policy_by_its_name():
+    with lib.link() as device:
+        for policy in policies():
+            lib.works("tc", *lib.qdisc(device, "add", "obj", policy))
+            lib.equal(root(device.a)[1]["obj"], f"{policy}.bpf.o", "object")
+            device.detach()
+        lib.fails(1, "nosuch: No such file or directory", "tc", *lib.qdisc(device, "replace", "obj", "nosuch"))
+
+
+def ones_own_policy_comes_first():
+    """Made by the makefile of libbpf-qdisc-dev."""
+    os.makedirs("/usr/local/lib/sch-bpf", exist_ok=True)
+    os.symlink("/check/mine.bpf.o", "/usr/local/lib/sch-bpf/fifo.bpf.o")
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        lib.works("tc", *lib.qdisc(device, "add", "obj", "fifo"))
+        options = root(device.a)[1]
+        lib.equal(options["enqueue"]["name"], "mine_enqueue", "program")
+        for number in range(10):
+            sender.send(number)
+        lib.equal(lib.numbers(receiver.collect(10)), list(range(10)), "packets received")
+        lib.balance(device, sender, receiver)
+    os.unlink("/usr/local/lib/sch-bpf/fifo.bpf.o")
+
+
+def completed(line):
+    """What bash completes a line with, as a login shell has it."""
+    script = """
+        . /usr/share/bash-completion/bash_completion
+        compopt() { :; }
+        COMP_LINE=$1 COMP_POINT=${#1}
+        read -ra COMP_WORDS <<<"$1"
+        [[ $1 != *" " ]] || COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        # "_tc_bpf" of `complete -F _tc_bpf tc`
+        completion=$(complete -p tc) completion=${completion#*-F }
+        "${completion% *}" tc "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    return sorted(lib.run("bash", "-O", "extglob", "-c", script, "bash", line).split())
+
+
+def bash_completes_policies_and_parameters():
+    lib.equal(completed("tc qdisc add dev lo root bpf obj ra"), ["rate"], "policies")
+    lib.equal(completed("tc qdisc add dev lo root bpf_mq obj "),
+              sorted([*policies(), *os.listdir(".")]),
+              "policies, and files here")
+    lib.equal(completed("tc qdisc add dev lo root bpf obj fq li"), ["limit"], "parameters")
+    lib.equal(completed("tc qdisc add dev lo root bp"), ["bpf", "bpf_mq"], "kinds")
+    lib.equal(completed("tc qdisc add dev lo root pf"), ["pfifo", "pfifo_fast", "pfifo_head_drop"], "other kinds")
+
+
+def tools_run():
+    lib.contains(lib.run("bpftool-sch-bpf", "version"), "bpftool v")
+    with lib.link() as device:
+        device.attach("fq")
+        lib.contains(lib.run("bpftool-sch-bpf", "map", "list"), "rbtree")
+        lib.contains(lib.run("qdisctop", "-j", "-n", "1", device.a), device.a)
+
+
+def a_file_is_written_for_the_next_boot():
+    configure("eth0", "# as in sch-bpf.conf(5)", "policy = rate", "  set rate=2gbit  ", "", "limit = 20000")
+    configure("eth1", "policy = nosuch")
+
+
+# --- the second boot ---------------------------------------------------------
+
+def attached_at_boot():
+    is_attached("eth0", "bpf_mq")
+    instances = lib.instances("eth0")
+    lib.equal(len(instances), 4, "instances of four tx queues")
+    for each in instances:
+        lib.equal((each["options"]["obj"], each["options"]["limit"]), ("rate.bpf.o", 20000), "options")
+    lib.contains(lib.run("tc", "qdisc", "show", "dev", "eth0"), " rate 2gbit ")
+    with open("/sys/class/net/eth0/operstate", encoding="ascii") as file:
+        lib.equal(file.read(), "down\n", "the device's state, which nothing had to wait for")
+
+
+def a_boot_goes_on_where_a_policy_is_wrong():
+    lib.wait_until(lambda: state("eth1") == "failed", "the unit of eth1 has failed")
+    lib.contains(journal("eth1"), "sch-bpf: /etc/sch-bpf/eth1.conf:1: qdisc bpf: nosuch: No such file or directory")
+    lib.equal(root("eth1")[0], "none", "qdisc of eth1")
+    os.unlink(f"{CONFIGURATION}/eth1.conf")
+
+
+def a_nic_is_unplugged_and_plugged_in():
+    """Its slot on the PCI bus, without a word to the drivers of others."""
+    slot = os.path.realpath("/sys/class/net/eth0/device")
+    for _ in range(2):
+        with open(f"{slot}/remove", "w", encoding="ascii") as file:
+            file.write("1")
+        lib.wait_until(lambda: state("eth0") == "inactive", "the unit goes with the device")
+        with open("/sys/bus/pci/rescan", "w", encoding="ascii") as file:
+            file.write("1")
+        lib.wait_until(lambda: os.path.exists("/sys/class/net/eth0"), "eth0 is there again")
+        is_attached("eth0", "bpf_mq")
+        lib.equal(len(lib.instances("eth0")), 4, "instances")
+    lib.run("ip", "link", "set", "eth0", "up")
+    lib.equal((root("eth0")[0], len(lib.instances("eth0"))), ("bpf_mq", 4), "qdisc of eth0 when it is up")
+
+
+def a_virtual_device_is_made():
+    """Its name has a hyphen, and one tx queue."""
+    with configured("policy=fifo", "kind = bpf") as device:
+        lib.contains(unit(device.a), "\\x2d")
+        is_attached(device.a)
+
+
+def a_device_gets_a_name():
+    configure("lan0", "policy = fifo")
+    with lib.link() as device:
+        lib.run("ip", "link", "set", device.a, "down")
+        lib.run("ip", "link", "set", device.a, "name", "lan0")
+        try:
+            is_attached("lan0")
+        finally:
+            lib.run("ip", "link", "set", "lan0", "name", device.a)
+        lib.wait_until(lambda: not is_active("lan0"), "the unit goes with the name")
+    os.unlink(f"{CONFIGURATION}/lan0.conf")
+
+
+def programs(dev):
+    return [each["options"]["enqueue"]["tag"] for each in lib.instances(dev)]
+
+
+def doing_it_again_changes_nothing():
+    with configured("policy = fq", "set quantum = 5000") as device:
+        is_attached(device.a)
+        before = root(device.a)[1]["set"], programs(device.a)
+        lib.run("systemctl", "start", unit(device.a))
+        lib.run("sch-bpf", "apply", device.a)
+        lib.equal((root(device.a)[1]["set"], programs(device.a)), before, "parameters and programs")
+
+
+def reload_under_traffic():
+    """In place: each packet arrives, in order, and the books are exact."""
+    with configured("policy = fq") as device:
+        is_attached(device.a)
+        with under_traffic(device):
+            for quantum in (3000, 4000, 5000):
+                configure(device.a, "policy = fq", f"set quantum = {quantum}", f"limit = {quantum}")
+                lib.run("systemctl", "reload", unit(device.a))
+                kind, options = root(device.a)
+                lib.equal((kind, options["set"]["quantum"], options["limit"]), ("bpf", quantum, quantum), "after reload")
+        configure(device.a, "policy = fq")
+        lib.run("systemctl", "reload", unit(device.a))
+        options = root(device.a)[1]
+        lib.equal((options["set"]["quantum"], options["limit"]), (3028, 10000), "what the file no longer sets")
+
+
+def reload_of_all_queues_under_traffic():
+    """rate, whose programs find the map of their queue."""
+    with configured("policy = rate", options=("numtxqueues", "4", "numrxqueues", "4")) as device:
+        is_attached(device.a, "bpf_mq")
+        with under_traffic(device):
+            for limit in (3000, 4000):
+                configure(device.a, "policy = rate", f"limit = {limit}")
+                lib.run("systemctl", "reload", unit(device.a))
+        lib.equal({each["options"]["limit"] for each in lib.instances(device.a)}, {4000}, "limits")
+
+
+# Lines of a file, and what is said of them
+WRONG = (
+    (("policy = fq", "quantum 9000"), '%s:2: "quantum 9000" is not NAME = VALUE'),
+    (("# first", "", "police = fq"), '%s:3: unknown "police"; there are policy, kind, '),
+    (("set quantum = 9000",), '%s: "policy = NAME" is missing'),
+    (("policy =",), "%s:1: policy has no value"),
+    (("policy = fq", "policy = edt"), "%s:2: policy for the second time"),
+    (("policy = ../fq",), "%s:1: policy ../fq: the name of a policy, or a path that begins with /"),
+    (("policy = fq", "kind = mq"), "%s:2: kind mq: there are bpf and bpf_mq"),
+    (("policy = fq", "limit = many"), "%s:2: "),
+    (("policy = fq", "horizon = 1s", "set quantums = 9000"), '%s:3: qdisc bpf: unknown parameter "quantums"; there are'),
+    (("policy = fq", "set quantum = 0"), '%s:2: qdisc bpf: parameter "quantum" cannot be "0": it is'),
+    (("policy = nosuch",), "%s:1: qdisc bpf: nosuch: No such file or directory"),
+    (("kind = bpf", "policy = /etc/passwd"), "%s:2: qdisc bpf: /etc/passwd: not an ELF object"),
+    (("policy = /check/bad.bpf.o",), "%s"),
+)
+
+
+def errors_name_file_and_line():
+    """The device keeps its qdisc, whichever it is; reload fails, and the unit goes on."""
+    with configured("policy = fifo") as device, lib.link() as other:
+        is_attached(device.a)
+        before = programs(device.a)
+        for dev in (device.a, other.a):
+            kind = root(dev)[0]
+            for lines, words in WRONG:
+                configure(dev, *lines)
+                words = f"sch-bpf: {words % f'{CONFIGURATION}/{dev}.conf'}"
+                said = lib.refused("sch-bpf", "apply", dev)
+                lib.contains(said, words)
+                lib.equal(root(dev)[0], kind, f"qdisc after {lines}")
+        lib.refused("systemctl", "reload", unit(device.a))
+        lib.true(is_active(device.a), "the unit goes on")
+        lib.equal(programs(device.a), before, "programs")
+        os.unlink(f"{CONFIGURATION}/{other.a}.conf")
+
+
+def a_policy_that_does_not_load():
+    """The verifier's words are in the journal, the unit has failed; a better file, and it starts."""
+    with lib.link() as device:
+        kind = root(device.a)[0]
+        configure(device.a, "policy = /check/bad.bpf.o")
+        lib.refused("systemctl", "start", unit(device.a))
+        lib.equal((state(device.a), root(device.a)[0]), ("failed", kind), "unit and qdisc")
+        lib.contains(journal(device.a), "Unreleased reference")
+        lib.contains(journal(device.a), f"sch-bpf: {device.a} keeps its qdisc, {kind}")
+        configure(device.a, "policy = fifo")
+        lib.run("systemctl", "start", unit(device.a))
+        is_attached(device.a)
+        lib.run("systemctl", "stop", unit(device.a))
+        lib.equal(root(device.a)[0], kind, "qdisc after stop")
+        os.unlink(f"{CONFIGURATION}/{device.a}.conf")
+
+
+def a_kernel_without_the_qdisc():
+    """Its types, which the script asks, are not there: skipped, and no failure."""
+    folder = "/run/systemd/system/sch-bpf@.service.d"
+    os.makedirs(folder)
+    with open(f"{folder}/old.conf", "w", encoding="ascii") as file:
+        file.write("[Service]\nBindReadOnlyPaths=/dev/null:/sys/kernel/btf/vmlinux\n")
+    lib.run("systemctl", "daemon-reload")
+    try:
+        with lib.link() as device:
+            kind = root(device.a)[0]
+            configure(device.a, "policy = fifo")
+            lib.run("systemctl", "start", unit(device.a))
+            lib.equal((state(device.a), root(device.a)[0]), ("inactive", kind), "unit and qdisc")
+            lib.contains(journal(device.a), f"has no qdisc bpf; {device.a} keeps its qdisc, {kind}")
+            os.unlink(f"{CONFIGURATION}/{device.a}.conf")
+    finally:
+        shutil.rmtree(folder)
+        lib.run("systemctl", "daemon-reload")
+
+
+def upgrade_under_traffic():
+    """What is attached is changed in place; files of the administrator stay as they are."""
+    with configured("policy = fq", "set quantum = 7000") as device:
+        is_attached(device.a)
+        before = root(device.a)[1]
+        with under_traffic(device):
+            lib.run(*APT, "install", *glob.glob("/check/deb-next/*.deb"))
+        after = root(device.a)[1]
+        lib.true(is_active(device.a), "the unit goes on")
+        lib.true(after["enqueue"]["id"] != before["enqueue"]["id"], "programs have been loaded anew")
+        lib.equal(after["set"]["quantum"], 7000, "quantum")
+        with open(f"{CONFIGURATION}/{device.a}.conf", encoding="ascii") as file:
+            lib.equal(file.read(), "policy = fq\nset quantum = 7000\n", "the file")
+    lib.contains(lib.run("dpkg-query", "-W", "sch-bpf"), "next")
+
+
+def downgrade_under_traffic():
+    with configured("policy = fq") as device:
+        is_attached(device.a)
+        with under_traffic(device):
+            lib.run(*APT, "--allow-downgrades", "install", *glob.glob("/check/deb/*.deb"))
+        lib.true(is_active(device.a), "the unit goes on")
+    lib.true("next" not in lib.run("dpkg-query", "-W", "sch-bpf"), "the version is the lower one")
+
+
+def remove_gives_devices_their_default():
+    with lib.link() as device:
+        kind = root(device.a)[0]
+        configure(device.a, "policy = fq")
+        lib.run("systemctl", "start", unit(device.a))
+        is_attached(device.a)
+        lib.run(*APT, "remove", *PACKAGES)
+        lib.equal((root(device.a)[0], root("eth0")[0]), (kind, "mq"), "qdiscs")
+        lib.true(os.path.exists(f"{CONFIGURATION}/{device.a}.conf"), "the file stays")
+        lib.equal(lib.run("systemctl", "list-units", "--all", "--no-legend", "sch-bpf@*"), "", "units")
+        lib.equal(glob.glob("/usr/lib/*/tc/q_bpf*"), [], "plug-ins")
+
+
+def installed_again_it_takes_up_the_files():
+    """Those of devices that are there, without a boot."""
+    lib.run(*APT, "install", *glob.glob("/check/deb/*.deb"))
+    is_attached("eth0", "bpf_mq")
+
+
+def purge_leaves_the_administrators_files():
+    subprocess.run([*APT, "purge", *PACKAGES], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    lib.equal(installed(*PACKAGES), [""] * 3, "packages")
+    lib.true(os.path.exists(f"{CONFIGURATION}/eth0.conf"), "the file of eth0")
+    left = [path for path in ("/etc/bash_completion.d/tc-bpf.bash", "/usr/lib/sch-bpf", "/usr/sbin/sch-bpf") if os.path.exists(path)]
+    lib.equal(left, [], "what is left")
+
+
+if sys.argv[1] == "install":
+    lib.main(apt_installs_them, without_a_file_nothing_is_attached, tc_finds_a_policy_by_its_name, ones_own_policy_comes_first,
+             bash_completes_policies_and_parameters, tools_run, a_file_is_written_for_the_next_boot)
+else:
+    lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
+             a_virtual_device_is_made, a_device_gets_a_name, doing_it_again_changes_nothing, reload_under_traffic,
+             reload_of_all_queues_under_traffic, errors_name_file_and_line, a_policy_that_does_not_load,
+             a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
+             remove_gives_devices_their_default, installed_again_it_takes_up_the_files,
+             purge_leaves_the_administrators_files)
