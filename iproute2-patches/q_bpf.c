@@ -7,6 +7,7 @@
  */
 
 #include <ctype.h>
+#include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +23,7 @@
 #include <net/if.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -71,7 +73,11 @@
 /* Bytes of a key or a value of a table */
 #define MAX_ELEMENT	256
 
-#define MSG_ROOM	4096
+/* As much as tc has room for */
+#define MSG_ROOM	(64 * 1024)
+
+/* More than any device has */
+#define MAX_QUEUES	4096
 
 /* The kernel's range of the horizon and the patience, in ns */
 #define MIN_TIME	10000000ULL
@@ -132,6 +138,9 @@ struct target {
 struct loader {
 	const char *path;
 	bool verbose;
+	int queue;			/* for which tx queue of bpf_mq, or for all: 0 */
+	bool same;			/* the old object is for each queue if this is, and only then */
+	int old_queues;			/* with programs of their own; -1: there is no old object */
 	struct bpf_object *obj;
 	struct bpf_program *prog[OPS];
 	char *log[OPS];
@@ -141,14 +150,16 @@ struct loader {
  * parse_qopt() has returned.
  */
 static struct {
-	int fds[OPS];
-	struct bpf_object *obj;		/* the file descriptors are its; or NULL */
+	int pairs;			/* of programs */
+	int fds[OPS][MAX_QUEUES];
+	struct bpf_object *obj[MAX_QUEUES];	/* the file descriptors are its; or NULL */
+	bool for_each;			/* tx queue, even if that is one */
 	char *pin_dir;			/* where to pin it when the qdisc has it; or NULL */
 	struct setting setting[MAX_SETTINGS];	/* to store when the qdisc has it */
 	int settings;
 	struct target target;
 	char *origin;			/* "dev DEV obj FILE", for messages; or NULL */
-} loaded = { .fds = { -1, -1 } };
+} loaded;
 
 /* What libbpf has to say, kept back until it is known whether it is of use */
 static FILE *said;
@@ -511,21 +522,32 @@ static int open_object(struct loader *ld)
 
 /*
  * Packets that are queued are in the maps of the programs that are there: a new
- * object goes on with these maps. replace makes a new qdisc of an old one if
- * another handle is asked for, and that has maps of its own.
+ * object goes on with these maps, each queue's with those of that queue. replace makes
+ * a new qdisc of an old one if another handle is asked for, and that has maps of its own.
  */
 static int take_maps_over(struct loader *ld, const struct target *target)
 {
+	struct bpf_qdisc_opts opts = target->opts;
 	LIBBPF_OPTS(bpf_qdisc_info, info);
 	int ret;
 
+	ld->old_queues = -1;
 	if (target->add || bpf_qdisc_query(target->ifindex, &target->opts, &info) ||
 	    (target->opts.handle && target->opts.handle != info.handle))
 		return 0;
 
-	if (!ld->verbose)
+	ld->old_queues = info.queues;
+	if (ld->queue) {
+		opts.kind = NULL;
+		opts.parent = info.handle + ld->queue + 1;
+		opts.handle = 0;
+	}
+	/* Neither is the state of all queues that of one, nor that of one that of all. */
+	if (!ld->same)
+		opts.flags = BPF_QDISC_F_SHARED;
+	if (!ld->verbose && !ld->queue)		/* of all queues it would be the same */
 		libbpf_set_print(print_warnings);
-	ret = bpf_object__reuse_qdisc_maps(ld->obj, target->ifindex, &target->opts);
+	ret = bpf_object__reuse_qdisc_maps(ld->obj, target->ifindex, &opts);
 	if (ret >= 0 || ret == -ENOENT)
 		return 0;
 	complain("cannot take over the maps of the qdisc: %s", strerror(-ret));
@@ -549,9 +571,17 @@ static int size_arrays(struct loader *ld, const struct target *target)
 static int prepare_maps(struct loader *ld, const struct target *target)
 {
 	struct bpf_map *map;
+	int ret;
 
 	if (size_arrays(ld, target))
 		return -1;
+	if (ld->queue) {
+		ret = bpf_object__share_qdisc_maps(ld->obj, loaded.obj[0]);
+		if (ret < 0) {
+			complain("cannot share the maps of the first tx queue: %s", strerror(-ret));
+			return -1;
+		}
+	}
 
 	bpf_object__for_each_map(map, ld->obj) {
 		if (bpf_map__pin_path(map) && make_globals_dir())
@@ -1755,14 +1785,147 @@ static int load_object(struct loader *ld)
 	return err;
 }
 
+/* Load the object, for all tx queues or for one. The first one's parameters are those of all. */
+static int load_for(struct loader *ld, int queue, struct bpf_request *req,
+		    const struct target *target)
+{
+	int op, ret = -1;
+
+	ld->queue = queue;
+	ld->obj = NULL;
+	libbpf_set_print(req->verbose ? print_all : print_kept);
+	if (!open_object(ld) && !prepare_programs(ld, req) && !prepare_maps(ld, target) &&
+	    (queue || !set_object_variables(ld, req)))
+		ret = load_object(ld);
+
+	bpf_object__close(loaded.obj[queue]);
+	loaded.obj[queue] = ld->obj;
+	loaded.pairs = queue + 1;
+	for (op = 0; op < OPS; op++) {
+		loaded.fds[op][queue] = ret ? -1 : bpf_program__fd(ld->prog[op]);
+		free(ld->log[op]);
+		ld->log[op] = NULL;
+	}
+	return ret;
+}
+
+/* Has a value of this type a packet? */
+static bool has_packet(__u32 btf_id, __u32 type)
+{
+	struct btf *btf = btf__load_from_kernel_by_id(btf_id);
+	enum kind unused = OTHER;
+	const struct btf_type *t, *m;
+	bool found = false;
+	int i;
+
+	t = btf ? resolve(btf, type, &unused) : NULL;
+	for (i = 0; t && btf_is_struct(t) && i < btf_vlen(t); i++) {
+		m = resolve(btf, btf_members(t)[i].type, &unused);
+		m = m && btf_is_ptr(m) ? resolve(btf, m->type, &unused) : NULL;
+		found |= m && !strcmp(btf__name_by_offset(btf, m->name_off), "sk_buff");
+	}
+	btf__free(btf);
+	return found;
+}
+
+/* Does a program name a map of packets? Then it is for one tx queue. */
+static bool names_packets(int prog_fd)
+{
+	__u32 ids[MAX_MAP_IDS], len = sizeof(struct bpf_map_info);
+	int fd, i, n = get_map_ids(prog_fd, ids);
+
+	for (i = 0; i < n; i++) {
+		struct bpf_map_info info = {};
+
+		fd = bpf_map_get_fd_by_id(ids[i]);
+		if (fd < 0)
+			continue;
+		bpf_map_get_info_by_fd(fd, &info, &len);
+		close(fd);
+		if (info.type == BPF_MAP_TYPE_RBTREE &&
+		    has_packet(info.btf_id, info.btf_value_type_id))
+			return true;
+	}
+	return false;
+}
+
+/* The tx queues in use, which may be fewer than those that netlink tells of */
+static int count_queues(const struct target *target)
+{
+	char dev[IF_NAMESIZE] = "", path[PATH_MAX];
+	struct dirent *entry;
+	int count = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/sys/class/net/%s/queues",
+		 if_indextoname(target->ifindex, dev) ?: target->dev);
+	dir = opendir(path);
+	if (!dir) {
+		complain("cannot count the tx queues in use: %s: %s", path, strerror(errno));
+		return -1;
+	}
+	while ((entry = readdir(dir)))
+		count += !strncmp(entry->d_name, "tx-", 3);
+	closedir(dir);
+	if (count >= 1 && count <= MAX_QUEUES)
+		return count;
+	complain("%s: %d tx queues", path, count);
+	return -1;
+}
+
+/* Each object has some ten file descriptors */
+static void allow_many_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files))
+		return;
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* Whether an object is for all tx queues or to be loaded for each is known when it has been
+ * loaded.
+ */
+static int load_for_queues(struct loader *ld, struct bpf_request *req,
+			   const struct target *target)
+{
+	struct loader other = { .path = ld->path, .verbose = ld->verbose, .same = true };
+	int i, queues;
+
+	ld->same = true;
+	if (load_for(ld, 0, req, target))
+		return -1;
+	if (strcmp(target->opts.kind, "bpf_mq"))
+		return 0;
+	loaded.for_each = names_packets(loaded.fds[ENQUEUE][0]) ||
+			  names_packets(loaded.fds[DEQUEUE][0]);
+	if (ld->old_queues >= 0 && loaded.for_each != (ld->old_queues > 0)) {
+		ld->same = other.same = false;
+		if (load_for(ld, 0, req, target))
+			return -1;
+	}
+	if (!loaded.for_each)
+		return 0;
+	queues = count_queues(target);
+	allow_many_files();
+	for (i = 1; i < queues; i++) {
+		if (load_for(&other, i, req, target))
+			return -1;
+	}
+	return queues < 0 ? -1 : 0;
+}
+
 static int get_pinned(const struct bpf_request *req)
 {
 	struct statfs st;
 	int op, err;
 
+	loaded.pairs = 1;
+	loaded.fds[DEQUEUE][0] = -1;	/* the first may fail */
 	for (op = 0; op < OPS; op++) {
-		loaded.fds[op] = bpf_obj_get(req->pinned[op]);
-		if (loaded.fds[op] >= 0)
+		loaded.fds[op][0] = bpf_obj_get(req->pinned[op]);
+		if (loaded.fds[op][0] >= 0)
 			continue;
 		err = errno;
 		complain("%s: %s", req->pinned[op],
@@ -1775,17 +1938,17 @@ static int get_pinned(const struct bpf_request *req)
 }
 
 /* A pin of the same name belongs to what the qdisc had before */
-static int pin(int fd, const char *name)
+static int pin(int fd, const char *dir, const char *name)
 {
 	char path[PATH_MAX];
 	char *c;
 
-	if (snprintf(path, sizeof(path), "%s/%s", loaded.pin_dir, name) >= (int)sizeof(path)) {
-		complain("pin %s: too long", loaded.pin_dir);
+	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path)) {
+		complain("pin %s: too long", dir);
 		return -1;
 	}
 	/* a bpffs has no names with dots, as .data.param */
-	for (c = path + strlen(loaded.pin_dir); *c; c++) {
+	for (c = path + strlen(dir); *c; c++) {
 		if (*c == '.')
 			*c = '_';
 	}
@@ -1796,19 +1959,34 @@ static int pin(int fd, const char *name)
 	return -1;
 }
 
-static int pin_all(void)
+static int pin_object(const struct bpf_object *obj, const char *dir)
 {
 	struct bpf_program *prog;
 	struct bpf_map *map;
 	int ret = 0;
 
-	bpf_object__for_each_program(prog, loaded.obj) {
+	bpf_object__for_each_program(prog, obj) {
 		if (bpf_program__fd(prog) >= 0)
-			ret |= pin(bpf_program__fd(prog), bpf_program__name(prog));
+			ret |= pin(bpf_program__fd(prog), dir, bpf_program__name(prog));
 	}
-	bpf_object__for_each_map(map, loaded.obj) {
+	bpf_object__for_each_map(map, obj) {
 		if (bpf_map__fd(map) >= 0)
-			ret |= pin(bpf_map__fd(map), bpf_map__name(map));
+			ret |= pin(bpf_map__fd(map), dir, bpf_map__name(map));
+	}
+	return ret;
+}
+
+/* What is loaded for each tx queue, each in a folder of its own */
+static int pin_all(void)
+{
+	char dir[PATH_MAX];
+	int i, ret = 0;
+
+	if (!loaded.for_each)
+		return pin_object(loaded.obj[0], loaded.pin_dir);
+	for (i = 0; !ret && i < loaded.pairs; i++) {
+		snprintf(dir, sizeof(dir), "%s/tx-%d", loaded.pin_dir, i);
+		ret = make_dir(dir) ?: pin_object(loaded.obj[i], dir);
 	}
 	return ret;
 }
@@ -1820,14 +1998,14 @@ static bool is_attached(void)
 	LIBBPF_OPTS(bpf_qdisc_info, info);
 	__u32 len = sizeof(prog);
 
-	return !bpf_prog_get_info_by_fd(loaded.fds[ENQUEUE], &prog, &len) &&
+	return !bpf_prog_get_info_by_fd(loaded.fds[ENQUEUE][0], &prog, &len) &&
 	       !bpf_qdisc_query(loaded.target.ifindex, &loaded.target.opts, &info) &&
 	       info.enqueue_prog_id == prog.id;
 }
 
 static int store_kept_settings(void)
 {
-	const struct values vs = object_params(loaded.obj);
+	const struct values vs = object_params(loaded.obj[0]);
 
 	if (!set_all(&vs, loaded.setting, loaded.settings, WHEN_ATTACHED))
 		return 0;
@@ -1873,7 +2051,7 @@ static void forget_settings(void)
 /* The command in hand is done: do what was kept for then, and let go of what it has loaded */
 static int finish(void)
 {
-	int op, ret = do_what_is_kept();
+	int i, op, ret = do_what_is_kept();
 
 	forget_settings();
 	free(loaded.pin_dir);
@@ -1881,13 +2059,16 @@ static int finish(void)
 	free(loaded.origin);
 	loaded.origin = NULL;
 
-	for (op = 0; op < OPS; op++) {
-		if (!loaded.obj && loaded.fds[op] >= 0)
-			close(loaded.fds[op]);
-		loaded.fds[op] = -1;
+	for (i = 0; i < loaded.pairs; i++) {
+		for (op = 0; op < OPS; op++) {
+			if (!loaded.obj[i] && loaded.fds[op][i] >= 0)
+				close(loaded.fds[op][i]);
+		}
+		bpf_object__close(loaded.obj[i]);
+		loaded.obj[i] = NULL;
 	}
-	bpf_object__close(loaded.obj);
-	loaded.obj = NULL;
+	loaded.pairs = 0;
+	loaded.for_each = false;
 	return ret;
 }
 
@@ -1956,24 +2137,15 @@ static int keep_settings(const struct bpf_request *req, const struct target *tar
 static int get_from_object(struct bpf_request *req, const struct target *target)
 {
 	struct loader ld = { .path = req->object, .verbose = req->verbose };
-	int op, ret = -1;
+	int ret;
 
 	if (keep_what_is_said())
 		return -1;
-	libbpf_set_print(req->verbose ? print_all : print_kept);
-	if (!open_object(&ld) && !prepare_programs(&ld, req) && !prepare_maps(&ld, target) &&
-	    !set_object_variables(&ld, req) && !load_object(&ld) &&
-	    !set_object_tables(&ld, req)) {
+	ret = load_for_queues(&ld, req, target);
+	if (!ret)
+		ret = set_object_tables(&ld, req);
+	if (!ret)
 		tell_what_begins_anew(&ld, req, target);
-		ret = 0;
-	}
-
-	loaded.obj = ld.obj;
-	for (op = 0; op < OPS; op++) {
-		if (!ret)
-			loaded.fds[op] = bpf_program__fd(ld.prog[op]);
-		free(ld.log[op]);
-	}
 	forget_what_is_said();
 	return ret ? ret : keep_settings(req, target);
 }
@@ -2220,11 +2392,10 @@ static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 		memcpy(name, base, len);
 		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_OBJECT, name, len + 1);
 	}
-	for (op = 0; op < OPS; op++) {
-		if (loaded.fds[op] < 0)
-			continue;
+	for (op = 0; loaded.pairs && op < OPS; op++) {
 		program = addattr_nest(n, MSG_ROOM, ops[op].attr | NLA_F_NESTED);
-		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_PROG_FD, &loaded.fds[op], sizeof(__u32));
+		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_PROG_FD, loaded.fds[op],
+			  loaded.pairs * sizeof(__u32));
 		addattr_nest_end(n, program);
 	}
 	addattr_nest_end(n, options);
@@ -2484,7 +2655,10 @@ static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *op
 	print_number("limit", "limit %up ", tb[TCA_SCH_BPF_LIMIT]);
 	print_time("horizon", tb[TCA_SCH_BPF_HORIZON]);
 	print_time("patience", tb[TCA_SCH_BPF_PATIENCE]);
+	print_number("queues", "queues %u ", tb[TCA_SCH_BPF_QUEUES]);
 	print_text("obj", "obj %s ", tb[TCA_SCH_BPF_OBJECT]);
+	if (!tb[TCA_SCH_BPF_ENQUEUE])
+		print_string(PRINT_FP, NULL, "%s", "no programs ");
 	for (op = 0; op < OPS; op++) {
 		print_program(op, tb[ops[op].attr]);
 		shown[op] = program_id(tb[ops[op].attr]);
@@ -2509,11 +2683,14 @@ static int bpf_print_xstats(const struct qdisc_util *qu, FILE *f, struct rtattr 
 	print_uint(PRINT_ANY, "stored", "  stored %up", st.stored);
 	print_u64(PRINT_ANY, "stolen", " stolen %" PRIu64 "p", st.stolen);
 	print_uint(PRINT_ANY, "stuck", " stuck %u", st.stuck);
-	if (st.is_stuck || st.fifo)
+	if (st.is_stuck || st.fifo || !shown[ENQUEUE])
 		print_uint(PRINT_ANY, "fifo", " fifo %up", st.fifo);
 	print_bool(PRINT_JSON, "is_stuck", NULL, st.is_stuck);
 	if (st.is_stuck)
 		print_string(PRINT_FP, NULL, "%s", " POLICY STUCK, served in order of arrival");
+	if (!shown[ENQUEUE])
+		print_string(PRINT_FP, NULL, "%s",
+			     " NO PROGRAMS, served in order of arrival: \"tc qdisc change dev DEV root bpf_mq obj FILE\" gives each tx queue its own");
 	print_values("stats", "\n  ", STATS_SECTION, shown);
 	return 0;
 }

@@ -171,7 +171,7 @@ def tools_run():
 
 
 def a_file_is_written_for_the_next_boot():
-    configure("eth0", "# as in sch-bpf.conf(5)", "policy = rate", "  set rate=2gbit  ", "", "limit = 20000")
+    configure("eth0", "# as in sch-bpf.conf(5)", "policy = fq", "  set quantum=9000  ", "", "limit = 20000")
     configure("eth1", "policy = nosuch")
 
 
@@ -182,8 +182,8 @@ def attached_at_boot():
     instances = lib.instances("eth0")
     lib.equal(len(instances), 4, "instances of four tx queues")
     for each in instances:
-        lib.equal((each["options"]["obj"], each["options"]["limit"]), ("rate.bpf.o", 20000), "options")
-    lib.contains(lib.run("tc", "qdisc", "show", "dev", "eth0"), " rate 2gbit ")
+        lib.equal((each["options"]["obj"], each["options"]["limit"]), ("fq.bpf.o", 20000), "options")
+    lib.contains(lib.run("tc", "qdisc", "show", "dev", "eth0"), " quantum 9000b ")
     with open("/sys/class/net/eth0/operstate", encoding="ascii") as file:
         lib.equal(file.read(), "down\n", "the device's state, which nothing had to wait for")
 
@@ -261,14 +261,15 @@ def reload_under_traffic():
 
 
 def reload_of_all_queues_under_traffic():
-    """rate, whose programs find the map of their queue."""
-    with configured("policy = rate", options=("numtxqueues", "4", "numrxqueues", "4")) as device:
-        is_attached(device.a, "bpf_mq")
-        with under_traffic(device):
-            for limit in (3000, 4000):
-                configure(device.a, "policy = rate", f"limit = {limit}")
-                lib.run("systemctl", "reload", unit(device.a))
-        lib.equal({each["options"]["limit"] for each in lib.instances(device.a)}, {4000}, "limits")
+    """rate, whose programs find the map of their queue, and fq, which is loaded for each queue."""
+    for policy in ("rate", "fq"):
+        with configured(f"policy = {policy}", options=("numtxqueues", "4", "numrxqueues", "4")) as device:
+            is_attached(device.a, "bpf_mq")
+            with under_traffic(device):
+                for limit in (3000, 4000):
+                    configure(device.a, f"policy = {policy}", f"limit = {limit}")
+                    lib.run("systemctl", "reload", unit(device.a))
+            lib.equal({each["options"]["limit"] for each in lib.instances(device.a)}, {4000}, "limits")
 
 
 # Lines of a file, and what is said of them

@@ -288,6 +288,102 @@ static bool one_map_for_each_tx_queue(void)
 	return ok;
 }
 
+static char said[4096];		/* by libbpf, last */
+
+/* Programs of their own for the first queues */
+static int give(int (*call)(int, int, int, const struct bpf_qdisc_opts *), __u32 queues,
+		const struct bpf_program *const *enqueue, const struct bpf_program *const *dequeue)
+{
+	int enqueue_fds[QUEUES], dequeue_fds[QUEUES];
+	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq", .queues = queues,
+		    .enqueue_fds = enqueue_fds, .dequeue_fds = dequeue_fds);
+
+	for (int i = 0; i < QUEUES; i++) {
+		enqueue_fds[i] = bpf_program__fd(enqueue[i]);
+		dequeue_fds[i] = bpf_program__fd(dequeue[i]);
+	}
+	said[0] = '\0';
+	return call(ifindex, -1, -1, &mq);
+}
+
+static bool each_has(__u32 handle, const struct bpf_program *const *enqueue)
+{
+	for (int i = 0; i < QUEUES; i++) {
+		LIBBPF_OPTS(bpf_qdisc_opts, child, .parent = handle + i + 1);
+
+		expect(query(&child).enqueue_prog_id == prog_id(enqueue[i]));
+	}
+	return true;
+}
+
+static bool pairs_with(struct hold **hold, struct release **release)
+{
+	const struct bpf_program *enqueue[QUEUES], *dequeue[QUEUES], *twice[QUEUES];
+	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
+	__u32 handle;
+	int i;
+
+	for (i = 0; i < QUEUES; i++) {
+		enqueue[i] = hold[i]->progs.hold_enqueue;
+		dequeue[i] = hold[i]->progs.hold_dequeue;
+		twice[i] = hold[i && i < 3 ? 1 : 0]->progs.hold_enqueue;
+	}
+	expect(bpf_qdisc_attach(ifindex, bpf_program__fd(enqueue[0]),
+				bpf_program__fd(dequeue[0]), &mq) == -EINVAL);
+	expect(strstr(said, "Map 'hold_pkts' holds packets: each tx queue needs its own"));
+	expect(give(bpf_qdisc_attach, QUEUES, twice, dequeue) == -EINVAL);
+	expect(strstr(said, "Map 'hold_pkts' holds packets: each tx queue needs its own"));
+	expect(give(bpf_qdisc_attach, 3, enqueue, dequeue) == -EINVAL);
+	expect(strstr(said, "3 pairs of programs, but 4 tx queues are in use"));
+	mq.queues = 5000;
+	expect(bpf_qdisc_attach(ifindex, -1, -1, &mq) == -EINVAL);
+	mq.queues = 0;
+	expect(query(&mq).handle == 0);
+
+	expect(!give(bpf_qdisc_attach, QUEUES, enqueue, dequeue));
+	handle = query(&mq).handle;
+	expect(handle && query(&mq).queues == QUEUES);
+	expect(query(&mq).enqueue_prog_id == prog_id(enqueue[0]) && each_has(handle, enqueue));
+	expect(send_packets(3));
+	expect(query(&mq).qlen == 3);
+
+	for (i = 0; i < QUEUES; i++) {
+		LIBBPF_OPTS(bpf_qdisc_opts, child, .parent = handle + i + 1);
+
+		expect(bpf_object__share_qdisc_maps(release[i]->obj, release[0]->obj) == 0);
+		expect(bpf_object__reuse_qdisc_maps(release[i]->obj, ifindex, &child) == 1);
+		expect(!release__load(release[i]));
+		enqueue[i] = release[i]->progs.release_enqueue;
+		dequeue[i] = release[i]->progs.release_dequeue;
+	}
+	expect(!give(bpf_qdisc_change, QUEUES, enqueue, dequeue));
+	expect(each_has(handle, enqueue));
+	for (i = 0; i < 10000 && query(&mq).qlen; i++)
+		usleep(1000);
+	expect(query(&mq).qlen == 0 && query(&mq).packets == 3 && query(&mq).drops == 0);
+	return !bpf_qdisc_detach(ifindex, &mq);
+}
+
+static bool a_pair_for_each_tx_queue(void)
+{
+	struct release *release[QUEUES];
+	struct hold *hold[QUEUES];
+	bool ok = true;
+	int i;
+
+	for (i = 0; i < QUEUES; i++) {
+		hold[i] = hold__open_and_load();
+		release[i] = release__open();
+		ok &= hold[i] && release[i];
+	}
+	ok = ok && pairs_with(hold, release);
+	for (i = 0; i < QUEUES; i++) {
+		hold__destroy(hold[i]);
+		release__destroy(release[i]);
+	}
+	return ok;
+}
+
 static const struct {
 	const char *name;
 	bool (*run)(void);
@@ -298,14 +394,16 @@ static const struct {
 	{ "change in place", change_in_place },
 	{ "below other kinds", below_other_kinds },
 	{ "one map for each tx queue", one_map_for_each_tx_queue },
+	{ "a pair of programs for each tx queue", a_pair_for_each_tx_queue },
 };
 
 /* What the kernel says to what it is right to refuse is no news. */
 static int print_nothing(enum libbpf_print_level level, const char *fmt, va_list args)
 {
-	(void)level;
-	(void)fmt;
-	(void)args;
+	size_t len = strlen(said);
+
+	if (level == LIBBPF_WARN)
+		vsnprintf(said + len, sizeof(said) - len, fmt, args);
 	return 0;
 }
 

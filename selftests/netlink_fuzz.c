@@ -115,10 +115,14 @@ static void nest_end(struct nlattr *nla)
 static void program(int type, unsigned int right)
 {
 	struct nlattr *nla = nest(type);
+	unsigned int count = dice(6) ? 1 : 1 + dice(6);	/* for each tx queue */
 	bool spoil = wild && !dice(wild);
+	uint32_t programs[6];
 
+	for (unsigned int i = 0; i < count; i++)
+		programs[i] = fds[spoil ? dice(fd_count) : right];
 	if (!spoil || dice(4))
-		attr_u32(TCA_SCH_BPF_PROG_FD, spoil ? fds[dice(fd_count)] : fds[right]);
+		attr(TCA_SCH_BPF_PROG_FD, programs, count * sizeof(*programs));
 	if (wild && !dice(wild))
 		attr_u32(ONE_OF(0, 1, 2, 3, 4, 5), (uint32_t)random());
 	nest_end(nla);

@@ -36,6 +36,7 @@
 
 static struct races *skel;
 static int ifindex, sender, receiver;
+static bool own;		/* bpf_mq is given a pair of programs for each queue */
 
 static __u32 prog_id(const struct bpf_program *prog)
 {
@@ -43,6 +44,25 @@ static __u32 prog_id(const struct bpf_program *prog)
 	__u32 len = sizeof(info);
 
 	return bpf_prog_get_info_by_fd(bpf_program__fd(prog), &info, &len) ? 0 : info.id;
+}
+
+/* bpf_qdisc_attach() or bpf_qdisc_change() of a pair */
+static int give(int (*call)(int, int, int, const struct bpf_qdisc_opts *),
+		struct bpf_qdisc_opts *opts, const struct bpf_program *enqueue,
+		const struct bpf_program *dequeue)
+{
+	int enqueue_fds[QUEUES], dequeue_fds[QUEUES];
+
+	if (!own)
+		return call(ifindex, bpf_program__fd(enqueue), bpf_program__fd(dequeue), opts);
+	for (int i = 0; i < QUEUES; i++) {
+		enqueue_fds[i] = bpf_program__fd(enqueue);
+		dequeue_fds[i] = bpf_program__fd(dequeue);
+	}
+	opts->queues = QUEUES;
+	opts->enqueue_fds = enqueue_fds;
+	opts->dequeue_fds = dequeue_fds;
+	return call(ifindex, -1, -1, opts);
 }
 
 /* The instance of a queue, from 1 */
@@ -101,8 +121,7 @@ static bool change_fails(void)
 	skel->bss->stop_at = HANDLE | 2;
 	if (pthread_create(&thread, NULL, send_meanwhile, &sent))
 		err(1, "thread");
-	error = bpf_qdisc_change(ifindex, bpf_program__fd(skel->progs.new_enqueue),
-				 bpf_program__fd(skel->progs.new_dequeue), &mq);
+	error = give(bpf_qdisc_change, &mq, skel->progs.new_enqueue, skel->progs.new_dequeue);
 	pthread_join(thread, NULL);
 	expect(sent);
 	expect_equal(error, -EBUSY);
@@ -124,6 +143,7 @@ static bool old_programs_everywhere(void)
 
 	expect(!bpf_qdisc_query(ifindex, &mq, &root));
 	expect(is_as_before(&root));
+	expect_equal(root.queues, own ? QUEUES : 0);
 	for (__u32 number = 1; number <= QUEUES; number++) {
 		struct bpf_qdisc_info info = instance(number);
 
@@ -173,8 +193,7 @@ static bool new_programs_when_nothing_is_in_the_way(void)
 {
 	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
 
-	expect(!bpf_qdisc_change(ifindex, bpf_program__fd(skel->progs.new_enqueue),
-				 bpf_program__fd(skel->progs.new_dequeue), &mq));
+	expect(!give(bpf_qdisc_change, &mq, skel->progs.new_enqueue, skel->progs.new_dequeue));
 	for (__u32 number = 1; number <= QUEUES; number++) {
 		expect_equal(instance(number).enqueue_prog_id, prog_id(skel->progs.new_enqueue));
 		expect(send_packet(number - 1));
@@ -188,8 +207,23 @@ static int attach(const char *kind, __u32 parent)
 	LIBBPF_OPTS(bpf_qdisc_opts, opts, .kind = kind, .parent = parent, .handle = HANDLE,
 		    .limit = LIMIT);
 
-	return bpf_qdisc_attach(ifindex, bpf_program__fd(skel->progs.old_enqueue),
-				bpf_program__fd(skel->progs.old_dequeue), &opts);
+	return give(bpf_qdisc_attach, &opts, skel->progs.old_enqueue, skel->progs.old_dequeue);
+}
+
+/* All of this again, with a pair of programs for each queue */
+static bool with_a_pair_for_each_queue(void)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
+	bool ok;
+
+	go_on(0);
+	skel->bss->stopped = 0;
+	expect_equal(bpf_qdisc_detach(ifindex, &mq), 0);
+	own = true;
+	ok = !attach("bpf_mq", 0) && change_fails() && old_programs_everywhere() &&
+	     every_packet_leaves() && new_programs_when_nothing_is_in_the_way();
+	own = false;
+	return ok;
 }
 
 /* A policy that will be found stuck, below another qdisc: the root is only deleted when no
@@ -311,6 +345,7 @@ static const struct {
 	{ "the old programs are in force", old_programs_everywhere },
 	{ "every packet leaves", every_packet_leaves },
 	{ "the next change does not fail", new_programs_when_nothing_is_in_the_way },
+	{ "the same with a pair of programs for each queue", with_a_pair_for_each_queue },
 	{ "user space is told of a policy that is stuck when RTNL is free", told_when_rtnl_is_free },
 	{ "a qdisc is deleted before user space is told that it is stuck", deleted_before_it_is_told },
 };

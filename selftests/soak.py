@@ -27,7 +27,8 @@ TX = 4
 FIFO, PRIO, EDT, FQ, FQ_CODEL, RATE = (f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "edt", "fq", "fq_codel", "rate"))
 HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = (
     f"{PROGS}/{name}.bpf.o" for name in ("hold", "release", "choose", "children", "classes", "queues"))
-OBJECTS = FIFO, PRIO, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES
+OBJECTS = {"bpf": (FIFO, PRIO, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
+           "bpf_mq": (QUEUES, FIFO, PRIO, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE)}
 # Parameters and values that may be set
 SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_drop=0", "bypass=1", "bypass=0"),
             PRIO: ("band_limit=10", "band_limit=1000", "skbprio=1", "skbprio=0", "bypass=1", "bypass=0"),
@@ -88,7 +89,7 @@ class Administrator:
         if self.kind:
             return False
         self.kind = self.random.choice(("bpf", "bpf", "bpf", "bpf_mq"))
-        self.obj = QUEUES if self.kind == "bpf_mq" else self.random.choice(OBJECTS)
+        self.obj = self.random.choice(OBJECTS[self.kind])
         self.root("add", *self.options(self.obj), kind=self.kind)
         return True
 
@@ -105,7 +106,7 @@ class Administrator:
         if not self.kind:
             return False
         lib.run("tc", "qdisc", "replace", "dev", self.device.a, "root", "handle", "2:", "pfifo", "limit", "50")
-        self.kind, self.obj, self.classes = "bpf", self.random.choice(OBJECTS), {}
+        self.kind, self.obj, self.classes = "bpf", self.random.choice(OBJECTS["bpf"]), {}
         self.root("replace", *self.options(self.obj))
         return True
 
@@ -120,11 +121,11 @@ class Administrator:
 
     def change_policy(self):
         """To one with other maps: refused if packets are queued, unless with flush"""
-        if self.kind != "bpf":
+        if not self.kind:
             return False
-        obj = self.random.choice(OBJECTS)
+        obj = self.random.choice(OBJECTS[self.kind])
         flush = ["flush"] if self.random.random() < 0.5 else []
-        status = subprocess.run(["tc", "qdisc", "change", "dev", self.device.a, "root", "handle", "1:", "bpf",
+        status = subprocess.run(["tc", "qdisc", "change", "dev", self.device.a, "root", "handle", "1:", self.kind,
                                  "obj", obj, *flush], capture_output=True, text=True, check=False)
         if status.returncode == 0:
             self.obj = obj
@@ -143,7 +144,7 @@ class Administrator:
     def set_parameter(self):
         if self.obj not in SETTINGS:
             return False
-        self.root("change", "set", self.random.choice(SETTINGS[self.obj]))
+        self.root("change", "set", self.random.choice(SETTINGS[self.obj]), kind=self.kind)
         return True
 
     def add_class(self):

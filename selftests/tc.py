@@ -8,6 +8,7 @@ tc_output.py, parameters in tc_parameters.py."""
 import contextlib
 import json
 import os
+import re
 import shutil
 
 import lib
@@ -201,6 +202,23 @@ def one_for_each_tx_queue(tc, device):
 
 
 @with_both
+def an_object_loaded_for_each_tx_queue(tc, device):
+    others = lib.maps_named("hold_pkts")
+    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/hold.bpf.o", kind="bpf_mq"))
+    before = lib.maps_named("hold_pkts") - others
+    lib.equal(len(before), 4, "maps of packets")
+    with lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        sender.send(1)
+        works(*tc, *qdisc(device, "change", "obj", f"{PROGS}/release.bpf.o", kind="bpf_mq"))
+        lib.equal(lib.maps_named("hold_pkts") - others, before, "maps after a change")
+        lib.equal(lib.numbers(receiver.collect(1)), [1], "packets that leave")
+    lib.run("ethtool", "-L", device.a, "tx", "3")
+    works(*tc, *qdisc(device, "change", "obj", f"{PROGS}/release.bpf.o", kind="bpf_mq"))
+    lib.run("ethtool", "-L", device.a, "tx", "4")
+    return re.findall(r"NO PROGRAMS.*", works(*tc, "-s", "qdisc", "show", "dev", device.a))
+
+
+@with_both
 def pins_in_a_network_namespace(tc, device):
     """Its /sys, and the bpffs in it, is of one command: that is said. Elsewhere pins stay."""
     bpffs, objects, words = "/run/test_bpffs", ("obj", f"{PROGS}/shared.bpf.o"), []
@@ -243,4 +261,5 @@ lib.main(verbose_shows_the_log,
          classes,
          a_class_is_changed,
          one_for_each_tx_queue,
+         an_object_loaded_for_each_tx_queue,
          pins_in_a_network_namespace)

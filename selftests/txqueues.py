@@ -163,7 +163,7 @@ def queues_that_are_not_used_take_no_more_memory_than_with_fq():
         finally:
             lib.sysctl("core/default_qdisc", default)
         lib.true(of_fq > MANY_TX * 8, f"mq takes {of_fq} kB, and the hash of an fq alone 8")
-        for obj in (QUEUES, RATE):
+        for obj in (QUEUES, RATE, FIFO):
             ours = memory(device, "bpf_mq", "obj", obj)
             print(f"# {MANY_TX} queues, kB: {of_fq} with fq, {ours} with {obj.rpartition('/')[2]}")
             lib.true(ours < 2 * of_fq, f"bpf_mq takes {ours} kB, twice as much as mq with fq, {of_fq}")

@@ -78,7 +78,7 @@ void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
 u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj));
 void bpf_rbtree_flush(void);
-void bpf_rbtree_mark(struct bpf_map *map, u64 mark);
+u64 bpf_rbtree_mark(struct bpf_map *map, u64 mark);
 void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark);
 struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark);
 int bpf_rbtree_look(struct bpf_map *map, struct bpf_rbtree_cursor *c, void *value,

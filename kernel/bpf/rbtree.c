@@ -1429,14 +1429,20 @@ void bpf_rbtree_flush(void)
 /**
  * bpf_rbtree_mark() - mark a map
  * @map: any map; ordered ones are marked
- * @mark: any number, for bpf_rbtree_owner_unmarked()
+ * @mark: any number but 0, for bpf_rbtree_owner_unmarked()
  *
  * Context: any. The caller sees to it that nobody else marks meanwhile.
+ * Return: the mark that the map had before; 0 if it had none.
  */
-void bpf_rbtree_mark(struct bpf_map *map, u64 mark)
+u64 bpf_rbtree_mark(struct bpf_map *map, u64 mark)
 {
-	if (bpf_map_is_rbtree(map))
-		WRITE_ONCE(to_rbtree(map)->mark, mark);
+	u64 before;
+
+	if (!bpf_map_is_rbtree(map))
+		return 0;
+	before = READ_ONCE(to_rbtree(map)->mark);
+	WRITE_ONCE(to_rbtree(map)->mark, mark);
+	return before;
 }
 
 /**

@@ -22,7 +22,8 @@
  * and has neither delivered nor dropped a packet nor given a time to wait for. The
  * kernel then takes its packets in key order and serves a FIFO of its own, until the
  * programs are changed or the qdisc is reset. What is a wait, and what a deliberate
- * drop, no sender can turn into being stuck.
+ * drop, no sender can turn into being stuck. The same FIFO serves a tx queue for which
+ * bpf_mq was given no programs (sch_bpf_mq.c).
  *
  * Change in place swaps both programs under the tree lock. Packets stay in their
  * maps; a change is refused if the new dequeue program knows nothing of a map
@@ -486,14 +487,14 @@ static void sch_bpf_reset(struct Qdisc *sch)
 	sch_bpf_class_reset(sch);
 	q->idle = 0;
 	q->trouble = 0;
-	q->stuck = false;
+	q->stuck = !q->enqueue;
 	sch->flags &= ~TCQ_F_CAN_BYPASS;
 }
 
 /* ---- netlink ---- */
 
 static const struct nla_policy sch_bpf_prog_policy[TCA_SCH_BPF_PROG_MAX + 1] = {
-	[TCA_SCH_BPF_PROG_FD]	= { .type = NLA_U32 },
+	[TCA_SCH_BPF_PROG_FD]	= NLA_POLICY_MIN_LEN(sizeof(u32)),
 };
 
 static const struct netlink_range_validation sch_bpf_time_range = {
@@ -514,31 +515,36 @@ static const struct nla_policy sch_bpf_policy[TCA_SCH_BPF_MAX + 1] = {
 /* tc does not set NLA_F_NESTED; apart from that nothing is forgiven. */
 #define SCH_BPF_VALIDATE (NL_VALIDATE_STRICT & ~NL_VALIDATE_NESTED)
 
-static struct bpf_prog *sch_bpf_get_prog(struct nlattr *opt, u32 type,
-					 struct netlink_ext_ack *extack)
+static struct nlattr *sch_bpf_get_fds(struct nlattr *opt, struct netlink_ext_ack *extack)
 {
 	struct nlattr *tb[TCA_SCH_BPF_PROG_MAX + 1];
-	struct bpf_prog *prog;
 	int err;
 
 	err = __nla_parse(tb, TCA_SCH_BPF_PROG_MAX, nla_data(opt), nla_len(opt),
 			  sch_bpf_prog_policy, SCH_BPF_VALIDATE, extack);
 	if (err)
 		return ERR_PTR(err);
-	if (!tb[TCA_SCH_BPF_PROG_FD]) {
+	if (!tb[TCA_SCH_BPF_PROG_FD] || nla_len(tb[TCA_SCH_BPF_PROG_FD]) % sizeof(u32)) {
 		NL_SET_ERR_MSG_ATTR(extack, opt, "A BPF program needs a file descriptor");
 		return ERR_PTR(-EINVAL);
 	}
+	return tb[TCA_SCH_BPF_PROG_FD];
+}
 
-	prog = bpf_prog_get_type(nla_get_u32(tb[TCA_SCH_BPF_PROG_FD]), BPF_PROG_TYPE_QDISC);
+static struct bpf_prog *sch_bpf_get_prog(const struct nlattr *fds, unsigned int pair, u32 type,
+					 struct netlink_ext_ack *extack)
+{
+	struct bpf_prog *prog;
+
+	prog = bpf_prog_get_type(((u32 *)nla_data(fds))[pair], BPF_PROG_TYPE_QDISC);
 	if (IS_ERR(prog)) {
-		NL_SET_ERR_MSG_ATTR(extack, opt,
+		NL_SET_ERR_MSG_ATTR(extack, fds,
 				    "The file descriptor is none of a BPF program of type qdisc");
 		return prog;
 	}
 	if (prog->expected_attach_type != type) {
 		bpf_prog_put(prog);
-		NL_SET_ERR_MSG_ATTR(extack, opt,
+		NL_SET_ERR_MSG_ATTR(extack, fds,
 				    "The program was loaded for the other direction");
 		return ERR_PTR(-EINVAL);
 	}
@@ -574,8 +580,37 @@ void sch_bpf_config_put(const struct sch_bpf_config *cfg)
 }
 
 /**
+ * sch_bpf_config_get_progs() - take a pair of programs from a netlink message
+ * @cfg: where to; holds references on both programs, after a failure on none
+ * @fds: what sch_bpf_config_parse() has found
+ * @pair: which one of @fds->pairs, from 0
+ * @extack: for the reason of a failure
+ *
+ * Context: process, under RTNL.
+ * Return: 0 or a negative errno.
+ */
+int sch_bpf_config_get_progs(struct sch_bpf_config *cfg, const struct sch_bpf_fds *fds,
+			     unsigned int pair, struct netlink_ext_ack *extack)
+{
+	struct bpf_prog *enqueue, *dequeue;
+
+	enqueue = sch_bpf_get_prog(fds->enqueue, pair, BPF_QDISC_ENQUEUE, extack);
+	if (IS_ERR(enqueue))
+		return PTR_ERR(enqueue);
+	dequeue = sch_bpf_get_prog(fds->dequeue, pair, BPF_QDISC_DEQUEUE, extack);
+	if (IS_ERR(dequeue)) {
+		bpf_prog_put(enqueue);
+		return PTR_ERR(dequeue);
+	}
+	cfg->enqueue = enqueue;
+	cfg->dequeue = dequeue;
+	return 0;
+}
+
+/**
  * sch_bpf_config_parse() - read the options of a netlink message
- * @cfg: where to; holds references on programs, after a failure on none
+ * @cfg: where to; the programs excepted
+ * @fds: where to, for sch_bpf_config_get_progs(): of @opt
  * @opt: the options, or NULL
  * @create: for a new qdisc, that needs programs and takes what is not given from
  *          the defaults
@@ -584,14 +619,14 @@ void sch_bpf_config_put(const struct sch_bpf_config *cfg)
  * Context: process, under RTNL.
  * Return: 0 or a negative errno.
  */
-int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
-			 struct netlink_ext_ack *extack)
+int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct sch_bpf_fds *fds,
+			 struct nlattr *opt, bool create, struct netlink_ext_ack *extack)
 {
 	struct nlattr *tb[TCA_SCH_BPF_MAX + 1] = {};
-	struct bpf_prog *prog;
 	int err;
 
 	memset(cfg, 0, sizeof(*cfg));
+	memset(fds, 0, sizeof(*fds));
 	if (opt) {
 		err = __nla_parse(tb, TCA_SCH_BPF_MAX, nla_data(opt), nla_len(opt),
 				  sch_bpf_policy, SCH_BPF_VALIDATE, extack);
@@ -616,18 +651,36 @@ int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool cr
 	if (!tb[TCA_SCH_BPF_ENQUEUE])
 		return 0;
 
-	prog = sch_bpf_get_prog(tb[TCA_SCH_BPF_ENQUEUE], BPF_QDISC_ENQUEUE, extack);
-	if (IS_ERR(prog))
-		return PTR_ERR(prog);
-	cfg->enqueue = prog;
-	prog = sch_bpf_get_prog(tb[TCA_SCH_BPF_DEQUEUE], BPF_QDISC_DEQUEUE, extack);
-	if (IS_ERR(prog)) {
-		bpf_prog_put(cfg->enqueue);
-		cfg->enqueue = NULL;
-		return PTR_ERR(prog);
+	fds->enqueue = sch_bpf_get_fds(tb[TCA_SCH_BPF_ENQUEUE], extack);
+	if (IS_ERR(fds->enqueue))
+		return PTR_ERR(fds->enqueue);
+	fds->dequeue = sch_bpf_get_fds(tb[TCA_SCH_BPF_DEQUEUE], extack);
+	if (IS_ERR(fds->dequeue))
+		return PTR_ERR(fds->dequeue);
+	if (nla_len(fds->enqueue) != nla_len(fds->dequeue)) {
+		NL_SET_ERR_MSG(extack, "An enqueue and a dequeue program are given together");
+		return -EINVAL;
 	}
-	cfg->dequeue = prog;
+	fds->pairs = nla_len(fds->enqueue) / sizeof(u32);
+	cfg->progs = true;
 	return 0;
+}
+
+/* For the kind bpf, which has one pair of programs */
+static int sch_bpf_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
+			 struct netlink_ext_ack *extack)
+{
+	struct sch_bpf_fds fds;
+	int err;
+
+	err = sch_bpf_config_parse(cfg, &fds, opt, create, extack);
+	if (err || !fds.pairs)
+		return err;
+	if (fds.pairs > 1) {
+		NL_SET_ERR_MSG(extack, "Several pairs of programs are for bpf_mq");
+		return -EINVAL;
+	}
+	return sch_bpf_config_get_progs(cfg, &fds, 0, extack);
 }
 
 /**
@@ -650,13 +703,14 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 	if (cfg->patience)
 		q->patience = cfg->patience;
 	sch->flags &= ~TCQ_F_CAN_BYPASS;	/* a parameter may have changed */
-	if (!cfg->enqueue)
+	if (!cfg->progs)
 		return;
 	swap(q->enqueue, cfg->enqueue);
 	swap(q->dequeue, cfg->dequeue);
 	memcpy(q->object, cfg->object, sizeof(q->object));
 	q->was_stuck = q->stuck;
-	q->stuck = false;
+	q->stuck = !q->enqueue;
+	q->rescued |= q->stuck;
 	q->idle = 0;
 	q->trouble = 0;
 	sch_bpf_new_generation(q);
@@ -688,7 +742,7 @@ static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 	err = sch_bpf_queue_init(sch, opt, extack);
 	if (err)
 		return err;
-	err = sch_bpf_config_parse(&cfg, opt, true, extack);
+	err = sch_bpf_parse(&cfg, opt, true, extack);
 	if (err)
 		return err;
 	sch_bpf_config_swap(sch, &cfg);
@@ -698,6 +752,17 @@ static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 /* ---- change ---- */
 
 static u64 sch_bpf_mark;	/* the last; under RTNL */
+
+/**
+ * sch_bpf_new_mark() - a mark for bpf_rbtree_mark() that is higher than all before
+ *
+ * Context: process, under RTNL.
+ * Return: the mark.
+ */
+u64 sch_bpf_new_mark(void)
+{
+	return ++sch_bpf_mark;
+}
 
 /* Mark the inner maps of an array or hash, which may be long: no lock is held. */
 static int sch_bpf_mark_inner(struct bpf_map *outer)
@@ -729,33 +794,27 @@ static int sch_bpf_mark_inner(struct bpf_map *outer)
 	return 0;
 }
 
-/* Does a change want to know what its programs reach? */
-static bool sch_bpf_wants_reach(const struct sch_bpf_config *cfg)
-{
-	return cfg->dequeue && !(cfg->flags & SCH_BPF_FLUSH);
-}
-
 /**
- * sch_bpf_reach_begin() - mark the maps that the programs of a configuration reach
- * @cfg: the configuration
+ * sch_bpf_reach_begin() - mark the maps that a program reaches
+ * @dequeue: the program, or NULL
  *
- * Until sch_bpf_reach_end() the dequeue program keeps the maps that it uses. What user
- * space puts into an array or hash of maps meanwhile, or takes out, is not noticed.
+ * Until sch_bpf_reach_end() the program keeps the maps that it uses. What user space
+ * puts into an array or hash of maps meanwhile, or takes out, is not noticed.
  *
  * Context: process, under RTNL.
  * Return: 0; -ENOMEM.
  */
-int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
+int sch_bpf_reach_begin(const struct bpf_prog *dequeue)
 {
 	struct bpf_prog_aux *aux;
 	struct bpf_map *map;
 	int err = 0;
 	u32 i;
 
-	if (!sch_bpf_wants_reach(cfg))
+	if (!dequeue)
 		return 0;
 
-	aux = cfg->dequeue->aux;
+	aux = dequeue->aux;
 	/* BPF_PROG_BIND_MAP may add to the maps of a program at any time. */
 	mutex_lock(&aux->used_maps_mutex);
 	sch_bpf_mark++;
@@ -773,14 +832,14 @@ int sch_bpf_reach_begin(const struct sch_bpf_config *cfg)
 
 /**
  * sch_bpf_reach_end() - let the maps go that are marked
- * @cfg: the configuration
+ * @dequeue: the program whose maps they are, alive still; or NULL
  *
  * Context: process, under RTNL.
  */
-void sch_bpf_reach_end(const struct sch_bpf_config *cfg)
+void sch_bpf_reach_end(const struct bpf_prog *dequeue)
 {
-	if (sch_bpf_wants_reach(cfg))
-		mutex_unlock(&cfg->dequeue->aux->used_maps_mutex);
+	if (dequeue)
+		mutex_unlock(&dequeue->aux->used_maps_mutex);
 }
 
 /* Does a packet stay where it is not reached, and in which map? The maps in ordered maps
@@ -792,7 +851,7 @@ static struct bpf_map *sch_bpf_out_of_reach(struct sch_bpf_data *q,
 	const struct bpf_prog_aux *aux;
 	u32 i;
 
-	if (!sch_bpf_wants_reach(cfg))
+	if (!cfg->dequeue || cfg->flags & SCH_BPF_FLUSH)
 		return NULL;
 	aux = cfg->dequeue->aux;
 	for (i = 0; i < aux->used_map_cnt; i++)
@@ -840,35 +899,33 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
 /**
  * sch_bpf_config_change() - change a qdisc in place
  * @sch: a qdisc of the kind bpf
- * @cfg: the configuration
+ * @cfg: the configuration; if it has programs, it gets those that were in force before
  * @how: what about packets that the new programs do not reach; to force takes the
  *       programs that were in force before, and a policy that was stuck is again
  * @extack: for the reason of a failure
  *
- * Context: process, under RTNL; between sch_bpf_reach_begin() and sch_bpf_reach_end(),
- * but for SCH_BPF_FORCE_ALL.
+ * Context: process, under RTNL; between sch_bpf_reach_begin() and sch_bpf_reach_end()
+ * of the new dequeue program, but for SCH_BPF_FORCE_ALL.
  * Return: 0; -EBUSY if a map holds packets and the new dequeue program does not
  * use it: nothing has changed then.
  */
-int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
+int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 			  enum sch_bpf_how how, struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sch_bpf_config swapped = *cfg;
 	struct bpf_map *lost = NULL;
 	struct sk_buff_head list;
 	bool was_stuck = false;
 	int err = 0;
 
 	__skb_queue_head_init(&list);
-	sch_bpf_config_get(&swapped);
 	sch_tree_lock(sch);
 	if (how >= SCH_BPF_FORCE)
 		was_stuck = sch_bpf_prepare_force(q, cfg, how);
-	else if (!q->stuck || !cfg->enqueue)
+	else if (!q->stuck && cfg->dequeue)
 		lost = sch_bpf_out_of_reach(q, cfg);
-	else if (how == SCH_BPF_CHANGE && !(cfg->flags & SCH_BPF_FLUSH))
-		sch_bpf_rescue(q);	/* the new policy may have other maps */
+	else if (cfg->progs && how == SCH_BPF_CHANGE && !(cfg->flags & SCH_BPF_FLUSH))
+		sch_bpf_rescue(q);	/* the new policy may have other maps, or none */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack,
 				   "Map '%s' has packets the new dequeue can't reach; flush drops them",
@@ -877,12 +934,11 @@ int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
 	} else if (how != SCH_BPF_TRY) {
 		if (cfg->flags & SCH_BPF_FLUSH)
 			sch_bpf_flush(sch, &list);
-		sch_bpf_config_swap(sch, &swapped);
+		sch_bpf_config_swap(sch, cfg);
 		q->stuck |= was_stuck;
 		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);
 	}
 	sch_tree_unlock(sch);
-	sch_bpf_config_put(&swapped);
 
 	sch_bpf_free_list(&list);
 	/* The new program may want to send what the old one held back. */
@@ -894,16 +950,18 @@ int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
 static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 			  struct netlink_ext_ack *extack)
 {
+	const struct bpf_prog *dequeue;
 	struct sch_bpf_config cfg;
 	int err;
 
-	err = sch_bpf_config_parse(&cfg, opt, false, extack);
+	err = sch_bpf_parse(&cfg, opt, false, extack);
 	if (err)
 		return err;
-	err = sch_bpf_reach_begin(&cfg);
+	dequeue = cfg.dequeue;
+	err = sch_bpf_reach_begin(dequeue);
 	if (!err) {
 		err = sch_bpf_config_change(sch, &cfg, SCH_BPF_CHANGE, extack);
-		sch_bpf_reach_end(&cfg);
+		sch_bpf_reach_end(dequeue);
 	}
 	sch_bpf_config_put(&cfg);
 	return err;
@@ -942,13 +1000,14 @@ static int sch_bpf_dump_prog(struct sk_buff *skb, int attr, const struct bpf_pro
 
 /**
  * sch_bpf_config_dump() - write a configuration as TCA_OPTIONS
- * @cfg: the configuration
+ * @cfg: the configuration; without programs, that of a tx queue for which there are none
+ * @queues: how many tx queues have programs of their own, or 0
  * @skb: the netlink message
  *
  * Context: process, under RTNL.
  * Return: length of the message; -EMSGSIZE if there is no room.
  */
-int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb)
+int sch_bpf_config_dump(const struct sch_bpf_config *cfg, u32 queues, struct sk_buff *skb)
 {
 	struct nlattr *opts;
 
@@ -958,13 +1017,17 @@ int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb)
 	if ((cfg->limit && nla_put_u32(skb, TCA_SCH_BPF_LIMIT, cfg->limit)) ||
 	    nla_put_u64_64bit(skb, TCA_SCH_BPF_HORIZON, cfg->horizon, TCA_SCH_BPF_PAD) ||
 	    nla_put_u64_64bit(skb, TCA_SCH_BPF_PATIENCE, cfg->patience, TCA_SCH_BPF_PAD) ||
-	    (cfg->object[0] && nla_put_string(skb, TCA_SCH_BPF_OBJECT, cfg->object)) ||
-	    sch_bpf_dump_prog(skb, TCA_SCH_BPF_ENQUEUE, cfg->enqueue) ||
-	    sch_bpf_dump_prog(skb, TCA_SCH_BPF_DEQUEUE, cfg->dequeue)) {
-		nla_nest_cancel(skb, opts);
-		return -EMSGSIZE;
-	}
+	    (queues && nla_put_u32(skb, TCA_SCH_BPF_QUEUES, queues)))
+		goto no_room;
+	if (cfg->enqueue &&
+	    ((cfg->object[0] && nla_put_string(skb, TCA_SCH_BPF_OBJECT, cfg->object)) ||
+	     sch_bpf_dump_prog(skb, TCA_SCH_BPF_ENQUEUE, cfg->enqueue) ||
+	     sch_bpf_dump_prog(skb, TCA_SCH_BPF_DEQUEUE, cfg->dequeue)))
+		goto no_room;
 	return nla_nest_end(skb, opts);
+no_room:
+	nla_nest_cancel(skb, opts);
+	return -EMSGSIZE;
 }
 
 static int sch_bpf_dump(struct Qdisc *sch, struct sk_buff *skb)
@@ -979,7 +1042,7 @@ static int sch_bpf_dump(struct Qdisc *sch, struct sk_buff *skb)
 	};
 
 	memcpy(cfg.object, q->object, sizeof(cfg.object));
-	return sch_bpf_config_dump(&cfg, skb);
+	return sch_bpf_config_dump(&cfg, 0, skb);
 }
 
 static int sch_bpf_dump_stats(struct Qdisc *sch, struct gnet_dump *d)
@@ -991,7 +1054,7 @@ static int sch_bpf_dump_stats(struct Qdisc *sch, struct gnet_dump *d)
 	xstats = q->xstats;
 	xstats.stored = q->stored;
 	xstats.fifo = q->fifo.qlen;
-	xstats.is_stuck = q->stuck;
+	xstats.is_stuck = q->stuck && q->enqueue;
 	sch_tree_unlock(sch);
 	return gnet_stats_copy_app(d, &xstats, sizeof(xstats));
 }

@@ -45,7 +45,7 @@ struct sch_bpf_data {
 	u32 stored;			/* packets in the maps; qlen has more to it */
 	u32 bytes;			/* in the maps and in fifo; backlog has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
-	bool stuck;			/* the kernel serves fifo instead of the policy */
+	bool stuck;			/* the kernel serves fifo: so is the policy, or none */
 	bool rescued;			/* stuck, or fifo may hold packets */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
@@ -68,6 +68,7 @@ struct sch_bpf_data {
 
 /* What a netlink message asks for. */
 struct sch_bpf_config {
+	bool progs;			/* given, which may mean none: bpf_mq's alone */
 	struct bpf_prog *enqueue;	/* both or none */
 	struct bpf_prog *dequeue;
 	u32 limit;			/* packets; 0, here and below: not given */
@@ -75,6 +76,13 @@ struct sch_bpf_config {
 	u64 patience;			/* ns */
 	u32 flags;			/* SCH_BPF_FLUSH */
 	char object[SCH_BPF_OBJECT_LEN];
+};
+
+/* Of the programs in a netlink message, where their file descriptors are. */
+struct sch_bpf_fds {
+	struct nlattr *enqueue;
+	struct nlattr *dequeue;
+	unsigned int pairs;		/* 0: no programs are given */
 };
 
 /* What sch_bpf_config_change() does about packets that the new programs do not reach */
@@ -85,17 +93,20 @@ enum sch_bpf_how {
 	SCH_BPF_FORCE_ALL,	/* the same with all packets: what is reached is not known */
 };
 
-int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
-			 struct netlink_ext_ack *extack);
+int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct sch_bpf_fds *fds,
+			 struct nlattr *opt, bool create, struct netlink_ext_ack *extack);
+int sch_bpf_config_get_progs(struct sch_bpf_config *cfg, const struct sch_bpf_fds *fds,
+			     unsigned int pair, struct netlink_ext_ack *extack);
 void sch_bpf_config_get(const struct sch_bpf_config *cfg);
 void sch_bpf_config_put(const struct sch_bpf_config *cfg);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
 void sch_bpf_new_generation(struct sch_bpf_data *q);
-int sch_bpf_reach_begin(const struct sch_bpf_config *cfg);
-void sch_bpf_reach_end(const struct sch_bpf_config *cfg);
-int sch_bpf_config_change(struct Qdisc *sch, const struct sch_bpf_config *cfg,
+u64 sch_bpf_new_mark(void);
+int sch_bpf_reach_begin(const struct bpf_prog *dequeue);
+void sch_bpf_reach_end(const struct bpf_prog *dequeue);
+int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 			  enum sch_bpf_how how, struct netlink_ext_ack *extack);
-int sch_bpf_config_dump(const struct sch_bpf_config *cfg, struct sk_buff *skb);
+int sch_bpf_config_dump(const struct sch_bpf_config *cfg, u32 queues, struct sk_buff *skb);
 
 extern struct Qdisc_ops sch_bpf_queue_ops;
 

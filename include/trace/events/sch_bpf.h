@@ -32,8 +32,8 @@ DECLARE_EVENT_CLASS(sch_bpf_class,
 		__entry->ifindex = qdisc_dev(sch)->ifindex;
 		__entry->handle = sch->handle;
 		__entry->parent = sch->parent;
-		__entry->enqueue = enqueue->aux->id;
-		__entry->dequeue = dequeue->aux->id;
+		__entry->enqueue = enqueue ? enqueue->aux->id : 0;
+		__entry->dequeue = dequeue ? dequeue->aux->id : 0;
 		__entry->qlen = sch->q.qlen;
 	),
 
@@ -50,7 +50,9 @@ DEFINE_EVENT(sch_bpf_class, sch_bpf_stuck,
 	TP_ARGS(sch, enqueue, dequeue)
 );
 
-/* These programs, or other parameters, are in force now. */
+/* These programs, or other parameters, are in force now. A tx queue without programs has
+ * those of the id 0.
+ */
 DEFINE_EVENT(sch_bpf_class, sch_bpf_change,
 	TP_PROTO(const struct Qdisc *sch, const struct bpf_prog *enqueue,
 		 const struct bpf_prog *dequeue),

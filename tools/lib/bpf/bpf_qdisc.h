@@ -111,9 +111,16 @@
  *
  *	dropped++;
  *
- * Both programs of a qdisc run under its lock, so that a plain addition counts right. All
- * instances of bpf_mq share the variables, each under its own lock: there it takes
- * __sync_fetch_and_add(). A variable is not static, or clang leaves out what nobody reads.
+ * Both programs of a qdisc run under its lock, so that a plain addition counts right. A
+ * variable is not static, or clang leaves out what nobody reads.
+ *
+ * bpf_mq makes an instance for each tx queue. Programs that name a map of packets are
+ * loaded once for each, with maps and variables of their own; one for all instances are
+ * parameters, what is pinned by name, and what is declared as shared: the global variables
+ * of the section .data.shared, and the maps with BPF_QDISC_SHARED. An object whose programs
+ * find their packets by ctx->queue (BPF_QDISC_QUEUES()) is loaded once, and shares all.
+ * Each instance runs under its own lock: what is shared takes __sync_fetch_and_add() and
+ * the like.
  */
 
 /**
@@ -148,6 +155,22 @@
  * name, and the name of no other map of the object may begin with the same.
  */
 #define BPF_QDISC_TABLE __attribute__((btf_decl_tag("table")))
+
+/**
+ * define BPF_QDISC_SHARED - declare that a map is one for all tx queues
+ *
+ * It is an attribute of a map that holds no packets:
+ *
+ *	struct {
+ *		__uint(type, BPF_MAP_TYPE_LRU_HASH);
+ *		...
+ *	} subscribers SEC(".maps") BPF_QDISC_SHARED;
+ *
+ * Of variables the section says so:
+ *
+ *	__u64 link_free SEC(".data.shared");
+ */
+#define BPF_QDISC_SHARED __attribute__((btf_decl_tag("shared")))
 
 /* The index of a network device, as a parameter or as the key of a table: tc takes and
  * shows its name.

@@ -14,7 +14,8 @@
  *
  * Locks: the programs of a qdisc run one after the other, under the lock of its root or of its
  * tx queue; so a state that belongs to one qdisc needs no lock of its own. With bpf_mq the
- * instances run at the same time: each tx queue has a state, found by ctx->queue. Only
+ * instances run at the same time: each tx queue has a state, its own if the object is loaded
+ * for each, else found by ctx->queue. Only
  * bpf_qdisc_link_reserve() and bpf_qdisc_link_give_back() may be called for one state by
  * several qdiscs, and by programs of other types, at a time.
  */

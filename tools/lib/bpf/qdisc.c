@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause)
 /*
- * The maps of an object whose programs are for a qdisc: one for each tx queue; and
- * those of the programs that a qdisc has, where the packets are that are queued.
+ * The maps of an object whose programs are for a qdisc: those that are one for each tx
+ * queue, and those that are one for all; and the maps of the programs that a qdisc has,
+ * where the packets are that are queued.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -258,14 +259,46 @@ static int reuse_map(struct old_maps *old, struct bpf_object *obj, struct bpf_ma
 	return 0;
 }
 
-static int reuse_maps(struct old_maps *old, struct bpf_object *obj)
+static bool has_tag(const struct btf *btf, __u32 id, const char *tag)
+{
+	const struct btf_type *t;
+	__u32 i;
+
+	for (i = 1; i < btf__type_cnt(btf); i++) {
+		t = btf__type_by_id(btf, i);
+		if (btf_is_decl_tag(t) && t->type == id && !strcmp(type_name(btf, t), tag))
+			return true;
+	}
+	return false;
+}
+
+/* Is the map one for all tx queues, also of an object that is loaded for each? */
+static bool is_shared(const struct bpf_object *obj, const struct bpf_map *map)
+{
+	const char *name = bpf_map__name(map);
+	const struct btf *btf = bpf_object__btf(obj);
+	__u32 id;
+
+	if (bpf_map__is_internal(map))
+		return !strcmp(name, ".data.param") || !strcmp(name, ".data.shared");
+	for (id = 1; id < btf__type_cnt(btf); id++) {
+		const struct btf_type *t = btf__type_by_id(btf, id);
+
+		if (btf_is_var(t) && !strcmp(type_name(btf, t), name))
+			return has_tag(btf, id, "table") || has_tag(btf, id, "shared");
+	}
+	return false;
+}
+
+static int reuse_maps(struct old_maps *old, struct bpf_object *obj, bool shared)
 {
 	struct bpf_map *map;
 	int ret, reused = 0;
 
 	bpf_object__for_each_map(map, obj) {
 		/* data of the old programs is not for the new ones; a pin decides itself */
-		if (bpf_map__is_internal(map) || bpf_map__pin_path(map) || bpf_map__fd(map) >= 0)
+		if (bpf_map__is_internal(map) || bpf_map__pin_path(map) || bpf_map__fd(map) >= 0 ||
+		    (shared && !is_shared(obj, map)))
 			continue;
 		ret = reuse_map(old, obj, map);
 		if (ret < 0)
@@ -291,12 +324,31 @@ int bpf_object__reuse_qdisc_maps(struct bpf_object *obj, int ifindex,
 	if (!ret)
 		ret = add_old_maps(&old, info.dequeue_prog_id);
 	if (!ret)
-		ret = reuse_maps(&old, obj);
+		ret = reuse_maps(&old, obj, OPTS_GET(opts, flags, 0) & BPF_QDISC_F_SHARED);
 
 	for (i = 0; i < old.cnt; i++)
 		close(old.map[i].fd);
 	free(old.map);
 	return libbpf_err(ret);
+}
+
+int bpf_object__share_qdisc_maps(struct bpf_object *obj, const struct bpf_object *first)
+{
+	struct bpf_map *map;
+	int err, fd, shared = 0;
+
+	bpf_object__for_each_map(map, obj) {
+		if (bpf_map__pin_path(map) || !is_shared(obj, map))
+			continue;
+		fd = bpf_object__find_map_fd_by_name(first, bpf_map__name(map));
+		if (fd < 0)
+			return libbpf_err(-ENOENT);
+		err = bpf_map__reuse_fd(map, fd);
+		if (err)
+			return err;
+		shared++;
+	}
+	return shared;
 }
 
 int bpf_object__set_tx_queues(struct bpf_object *obj, int ifindex)

@@ -302,7 +302,8 @@ static void read_stats(struct sample *s)
 	opts.parent = s->key.parent;
 	opts.handle = s->key.handle;
 	opts.kind = s->kind;
-	if (strncmp(s->kind, "bpf", 3) || bpf_qdisc_query(options.ifindex, &opts, &qdisc))
+	if (strncmp(s->kind, "bpf", 3) || bpf_qdisc_query(options.ifindex, &opts, &qdisc) ||
+	    qdisc.queues)	/* each instance counts its own */
 		return;
 	fd = open_stats(qdisc.enqueue_prog_id, &info);
 	if (fd < 0)
