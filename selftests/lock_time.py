@@ -18,7 +18,7 @@ PKTGEN = "/proc/net/pktgen"
 COUNTS = [int(count) for count in
           os.environ.get("LOCK_TIME_PACKETS", "1000 10000" if lib.DEBUG else "1000 100000").split()]
 TICKS = 50_000                  # ns of interrupts, that come with luck only
-RESET, CHANGE, DEQUEUE = range(3)       # as in lock_time.bpf.c
+RESET, CHANGE, DEQUEUE, RESCUE = range(4)       # as in lock_time.bpf.c
 
 
 def write(path, text):
@@ -26,8 +26,8 @@ def write(path, text):
         file.write(f"{text}\n")
 
 
-def tc(what, *options):
-    lib.run("tc", "qdisc", what, "dev", DEV, "root", *options)
+def tc(what, *options, where=("root",)):
+    lib.run("tc", "qdisc", what, "dev", DEV, *where, *options)
 
 
 def queued():
@@ -49,10 +49,10 @@ def device():
         lib.run("ip", "link", "del", DEV)
 
 
-def fill(count):
+def fill(count, where=("root",)):
     """One more is not queued: pktgen waits until its last packet has gone."""
     tc("add", "bpf", "obj", MANY, "limit", str(count), "horizon", "3600s", "patience", "10ms",
-       "set", f"packets={count}")
+       "set", f"packets={count}", where=where)
     write(f"{PKTGEN}/{DEV}", f"count {count + 1}")
     write(f"{PKTGEN}/pgctrl", "start")
     lib.equal(queued(), count, "queued")
@@ -104,17 +104,35 @@ def get_stuck(time):
     return took
 
 
-def as_long_for_many(act):
+def as_long_for_many(act, *slow):
+    """Below another qdisc, if there is one that sends next to nothing."""
     times = []
     with device():
         for count in COUNTS:
-            fill(count)
+            if slow:
+                tc("add", "handle", "1:", *slow)
+            fill(count, ("parent", "1:1") if slow else ("root",))
             with longest() as time:
                 times.append(act(time))
     print(f"# {COUNTS} packets: {times} ns")
     lib.true(min(times) > 0, "no call was seen")
     if not lib.DEBUG:
         lib.true(max(times) < 2 * times[0] + TICKS, f"{COUNTS} packets take {times} ns")
+
+
+def change_when_stuck(time):
+    """What has not left is taken out of the map."""
+    below = "parent", "1:1"
+    tc("change", "bpf", "set", "silent=1", where=below)
+    lib.wait_until(lambda: lib.instances(DEV)[0]["stuck"], "the policy is stuck", 60)
+    (before,) = lib.instances(DEV)
+    lib.true(before["stored"] > 0.8 * before["qlen"], f"in the map: {before['stored']}")
+    tc("change", "bpf", "obj", MANY, where=below)
+    (after,) = lib.instances(DEV)
+    lib.equal((after["stored"], after["fifo"] >= 0.9 * before["stored"]), (0, True), "in the map, in the FIFO")
+    took = time(RESCUE)
+    tc("del")
+    return took
 
 
 def reset():
@@ -133,4 +151,8 @@ def a_policy_that_is_stuck():
     as_long_for_many(get_stuck)
 
 
-lib.main(reset, removal, change_with_flush, a_policy_that_is_stuck)
+def a_change_of_a_policy_that_is_stuck():
+    as_long_for_many(change_when_stuck, "tbf", "rate", "8kbit", "burst", "2k", "limit", "1")
+
+
+lib.main(reset, removal, change_with_flush, a_policy_that_is_stuck, a_change_of_a_policy_that_is_stuck)

@@ -11,6 +11,7 @@
 #include <linux/pkt_sched.h>
 #include <net/if.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "programs.skel.h"

@@ -898,8 +898,9 @@ static bool rbtree_unclaim_unused(struct bpf_rbtree *rb, struct bpf_rbtree_owner
 }
 
 /* A claim keeps its map alive, also one that has been taken out of a map of maps for
- * good. Each new claim is followed by a look at a few of the owner's in turn, so that
- * of those there are never many more than of others, whatever user space replaces.
+ * good. Each new claim is followed by a look at a few of the owner's in turn, so maps
+ * that are replaced again and again do not pile up. Those that are taken out and not
+ * replaced stay until the next claim or the reset.
  */
 static void rbtree_claims_look(struct bpf_rbtree_owner *owner)
 {

@@ -52,6 +52,9 @@
 /* How much later than asked for the timer may come, so that one serves several. */
 #define SCH_BPF_SLACK		(10 * NSEC_PER_USEC)
 
+/* So many packets of a stuck policy leave its maps at a time, under the root lock. */
+#define SCH_BPF_RESCUE_BATCH	64
+
 /* A policy in trouble for longer is stuck. */
 #define SCH_BPF_PATIENCE	(5ULL * NSEC_PER_SEC)
 
@@ -151,18 +154,34 @@ static void sch_bpf_report(struct work_struct *work)
 	rtnl_unlock();
 }
 
-/* Take the packets out of the maps, in key order, to leave before all others. */
-static void sch_bpf_rescue(struct sch_bpf_data *q)
+/* From now on the kernel serves what is in the maps, in key order, behind what is in the
+ * FIFO already, and before what comes.
+ */
+static void sch_bpf_take_over(struct sch_bpf_data *q)
 {
-	struct sk_buff_head list;
-	struct sk_buff *skb;
-
-	__skb_queue_head_init(&list);
-	while ((skb = bpf_rbtree_drain(&q->owner)))
-		__skb_queue_tail(&list, skb);
-	skb_queue_splice(&list, &q->fifo);
-	q->stored = 0;
+	if (!q->stuck)
+		q->rescued_last = skb_peek_tail(&q->fifo);
 	q->rescued = true;
+	q->stuck = true;
+}
+
+/* Packets leave the maps, which the kernel serves, for the FIFO: in key order, behind
+ * those that did so before. Returns whether there may be more.
+ */
+static noinline bool sch_bpf_rescue(struct sch_bpf_data *q)
+{
+	unsigned int n = SCH_BPF_RESCUE_BATCH;
+	struct sk_buff *skb = NULL;
+
+	while (n-- && (skb = bpf_rbtree_drain(&q->owner))) {
+		if (q->rescued_last)
+			__skb_queue_after(&q->fifo, q->rescued_last, skb);
+		else
+			__skb_queue_head(&q->fifo, skb);
+		q->rescued_last = skb;
+		q->stored--;
+	}
+	return skb;
 }
 
 /* The policy is out of service. Its packets stay in the maps until they leave, which
@@ -172,8 +191,7 @@ static void sch_bpf_set_stuck(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	q->rescued = true;
-	q->stuck = true;
+	sch_bpf_take_over(q);
 	q->xstats.stuck++;
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
 	q->report_wait = 1;
@@ -194,18 +212,22 @@ static int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct s
 	return NET_XMIT_SUCCESS;
 }
 
-/* Of a stuck policy, what is in its maps has come before what is in the FIFO. */
+/* What is in the maps has come before what is in the FIFO, but for the rescued. */
 static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sk_buff *skb = q->stuck ? bpf_rbtree_drain(&q->owner) : NULL;
+	struct sk_buff *skb = NULL;
 
+	if (q->stuck && !q->rescued_last)
+		skb = bpf_rbtree_drain(&q->owner);
 	if (skb)
 		q->stored--;
 	else
 		skb = __skb_dequeue(&q->fifo);
 	if (!skb)
 		return NULL;
+	if (skb == q->rescued_last)
+		q->rescued_last = NULL;
 	sch_bpf_count_out(q, skb);
 	qdisc_bstats_update(sch, skb);
 	return skb;
@@ -460,6 +482,7 @@ void sch_bpf_new_generation(struct sch_bpf_data *q)
 static void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list)
 {
 	skb_queue_splice_tail_init(&q->fifo, list);
+	q->rescued_last = NULL;
 	bpf_rbtree_detach(&q->owner, sch_bpf_free_packet);
 	q->stored = 0;
 	q->bytes = 0;
@@ -709,8 +732,10 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 	swap(q->dequeue, cfg->dequeue);
 	memcpy(q->object, cfg->object, sizeof(q->object));
 	q->was_stuck = q->stuck;
-	q->stuck = !q->enqueue;
-	q->rescued |= q->stuck;
+	if (!q->enqueue)
+		sch_bpf_take_over(q);
+	else
+		q->stuck = false;
 	q->idle = 0;
 	q->trouble = 0;
 	sch_bpf_new_generation(q);
@@ -859,19 +884,24 @@ static struct bpf_map *sch_bpf_out_of_reach(struct sch_bpf_data *q,
 	return bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark);
 }
 
-/* Back to programs that were in force: what they do not reach leaves first. Were they
- * stuck?
+/* What is in the maps leaves before all that comes from now on. Others have the tree lock
+ * in between, and find the policy stuck: only who has RTNL, as the caller, ends that.
  */
-static bool sch_bpf_prepare_force(struct sch_bpf_data *q, const struct sch_bpf_config *cfg,
-				  enum sch_bpf_how how)
+static void sch_bpf_rescue_all(struct Qdisc *sch)
+{
+	while (sch_bpf_rescue(qdisc_priv(sch))) {
+		sch_tree_unlock(sch);
+		cond_resched();
+		sch_tree_lock(sch);
+	}
+}
+
+/* Back to programs that were in force: what they do not reach leaves first. */
+static void sch_bpf_rescue_unreached(struct sch_bpf_data *q, const struct sch_bpf_config *cfg)
 {
 	struct bpf_map *map;
 	struct sk_buff *skb;
 
-	if (how == SCH_BPF_FORCE_ALL || q->was_stuck) {
-		sch_bpf_rescue(q);
-		return q->was_stuck;
-	}
 	for (map = sch_bpf_out_of_reach(q, cfg); map;
 	     map = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark)) {
 		skb = bpf_rbtree_pop(map, &q->owner);
@@ -881,7 +911,6 @@ static bool sch_bpf_prepare_force(struct sch_bpf_data *q, const struct sch_bpf_c
 		q->stored--;
 		q->rescued = true;
 	}
-	return false;
 }
 
 static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
@@ -913,19 +942,22 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 			  enum sch_bpf_how how, struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
+	bool again = how >= SCH_BPF_FORCE && q->was_stuck;
 	struct bpf_map *lost = NULL;
 	struct sk_buff_head list;
-	bool was_stuck = false;
 	int err = 0;
 
 	__skb_queue_head_init(&list);
 	sch_tree_lock(sch);
-	if (how >= SCH_BPF_FORCE)
-		was_stuck = sch_bpf_prepare_force(q, cfg, how);
-	else if (!q->stuck && cfg->dequeue)
+	if (how == SCH_BPF_FORCE_ALL)
+		sch_bpf_take_over(q);
+	if (!q->stuck && how < SCH_BPF_FORCE)
 		lost = sch_bpf_out_of_reach(q, cfg);
-	else if (cfg->progs && how == SCH_BPF_CHANGE && !(cfg->flags & SCH_BPF_FLUSH))
-		sch_bpf_rescue(q);	/* the new policy may have other maps, or none */
+	else if (!q->stuck && !again)
+		sch_bpf_rescue_unreached(q, cfg);
+	else if (q->stuck && !again && how != SCH_BPF_TRY &&
+		 cfg->dequeue && !(cfg->flags & SCH_BPF_FLUSH))
+		sch_bpf_rescue_all(sch);	/* the new policy may have other maps */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack,
 				   "Map '%s' has packets the new dequeue can't reach; flush drops them",
@@ -935,7 +967,8 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 		if (cfg->flags & SCH_BPF_FLUSH)
 			sch_bpf_flush(sch, &list);
 		sch_bpf_config_swap(sch, cfg);
-		q->stuck |= was_stuck;
+		if (again)
+			sch_bpf_take_over(q);
 		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);
 	}
 	sch_tree_unlock(sch);

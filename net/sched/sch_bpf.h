@@ -49,6 +49,7 @@ struct sch_bpf_data {
 	bool rescued;			/* stuck, or fifo may hold packets */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
+	struct sk_buff *rescued_last;	/* in fifo: up to it, they came before those in maps */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
 	u64 trouble_last;
 	u64 horizon;			/* ns: no program waits for longer without being asked */

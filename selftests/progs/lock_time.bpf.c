@@ -8,7 +8,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, __u64);		/* ns */
-	__uint(max_entries, 3);
+	__uint(max_entries, 4);
 } lock_longest SEC(".maps");
 
 #define LONGEST(function, number)						\
@@ -37,5 +37,6 @@ int BPF_PROG(end_##number)							\
 LONGEST(sch_bpf_reset, 0)
 LONGEST(sch_bpf_config_change, 1)
 LONGEST(sch_bpf_dequeue, 2)
+LONGEST(sch_bpf_rescue, 3)
 
 char LICENSE[] SEC("license") = "GPL";

@@ -87,9 +87,10 @@ int BPF_PROG(on_change, const struct Qdisc *sch)
 SEC("fentry/sch_bpf_report")
 int BPF_PROG(on_report)
 {
-	if (reports < 8)
-		reported[reports] = bpf_ktime_get_ns();
-	reports++;
+	__u32 n = reports++;
+
+	if (n < 8)
+		reported[n] = bpf_ktime_get_ns();
 	if (!stop_report)
 		return 0;
 	stop_report = 0;
