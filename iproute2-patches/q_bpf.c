@@ -1558,8 +1558,16 @@ static int open_values(struct values *vs, const char *section, const __u32 *prog
 	return -1;
 }
 
+static bool is_bpf_mq(int ifindex, __u32 handle)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, opts, .kind = "bpf_mq", .handle = handle);
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+
+	return !bpf_qdisc_query(ifindex, &opts, &info);
+}
+
 /* Which programs run in the qdisc that the kernel would change? It changes none with another
- * handle than the one that is given, and none without a handle: an instance of bpf_mq.
+ * handle than the one that is given, and no instance of bpf_mq.
  */
 static int query_programs(const struct target *target, __u32 *prog_id)
 {
@@ -1570,7 +1578,7 @@ static int query_programs(const struct target *target, __u32 *prog_id)
 		return ret;
 	if (target->opts.handle && target->opts.handle != info.handle)
 		return -ENOENT;
-	if (!info.handle)
+	if (is_bpf_mq(target->ifindex, TC_H_MAJ(info.parent)))
 		return -EOPNOTSUPP;
 	prog_id[ENQUEUE] = info.enqueue_prog_id;
 	prog_id[DEQUEUE] = info.dequeue_prog_id;

@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import re
+import time
 
 import lib
 from lib import POLICIES, PROGS, SO_MARK
@@ -18,6 +19,7 @@ HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
 QUEUES = f"{PROGS}/queues.bpf.o"        # made for all queues
 PINNED = f"{PROGS}/shared.bpf.o"        # its map of packets is pinned
 TX = 4
+MANY = 16 if lib.DEBUG else 64
 CHANGES = 10 if lib.DEBUG else 40
 PIN_DIR = "/sys/fs/bpf/test_each_queue"
 
@@ -335,6 +337,28 @@ def a_map_of_packets_is_for_one_queue():
             lib.run("rm", "-rf", PIN_DIR)
 
 
+def many_queues_are_no_dearer_than_a_command_for_each():
+    """Three times would be too much."""
+    def seconds(*commands):
+        begin = time.monotonic()
+        for command in commands:
+            lib.run(*command)
+        took = time.monotonic() - begin
+        lib.equal(len(lib.instances(made.a)), MANY, "instances")
+        return took
+
+    with lib.link("numtxqueues", str(MANY)) as made:
+        mq = ("tc", "qdisc", "add", "dev", made.a, "root", "handle", "1:", "mq")
+        each = [("tc", "qdisc", "replace", "dev", made.a, "parent", f"1:{queue:x}", "bpf", "obj", FIFO)
+                for queue in range(1, MANY + 1)]
+        below_mq = seconds(mq, *each)
+        lib.run("tc", "qdisc", "del", "dev", made.a, "root")
+        added = seconds(tc("add", made, "obj", FIFO))
+        changed = seconds(tc("change", made, "obj", FIFO))
+        print(f"# {MANY} queues: mq and as many bpf {below_mq:.2f} s, bpf_mq {added:.2f} s, change {changed:.2f} s")
+        lib.true(max(added, changed) < 3 * below_mq, "one command takes longer than three times those for each queue")
+
+
 def the_end_frees_all():
     with device("obj", HOLD) as queues:
         queues.send_all(range(40))
@@ -358,4 +382,5 @@ lib.main(every_policy_serves_every_queue,
          queues_change_under_traffic,
          pins,
          a_map_of_packets_is_for_one_queue,
+         many_queues_are_no_dearer_than_a_command_for_each,
          the_end_frees_all)

@@ -272,9 +272,10 @@ def one_instance_is_not_set(tc, device):
     """All instances of bpf_mq have the same parameters."""
     works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf_mq", "obj", f"{POLICIES}/rate.bpf.o")
     before = options(tc, device)["set"]
+    handle = lib.instances(device.a)[0]["handle"]
     words = [fails(1, 'the instances of bpf_mq are changed together, by "root bpf_mq"',
-                   *tc, "qdisc", what, "dev", device.a, "parent", "7:1", "bpf", "set", "rate=1mbit")
-             for what in ("change", "replace")]
+                   *tc, "qdisc", what, "dev", device.a, *which, "bpf", "set", "rate=1mbit")
+             for what in ("change", "replace") for which in (("parent", "7:1"), ("handle", handle))]
     lib.equal(options(tc, device)["set"], before, "of all")
     works(*tc, *qdisc(device, "change", "set", "rate=1mbit", kind="bpf_mq"))
     lib.equal(options(tc, device)["set"], {**before, "rate": 125000}, "of all, by the root")
