@@ -29,6 +29,9 @@ struct {
 
 #define KEY (&(__u64){ 0 })
 
+/* The packet of the context, read again here: also if it may have been given away */
+#define READ_AGAIN(ctx) (*(struct sk_buff * volatile *)&(ctx)->skb)
+
 /* For the qdiscs of struct_ops */
 extern void bpf_kfree_skb(struct sk_buff *skb) __ksym;
 
@@ -257,6 +260,17 @@ int look_at_what_may_not_be_there(struct sch_bpf_ctx *ctx)
 	return ctx->skb->len;
 }
 
+/* That it was there when it was read before says nothing. */
+SEC("qdisc/dequeue")
+__refused("invalid mem access 'trusted_ptr_or_null_'")
+int look_at_what_was_there(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop(ctx, &pkts);
+	if (READ_AGAIN(ctx))
+		return READ_AGAIN(ctx)->len;
+	return 0;
+}
+
 SEC("qdisc/dequeue")
 __refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
 int drop_what_was_popped(struct sch_bpf_ctx *ctx)
@@ -354,6 +368,75 @@ int drop_what_waits(struct sch_bpf_ctx *ctx)
 	return bpf_qdisc_drop(ctx, ctx->skb, 0);
 }
 
+/* Another CPU may free it meanwhile, where the map is another qdisc's. */
+static struct sk_buff *first_that_waits(void)
+{
+	struct pkt *pkt = bpf_rbtree_map_first(&pkts, KEY);
+
+	return pkt ? pkt->skb : NULL;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int read_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? skb->mark + bpf_qdisc_pkt_len(skb) + *bpf_qdisc_note(skb, __u32) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int mark_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? bpf_qdisc_ecn_mark(ctx, skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int bytes_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+	struct bpf_dynptr bytes;
+
+	return skb ? bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes) : 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("must be referenced or trusted")
+int clone_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits(), *clone = skb ? bpf_qdisc_clone(ctx, skb) : NULL;
+
+	if (clone)
+		bpf_qdisc_drop(ctx, clone, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/dequeue")
+__refused("only read is supported")
+int write_the_mark_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	if (skb)
+		skb->mark = 1;
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("only read is supported")
+int write_the_note_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	if (skb)
+		*bpf_qdisc_note(skb, __u32) = 1;
+	return 0;
+}
+
 SEC("qdisc/dequeue")
 __accepted
 int deliver_nothing(struct sch_bpf_ctx *ctx)
@@ -374,9 +457,6 @@ int make_room_and_keep_the_rest(struct sch_bpf_ctx *ctx)
 }
 
 /* ---- paths that join, of which each owns another packet ---- */
-
-/* The packet of the context, read again here: also if it may have been given away */
-#define READ_AGAIN(ctx) (*(struct sk_buff * volatile *)&(ctx)->skb)
 
 /* A branch that stays one, whichever path the compiler would rather have first */
 #define IF(condition, number, label)						\
