@@ -5,6 +5,7 @@
 import contextlib
 import json
 import re
+from errno import EINVAL
 
 import lib
 from lib import PROGS, SO_MARK
@@ -250,11 +251,15 @@ def what_cannot_be_cut_is_dropped():
     for parent in PARENTS:
         with cut(*parent) as (device, sender, receiver), lib.traced("qdisc/qdisc_drop") as lines:
             lib.true(not send(sender, "FORCE", 1), "the sender does not learn of the drop")
+            lib.equal(policy(device)["stats"]["error"], -EINVAL, "the policy is told")
+            lib.true(send(sender, "KEEP"), "the sender learns of a drop")
+            lib.equal(policy(device)["stats"]["error"], 0, "the policy is told")
             lib.true(send(sender, "CUT_A_CLONE"), "the sender learns of a drop of its packet")
-            queued(device, 1, 4000 + 4 * lib.HEADERS)
+            lib.equal(policy(device)["stats"]["error"], -EINVAL, "the policy is told")
+            queued(device, 6, 4000 + 4 * lib.HEADERS)
             lib.equal([re.search(r"reason=(\w+)", line).group(1) for line in lines()
                        if f" ifindex={device.ifindex} " in line], ["SEGMENT"] * 2, "reasons of the drops")
-            let_go(device, sender, receiver, range(5))
+            let_go(device, sender, receiver, [*range(5), *range(5)])
 
 
 lib.main(every_segment_is_marked,

@@ -32,6 +32,9 @@ static __u32 segments;	/* to come */
 /* Segments without what the packet had */
 __u32 strange SEC(".data.stats");
 
+/* What bpf_qdisc_segment() returned last */
+int error SEC(".data.stats");
+
 static int push(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	return bpf_qdisc_push(ctx, &segment_pkts, &(__u64){ 0 }, skb);
@@ -46,7 +49,7 @@ static int cut(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	bpf_qdisc_set_departure(ctx, skb, STAMP);
 	segments = skb->mark == CUT_A_CLONE ? 0 : bpf_qdisc_pkt_segs(skb);
 	if (skb->mark != CUT_A_CLONE && skb->mark != KEEP_A_CLONE)
-		return bpf_qdisc_segment(ctx, skb);
+		return error = bpf_qdisc_segment(ctx, skb);
 	clone = bpf_qdisc_clone(ctx, skb);
 	if (!clone)
 		return bpf_qdisc_drop(ctx, skb, 0);
@@ -54,7 +57,7 @@ static int cut(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 		push(ctx, clone);
 		return bpf_qdisc_segment(ctx, skb);
 	}
-	bpf_qdisc_segment(ctx, clone);
+	error = bpf_qdisc_segment(ctx, clone);
 	return push(ctx, skb);
 }
 
@@ -115,7 +118,7 @@ int segment_enqueue(struct sch_bpf_ctx *ctx)
 	case PASS:
 		return ctx->qdisc->handle == HANDLE ? bpf_qdisc_pass(ctx, skb, HANDLE | 1) : push(ctx, skb);
 	case FORCE:
-		return bpf_qdisc_segment(ctx, skb);
+		return error = bpf_qdisc_segment(ctx, skb);
 	case OPEN:
 		open = true;
 		return bpf_qdisc_drop(ctx, skb, 0);
