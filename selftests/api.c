@@ -288,6 +288,16 @@ static bool one_map_for_each_tx_queue(void)
 	return ok;
 }
 
+/* BPF_QDISC_QUEUES(..., 0), where nobody says of which device */
+static bool no_map_without_a_device(void)
+{
+	struct queues *skel = queues__open();
+	bool ok = skel && queues__load(skel) == -EINVAL;
+
+	queues__destroy(skel);
+	return ok;
+}
+
 static char said[4096];		/* by libbpf, last */
 
 /* Programs of their own for the first queues */
@@ -394,6 +404,7 @@ static const struct {
 	{ "change in place", change_in_place },
 	{ "below other kinds", below_other_kinds },
 	{ "one map for each tx queue", one_map_for_each_tx_queue },
+	{ "no map without a device", no_map_without_a_device },
 	{ "a pair of programs for each tx queue", a_pair_for_each_tx_queue },
 };
 

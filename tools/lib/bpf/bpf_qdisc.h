@@ -207,7 +207,10 @@ struct pkt {
  * @name: the array; libbpf, and so tc, fills it with as many maps when it creates it
  * @key_type: type of their keys
  * @packets: how many each holds at most
- * @count: how many maps; 0 where tc loads it: one for each tx queue, found by ctx->queue
+ * @count: how many maps; 0: one for each tx queue, found by ctx->queue
+ *
+ * With 0 tc, which knows the device, sets the number when it loads the object. Another loader
+ * calls bpf_object__set_tx_queues() before, or the kernel refuses the array (-EINVAL).
  */
 #define BPF_QDISC_QUEUES(name, key_type, packets, count)		\
 	struct {							\
