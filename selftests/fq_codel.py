@@ -20,8 +20,7 @@ import rst
 from lib import MS, NSEC, SO_MARK
 
 OBJ = f"{lib.POLICIES}/fq_codel.bpf.o"
-(IDIOM,) = (rst.path(f"idiom{number}") for number, (title, _) in enumerate(rst.idioms(), 1)
-            if title == "Fair, and each flow kept short")
+IDIOM = rst.idiom("Fair, and each flow kept short")
 ECT = 2
 # With which CoDel does nothing
 PATIENT = {"target": "10s", "interval": "100s"}

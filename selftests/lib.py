@@ -478,7 +478,7 @@ def traffic(sender, receiver, send):
 
 @contextlib.contextmanager
 def behind_the_gate(attach, *options, clock=time.CLOCK_MONOTONIC):
-    """A qdisc that gets packets but cannot let them go until one with a mark comes:
+    """A qdisc that gets packets but cannot let them go until one with the mark 1 comes:
     attach(device, parent) puts it there. Times of the packets are of the clock."""
     with link(*options) as device, Sender(device.a, clock) as sender, Receiver(device.b) as receiver:
         device.attach(f"{PROGS}/gate.bpf.o", where=("root", "handle", "1:"))

@@ -9,7 +9,7 @@ their only source: selftests/run compiles them from there, and tests load and ru
                             the one before
 
 The C that precedes the first section of the first two is what all of their programs begin with.
-A program that is only one of enqueue and dequeue gets the other one here."""
+A program that is only one of enqueue and dequeue gets the other one here, that of a FIFO."""
 
 import collections
 import os
@@ -19,7 +19,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOCUMENTS = f"{TOP}/Documentation/networking"
 OUT = f"{TOP}/build/selftests/doc"
 
-OTHERS = {"enqueue": "bpf_qdisc_drop(ctx, ctx->skb, 0)", "dequeue": "0"}
+OTHERS = {"enqueue": "bpf_qdisc_push(ctx, &pkts, &(__u64){ 0 }, ctx->skb)", "dequeue": "bpf_qdisc_pop(ctx, &pkts)"}
 LICENSE = 'char LICENSE[] SEC("license") = "GPL";\n'
 
 Section = collections.namedtuple("Section", "title blocks")     # (language, text), "" for a literal block
@@ -108,6 +108,12 @@ def idioms():
     head, *rest = sections("sch_bpf_idioms")
     (preamble,) = of(head, "c")
     return [(section.title, whole(preamble, "\n".join(of(section, "c")))) for section in rest if of(section, "c")]
+
+
+def idiom(title):
+    """Its object."""
+    (number,) = (number for number, (found, _) in enumerate(idioms(), 1) if found == title)
+    return path(f"idiom{number}")
 
 
 def steps():

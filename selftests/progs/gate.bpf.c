@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Everything goes to the child of class 1:1; nothing comes out of it until a packet
- * with a mark has gone in. The child's dequeue is not called before, nor its peek.
+ * with the mark 1 has gone in. The child's dequeue is not called before, nor its peek.
  */
 #include "../../policies/policy.h"
 
@@ -13,7 +13,7 @@ int gate_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
 
-	if (skb->mark)
+	if (skb->mark == 1)
 		open = true;
 	return bpf_qdisc_pass(ctx, skb, CHILD);
 }

@@ -1,0 +1,129 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Idioms of sch_bpf_idioms.rst do what is said there. documents.py loads all of them; fq_codel.py has
+"Fair, and each flow kept short".
+
+selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
+
+import json
+
+import lib
+import rst
+from lib import MS, NSEC, SO_MARK, SO_PRIORITY
+
+MARK = 7
+RATE = 625_000                          # bytes a second
+FRAME = 1514
+SEGMENTS = 43                           # of a packet of 64 kB
+
+
+def behind(title, *options):
+    """A gate."""
+    return lib.behind_the_gate(lambda device, parent: device.attach(rst.idiom(title), *options, where=("parent", parent)))
+
+
+def drops(device):
+    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+    (stats,) = [entry for entry in listed if entry.get("parent") == "1:1"]
+    return stats["drops"]
+
+
+def what_leaves(device, sender, receiver, priority=9):
+    """The numbers, when a last packet, 100, has opened the gate. The others have been dropped."""
+    sender.set(SO_MARK, 1)
+    sender.set(SO_PRIORITY, priority)
+    sender.send(100)
+    return lib.numbers(receiver.collect(sender.packets - drops(device)))
+
+
+def room_is_made_at_the_far_end():
+    """The youngest of the last priority goes, however many come."""
+    with behind("To make room", "limit", "4") as (device, sender, receiver):
+        for number, priority in enumerate((5, 1, 5, 3, 2, 4)):
+            sender.set(SO_PRIORITY, priority)
+            lib.true(sender.send(number), "a packet that comes is refused")
+        lib.equal(what_leaves(device, sender, receiver, priority=0), [100, 1, 4, 3], "packets that leave")
+
+
+def its_bytes_are_looked_at():
+    """The oldest one is dropped if its TOS is that of the packet that comes, and else keeps its place."""
+    with behind("To look at its bytes") as (device, sender, receiver):
+        for number, tos in enumerate((0x10, 0x20, 0x10, 0x30, 0x20)):
+            sender.send(number, tos=tos)
+        lib.equal(what_leaves(device, sender, receiver), [2, 3, 4, 100], "packets that leave")
+
+
+def a_packet_is_found_again():
+    """By its mark, if it has one; and one that has left is not."""
+    with behind("To find a packet again") as (device, sender, receiver):
+        for number, mark in enumerate((MARK, 0, 0, MARK)):
+            sender.set(SO_MARK, mark)
+            sender.send(number)
+        lib.equal(what_leaves(device, sender, receiver), [3, 1, 2, 100], "packets that leave")
+        sender.set(SO_MARK, MARK)
+        sender.send(4)
+        lib.equal(lib.numbers(receiver.collect(1)), [4], "a packet whose older one has left")
+
+
+def a_reset_puts_the_count_right():
+    """A hundred have room, and after a reset another hundred."""
+    with behind("A count that a reset puts right") as (device, sender, _):
+        lib.equal([sender.send(number) for number in range(101)], [True] * 100 + [False], "packets taken")
+        lib.run("ip", "link", "set", device.a, "down")
+        lib.run("ip", "link", "set", device.a, "up")
+        lib.wait_until(device.is_up, "the link is up")
+        with lib.Sender(device.a) as later:      # the other one is told that the link was down
+            lib.equal([later.send(number) for number in range(101)], [True] * 100 + [False], "packets taken after a reset")
+
+
+def a_rate_is_kept(title, each):
+    """ns for 1250 bytes."""
+    with lib.wire(rst.idiom(title)) as (_, sender, receiver):
+        for number in range(20):
+            sender.send(number, 1250)
+        arrivals = receiver.collect(20)
+        lib.equal(lib.numbers(arrivals), list(range(20)), "order")
+        off = [arrival.when - arrivals[0].when - place * each for place, arrival in enumerate(arrivals)]
+        lib.true(max(map(abs, off)) < MS, f"off by {min(off) / MS:.3f} to {max(off) / MS:.3f} ms")
+
+
+def a_link_is_free_when_the_packet_before_has_left():
+    for title in "State for each tx queue", "State that outlives a change":
+        a_rate_is_kept(title, 10 * MS)
+
+
+def most_within(arrivals, time):
+    """Bytes, of those that begin with any of them."""
+    return max(sum(arrival.size for arrival in arrivals if first.when <= arrival.when < first.when + time)
+               for first in arrivals)
+
+
+def a_packet_is_no_burst_when_it_is_cut():
+    """One of 64 kB at 5 Mbit/s, beside tbf; and what comes after it has the time that is left."""
+    most = {}
+    for name, words in (("tbf", ("tbf", "rate", "5mbit", "burst", "1540", "limit", "1000000")),
+                        ("cut", ("bpf", "obj", rst.idiom("To decide on each packet of the wire"))),
+                        ("whole", ("bpf", "obj", rst.idiom("To decide on each packet of the wire"), "set", "cut=0"))):
+        with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+            lib.run("ethtool", "-K", device.a, "tx-udp-segmentation", "off")
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", *words)
+            lib.true(sender.send_gso(FRAME - lib.HEADERS, SEGMENTS), "refused")
+            sender.send(SEGMENTS, FRAME)
+            arrivals = receiver.collect(SEGMENTS + 1)
+        lib.equal(lib.numbers(arrivals), list(range(SEGMENTS + 1)), "order")
+        lib.equal({arrival.size for arrival in arrivals}, {FRAME}, "sizes")
+        most[name] = most_within(arrivals, 5 * MS)
+        took = arrivals[-1].when - arrivals[0].when
+        print(f"# {name}: {most[name]} bytes within 5 ms, all within {took / MS:.1f} ms")
+        lib.true(abs(took / (SEGMENTS * FRAME * NSEC / RATE) - 1) < 0.01, f"{name}: {took} ns for all")
+    lib.equal((most["cut"], most["whole"]), (most["tbf"], SEGMENTS * FRAME), "bytes within 5 ms")
+    lib.true(most["tbf"] <= 3 * FRAME, f"tbf: {most['tbf']} bytes")
+
+
+tests = [room_is_made_at_the_far_end,
+         its_bytes_are_looked_at,
+         a_packet_is_found_again,
+         a_reset_puts_the_count_right]
+if not lib.DEBUG:       # that kernel's times say nothing
+    tests += [a_link_is_free_when_the_packet_before_has_left, a_packet_is_no_burst_when_it_is_cut]
+lib.main(*tests)
