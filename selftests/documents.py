@@ -82,6 +82,36 @@ def the_documents_agree_where_a_function_can_be_called():
                       f"the reference lists {name} under {what}")
 
 
+def the_documents_list_all_functions_that_take_a_packet():
+    """Those that release a reference to it, for the verifier."""
+    with open(f"{lib.TOP}/net/sched/sch_bpf_prog.c", encoding="ascii") as file:
+        takes = {name.removesuffix("_skb") for name in re.findall(r"^BTF_ID_FLAGS\(func, (\w+), .*KF_RELEASE", file.read(), re.M)}
+    with open(HEADER, encoding="ascii") as file:
+        head = file.read().split("*/\n#ifndef", 1)[0]
+    where = dict(kernels_lists())
+    for what, listed in (("header", re.findall(r"^ \*\t(bpf_qdisc_\w+)\(\)\t.*?(?:\((\w+)\))?$", head, re.M)),
+                         ("reference", re.findall(r"^``(bpf_qdisc_\w+)\(\)`` +(\w+)", rst.of_title("sch_bpf", "Who owns a packet"), re.M))):
+        lib.equal({name: direction.replace("both", "") for name, direction in listed},
+                  {name: where.get(name, "") for name in takes}, f"the {what}'s list")
+
+
+def each_function_is_used_by_an_example():
+    """In the tutorial, in an idiom, or in a policy that is named there."""
+    rows = re.findall(r"^(``bpf_.*?``)  +``(.*?)``$", rst.of_title("sch_bpf_idioms", "Functions that have no example here"), re.M)
+    lib.true(len(rows) > 10, f"{len(rows)} rows")
+    used = {word for _, program in (*rst.idioms(), *rst.steps()) for word in re.findall(r"\w+", program)}
+    for functions, path in rows:
+        with open(f"{lib.TOP}/{path}", encoding="ascii") as file:
+            words = set(re.findall(r"\w+", file.read()))
+        named = set(re.findall(r"``(\w+)\(\)``", functions))
+        lib.equal((named - words, named & used), (set(), set()), f"not in {path}, or in the documents")
+        used |= named
+    for header in (HEADER, HEADER.replace("qdisc.h", "qdisc_aqm.h")):
+        with open(header, encoding="ascii") as file:
+            functions = set(re.findall(r"^ \* (bpf_\w+)\(\) - ", file.read(), re.M))
+        lib.equal(functions - used, set(), "functions without an example")
+
+
 REFUSED = rst.refused()
 IDIOMS = [(f"idiom{number}", title, program) for number, (title, program) in enumerate(rst.idioms(), 1)]
 
@@ -95,4 +125,6 @@ lib.main(there_are_eleven,
          *(named(f"cured: {each.title}", is_accepted, f"{each.name}_cured", each.cured) for each in REFUSED),
          *(named(f"idiom: {title}", is_accepted, name, program) for name, title, program in IDIOMS),
          other_words_are_the_verifiers,
-         the_documents_agree_where_a_function_can_be_called)
+         the_documents_agree_where_a_function_can_be_called,
+         the_documents_list_all_functions_that_take_a_packet,
+         each_function_is_used_by_an_example)

@@ -4,13 +4,15 @@
  * for authors of queueing policies. Include it after vmlinux.h and
  * <bpf/bpf_helpers.h>. A map argument is the address of an ordered map
  * (BPF_MAP_TYPE_RBTREE) whose value holds one `struct sk_buff __kptr *`, as struct
- * pkt does; a key argument is the address of a key of that map's key size.
+ * pkt does, or such a map that was looked up in a map of maps; a key argument is the
+ * address of a key of that map's key size.
  *
  * What a function did with a packet is the verdict; what a program returns means
  * nothing. An enqueue program starts by owning ctx->skb, and every packet that a
  * program owns it gives to exactly one of these:
  *
- *	bpf_qdisc_push()	stores it under a key
+ *	bpf_qdisc_push()	stores it under a key, behind others
+ *	bpf_qdisc_push_front()	stores it under a key, before others
  *	bpf_qdisc_drop()	drops and counts it
  *	bpf_qdisc_pass()	passes it to the qdisc of a class	(enqueue)
  *	bpf_qdisc_steal()	ends it, as a filter's action took it	(enqueue)
@@ -71,11 +73,20 @@
 #ifndef TC_ACT_QUEUED
 #define TC_ACT_QUEUED	5
 #endif
+#ifndef TC_ACT_REPEAT
+#define TC_ACT_REPEAT	6
+#endif
+#ifndef TC_ACT_REDIRECT
+#define TC_ACT_REDIRECT	7
+#endif
 #ifndef TC_ACT_TRAP
 #define TC_ACT_TRAP	8
 #endif
 
-/* Errors that have the same number on every architecture */
+/* Errors that have the same number on every architecture. EALREADY, ENOBUFS and EOPNOTSUPP,
+ * which functions return, too, have another one on some: compare with 0, or define them as
+ * the kernel has them.
+ */
 #ifndef ENOENT
 #define ENOENT		2
 #endif
@@ -87,6 +98,9 @@
 #endif
 #ifndef EBUSY
 #define EBUSY		16
+#endif
+#ifndef EINVAL
+#define EINVAL		22
 #endif
 #ifndef ENOSPC
 #define ENOSPC		28
@@ -289,8 +303,8 @@ extern int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) _
  * @skb: an owned packet; it is given away
  *
  * Returns 0; or, with the packet dropped and counted, -ENOSPC if the map or the
- * qdisc's limit is full, -EBUSY if another qdisc keeps packets in the map, -ENOMEM
- * without memory for an element.
+ * qdisc's limit is full, -EBUSY if another qdisc keeps packets in the map, or the map is
+ * one of a map of maps and was taken out of it, -ENOMEM without memory for an element.
  */
 static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, const void *key,
 					  struct sk_buff *skb)
@@ -600,7 +614,9 @@ extern __u32 bpf_skb_get_hash(struct sk_buff *skb) __ksym;
  * @skb: the packet
  *
  * Returns skb->tstamp in ns CLOCK_MONOTONIC, whatever clock the stamp is in, or
- * the present time for a packet without a stamp.
+ * the present time for a packet without a stamp. It is at most the qdisc's horizon (10 s,
+ * unless tc is given another one) from now, and so is the stamp then: a policy that drops
+ * what is too far ahead compares with less.
  */
 extern __u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
 
@@ -622,8 +638,10 @@ extern void bpf_qdisc_set_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb
  *
  * From now on a packet that finds the queue empty goes to the device at once, and
  * no program sees it: right for a policy that would store such a packet and
- * deliver it next, and that does not count packets itself. A change of the
- * qdisc, a reset, or a filter on it ends it.
+ * deliver it next. A count of what is queued stays right, for such a packet would have been
+ * added to it and subtracted at once; a count of all packets, or of credit that they use,
+ * does not. A change of the qdisc, a reset, or a filter on it ends it; a qdisc that is not
+ * the root of a device or of a tx queue never does it.
  */
 extern void bpf_qdisc_bypass(struct sch_bpf_ctx *ctx) __ksym;
 

@@ -143,19 +143,20 @@ static __always_inline __u64 __bpf_codel_spacing(__u64 interval, __u32 count)
  * @params: parameters
  * @now: the present time
  * @enqueued: when the packet came, from the policy's note on it
- * @backlog: bytes that still wait in the queue, without this packet: with a queue for each
- *           flow, those of the flow
+ * @backlog: bytes that still wait in the queue, without this packet. With a queue for each
+ *           flow, those of the flow; or those of the qdisc, as Linux' fq_codel does it: then
+ *           nothing is counted for a flow, but its last packet can be dropped while others wait
  *
  * Call it once for each packet that is taken from the queue's head, in dequeue programs, and
  * take the next one if this one is dropped. Only the policy that owns the queue may call it
  * (see the head of this file).
  *
  * Guarantees: no packet is dropped unless each one that left within the last interval had
- * waited for the target or longer, and more than an MTU waits behind it. The nth drop is
+ * waited for the target or longer, and @backlog is more than an MTU. The nth drop is
  * followed by the next one after interval / sqrt(n), to 0.01 %, or by as many as are overdue.
  * A queue that becomes too long again within 16 intervals goes on with the n that held it
- * before. The last packet of a queue is never dropped, so a loop that takes packets until
- * one is delivered ends.
+ * before. The last packet that @backlog counts is never dropped, so a loop that takes packets
+ * until one is delivered ends.
  *
  * Return: BPF_AQM_DELIVER, or BPF_AQM_MARK with params->ecn, or BPF_AQM_DROP without.
  */
