@@ -24,6 +24,10 @@
  *
  * Functions return 0 or a negative error. A packet that was given to a function is
  * given away also if that function fails: it has then been dropped and counted.
+ *
+ * A tutorial, idioms, and what the verifier's refusals mean are in Documentation/networking/,
+ * sch_bpf_tutorial.rst, sch_bpf_idioms.rst and sch_bpf_refused.rst (of the package
+ * libbpf-qdisc-dev in /usr/share/doc).
  */
 #ifndef __BPF_QDISC_H
 #define __BPF_QDISC_H
