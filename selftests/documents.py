@@ -112,6 +112,19 @@ def each_function_is_used_by_an_example():
         lib.equal(functions - used, set(), "functions without an example")
 
 
+def policies_are_as_long_as_said():
+    """All lines, and those that are neither comments nor empty nor name a header."""
+    with open(f"{lib.POLICIES}/README.md", encoding="utf-8") as file:
+        said = re.findall(r"^\| \[`\w+`\]\(../(selftests/progs/\w+.bpf.c)\).*?\| (\d+), (\d+) \|", file.read(), re.M)
+    lib.equal(len(said), 3, "policies")
+    for path, *lines in said:
+        with open(f"{lib.TOP}/{path}", encoding="ascii") as file:
+            text = file.read()
+        code = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.S).splitlines()
+        lib.equal([int(count) for count in lines],
+                  [len(text.splitlines()), sum(bool(line.strip()) and not line.startswith("#include") for line in code)], path)
+
+
 REFUSED = rst.refused()
 IDIOMS = [(f"idiom{number}", title, program) for number, (title, program) in enumerate(rst.idioms(), 1)]
 
@@ -127,4 +140,5 @@ lib.main(there_are_eleven,
          other_words_are_the_verifiers,
          the_documents_agree_where_a_function_can_be_called,
          the_documents_list_all_functions_that_take_a_packet,
-         each_function_is_used_by_an_example)
+         each_function_is_used_by_an_example,
+         policies_are_as_long_as_said)
