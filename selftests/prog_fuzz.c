@@ -39,7 +39,6 @@ struct book {
 #include <unistd.h>
 
 #define DEVICES		4
-#define MARK		0x88b5
 #define HANDLE		0x100000	/* 10:, the qdisc under test */
 #define PARENT		0x10000		/* 1:, if it has one */
 #define LIFE		64		/* changes, after which it is made anew */
@@ -54,8 +53,12 @@ static unsigned int dice(unsigned int sides)
 
 /* ---- a program ---- */
 
-#define INSNS_MAX	2000
-#define KEY		(-8)		/* on the stack */
+#define INSNS_MAX	3000
+/* On the stack */
+#define KEY		(-8)
+#define INNER		(-16)		/* a map that was looked up */
+#define DYNPTR		(-32)
+#define BYTES_READ	(-56)
 
 enum { R0, R1, R2, R3, R4, R5, CTX, OWN, OTHER, COUNT, FP };	/* what registers are for */
 
@@ -70,21 +73,34 @@ static const char *const kfunc_names[] = {
 	"bpf_rbtree_map_lower_bound", "bpf_rbtree_map_upper_bound",
 	"bpf_qdisc_ecn_mark", "bpf_qdisc_set_queue", "bpf_qdisc_departure",
 	"bpf_qdisc_set_departure", "bpf_qdisc_bypass",
-	"bpf_skb_tc_classify", "bpf_skb_get_hash",
+	"bpf_skb_tc_classify", "bpf_skb_get_hash", "bpf_dynptr_from_skb",
 };
 enum { PUSH, PUSH_FRONT, DROP, PASS, STEAL, SEGMENT, DELIVER,
        POP, POP_UNTIL, POP_KEY, POP_FROM, POP_CLASS, CLASS_HEAD, CLASS_LEN,
        TAKE, TAKE_LAST, TAKE_UNTIL, TAKE_KEY, TAKE_YOUNGEST, TAKE_FROM, CLONE,
        LEN, BYTES, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
-       ECN_MARK, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, KFUNCS };
+       ECN_MARK, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, FROM_SKB,
+       KFUNCS };
 
 static int kfunc_ids[KFUNCS];
-static int map_fds[DEVICES][3], wrong_maps[2];
+static int map_fds[DEVICES][3], arrays[DEVICES], wrong_maps[2];
+
+/* Of a packet what can be written, and where it is */
+static struct field {
+	const char *name;
+	int offset, size;
+} fields[] = {
+	{ "mark", .size = 4 }, { "priority", .size = 4 }, { "tstamp", .size = 8 }, { "cb", .size = 20 },
+};
+enum { NOTE = 3, FIELDS };
 
 static struct bpf_insn insns[INSNS_MAX];
 static int length;
 static bool enqueue;		/* the program's direction */
 static bool owns, same;		/* OWN is a packet that it owns; on every path ctx->skb */
+static bool inner;		/* INNER is a map */
+enum { USE_INNER, WRITE, READ_BYTES, STAMP, DOINGS };
+static bool does[DOINGS];	/* the program, somewhere */
 static unsigned int slips;	/* one chance in so many is a mistake, if only for a while; 0: none */
 static bool mistaken;		/* there is one that must be noticed */
 static int on_device;
@@ -118,6 +134,11 @@ static void call(int kfunc)
 	emit(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, slip() ? (int)dice(100000) : kfunc_ids[kfunc]);
 }
 
+static void helper(int number)
+{
+	emit(BPF_JMP | BPF_CALL, 0, 0, 0, number);
+}
+
 /* A jump from here to where land() is called */
 static int jump(uint8_t condition, int reg, int32_t value)
 {
@@ -135,14 +156,24 @@ static void exit_with(int32_t value)
 	emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 }
 
-static void map_argument(int reg)
+static void load_map(int reg, int fd)
 {
-	int fd = map_fds[dice(12) ? on_device : (int)dice(DEVICES)][dice(3)];
-
-	if (slip())
-		fd = wrong_maps[dice(2)];
 	emit(BPF_LD | BPF_IMM | BPF_DW, (uint8_t)reg, BPF_PSEUDO_MAP_FD, 0, fd);
 	emit(0, 0, 0, 0, 0);
+}
+
+static void map_argument(int reg)
+{
+	int which = (int)dice(inner ? 4 : 3);
+
+	if (slip()) {
+		load_map(reg, dice(3) ? wrong_maps[dice(2)] : arrays[on_device]);
+	} else if (which == 3) {
+		emit(BPF_LDX | BPF_MEM | BPF_DW, (uint8_t)reg, FP, INNER, 0);
+		does[USE_INNER] = true;
+	} else {
+		load_map(reg, map_fds[dice(12) ? on_device : (int)dice(DEVICES)][which]);
+	}
 }
 
 static void skb_argument(int reg, int skb)
@@ -166,18 +197,59 @@ static void choose_key(void)
 {
 	switch (dice(5)) {
 	case 0:
-		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_ktime_get_ns);
+		helper(BPF_FUNC_ktime_get_ns);
 		if (dice(2))
 			emit(BPF_ALU64 | BPF_ADD | BPF_K, R0, 0, 0, (int)dice(3000000));
 		break;
 	case 1:
-		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+		helper(BPF_FUNC_get_prandom_u32);
 		emit(BPF_ALU64 | BPF_AND | BPF_K, R0, 0, 0, 3);
 		break;
 	default:
 		set(R0, (int)dice(4) - 1);
 	}
 	emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, KEY, 0);
+}
+
+/* Some of what can be written of a packet; anything, by a slip */
+static void write_to(int skb)
+{
+	static const uint8_t sizes[] = { BPF_B, BPF_H, BPF_W, BPF_DW };
+	const struct field *field = &fields[dice(FIELDS)];
+	int log = field->size == 8 ? 3 : 2, place = field->offset;
+
+	if (field == &fields[NOTE]) {
+		log = (int)dice(4);
+		place += (int)dice(20U >> log) << log;
+	}
+	if (slip()) {
+		log = (int)dice(4);
+		place = (int)dice(256);
+	}
+	emit(BPF_ST | BPF_MEM | sizes[log], (uint8_t)skb, 0, (int16_t)place, (int)random());
+	does[WRITE] = true;
+}
+
+static void dynptr_of(int skb)
+{
+	skb_argument(R1, skb);
+	set(R2, slip());
+	move(R3, FP);
+	emit(BPF_ALU64 | BPF_ADD | BPF_K, R3, 0, 0, DYNPTR);
+	call(FROM_SKB);
+}
+
+static void read_bytes(void)
+{
+	move(R1, FP);
+	emit(BPF_ALU64 | BPF_ADD | BPF_K, R1, 0, 0, BYTES_READ);
+	set(R2, 1 + (int)dice(DYNPTR - BYTES_READ) + (slip() ? 100 : 0));
+	move(R3, FP);
+	emit(BPF_ALU64 | BPF_ADD | BPF_K, R3, 0, 0, DYNPTR);
+	set(R4, (int)dice(2) ? (int)dice(100) : (int)random());
+	set(R5, slip());
+	helper(BPF_FUNC_dynptr_read);
+	does[READ_BYTES] = true;
 }
 
 /* One that there is, as a rule */
@@ -232,15 +304,24 @@ static void do_other(void)
 	get_other();
 	null = slip() ? -1 : jump(BPF_JEQ, R0, 0);
 	move(OTHER, R0);
-	if (!dice(4)) {
+	switch (dice(8)) {
+	case 0:
 		ctx_argument(R1);
 		skb_argument(R2, OTHER);
-		if (dice(2)) {
-			call(ECN_MARK);
-		} else {
-			set(R3, (int)dice(3));
-			call(SET_QUEUE);
-		}
+		call(ECN_MARK);
+		break;
+	case 1:
+		ctx_argument(R1);
+		skb_argument(R2, OTHER);
+		set(R3, (int)dice(3));
+		call(SET_QUEUE);
+		break;
+	case 2:
+		write_to(OTHER);
+		break;
+	case 3:
+		dynptr_of(OTHER);
+		read_bytes();
 	}
 	if (!slip())
 		give(OTHER);
@@ -270,10 +351,33 @@ static void do_loop(void)
 
 static void do_own(void)
 {
+	bool keep = owns && !slips && !dice(8);
+
 	if (!owns && !slip())
 		return;
+	if (keep)
+		dynptr_of(OWN);
 	give(OWN);
 	owns = false;
+	if (keep) {		/* its bytes are gone */
+		mistaken = true;
+		read_bytes();
+	}
+}
+
+/* Read what can be read of the own packet, and write what can be written. */
+static void do_field(void)
+{
+	if (!owns && !slip())
+		return;
+	if (dice(2)) {
+		write_to(OWN);
+	} else if (dice(2)) {
+		dynptr_of(OWN);
+		read_bytes();
+	} else {
+		emit(BPF_LDX | BPF_MEM | BPF_W, R0, OWN, (int16_t)fields[dice(FIELDS)].offset, 0);
+	}
 }
 
 /* Another packet in the place of the own one, on one path of two that join here */
@@ -284,7 +388,7 @@ static void do_swap(void)
 
 	if (!owns)
 		return;
-	emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+	helper(BPF_FUNC_get_prandom_u32);
 	swap = jump(BPF_JSET, R0, 1);
 	if (other_way) {		/* the verifier goes straight on first */
 		past = emit(BPF_JMP | BPF_JA, 0, 0, 0, 0);
@@ -321,7 +425,7 @@ static void do_pop(void)
 	int which = POP + (int)dice(7);
 
 	if (enqueue && !slip())
-		return;
+		which = CLASS_LEN;
 	ctx_argument(R1);
 	if (which >= POP_CLASS) {
 		set(R2, class_of_ours());
@@ -333,7 +437,27 @@ static void do_pop(void)
 	call(which);
 }
 
-/* Look at a packet that waits. It is the map's: to give it away is a mistake. */
+/* What only its owner may do with a packet */
+static void use(int skb)
+{
+	switch (dice(4)) {
+	case 0:
+		write_to(skb);
+		break;
+	case 1:
+		dynptr_of(skb);
+		break;
+	case 2:
+		ctx_argument(R1);
+		skb_argument(R2, skb);
+		call(dice(2) ? ECN_MARK : CLONE);
+		break;
+	default:
+		give(skb);
+	}
+}
+
+/* Look at a packet that waits. It is the map's: more is a mistake. */
 static void do_look(void)
 {
 	int which = LEN + (int)dice(6), none, taken;
@@ -347,9 +471,10 @@ static void do_look(void)
 	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
 	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R0, 0, 0);
 	taken = jump(BPF_JEQ, OTHER, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_W, R0, OTHER, (int16_t)fields[dice(FIELDS)].offset, 0);
 	if (!slips && !dice(5)) {
 		mistaken = true;
-		give(OTHER);
+		use(OTHER);
 	}
 	land(taken);
 	if (none >= 0)
@@ -363,6 +488,12 @@ static void do_delivered(void)
 
 	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, CTX, 0, 0);
 	null = slip() ? -1 : jump(BPF_JEQ, OTHER, 0);
+	if (!dice(4))
+		write_to(OTHER);
+	if (!dice(4)) {
+		dynptr_of(OTHER);
+		read_bytes();
+	}
 	ctx_argument(R1);
 	skb_argument(R2, OTHER);
 	call(dice(3) ? ECN_MARK : CLONE);
@@ -371,7 +502,7 @@ static void do_delivered(void)
 
 		/* Seldom stored: or for each that leaves another one comes, for ever. */
 		move(OTHER, R0);
-		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+		helper(BPF_FUNC_get_prandom_u32);
 		drop = jump(BPF_JSET, R0, 15);
 		give(OTHER);
 		done = emit(BPF_JMP | BPF_JA, 0, 0, 0, 0);
@@ -397,10 +528,10 @@ static void do_context(void)
 	if (slip()) {
 		emit(BPF_ST | BPF_MEM | (dice(2) ? BPF_W : BPF_DW), CTX, 0, places[dice(6)] + (slip() ? 4 : 0),
 		     (int)dice(1000));
-	} else if (enqueue) {
+	} else if (enqueue || dice(2)) {
 		emit(BPF_LDX | BPF_MEM | BPF_W, R0, CTX, places[3 + dice(3)], 0);
 	} else {
-		emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_ktime_get_ns);
+		helper(BPF_FUNC_ktime_get_ns);
 		emit(BPF_ALU64 | BPF_ADD | BPF_K, R0, 0, 0, (int)dice(5000000));
 		emit(BPF_STX | BPF_MEM | BPF_DW, CTX, R0, 16, 0);
 	}
@@ -415,6 +546,12 @@ static void do_call(void)
 		return;
 	if (which == BYPASS && dice(8))
 		return;
+	if (which == SET_DEPARTURE) {		/* at a time: none, soon, or any */
+		helper(BPF_FUNC_ktime_get_ns);
+		emit(BPF_ALU64 | (dice(2) ? BPF_ADD : BPF_MUL) | BPF_K, R0, 0, 0, (int)dice(3) * (int)dice(1U << 30));
+		move(COUNT, R0);
+		does[STAMP] = true;
+	}
 	if (which == GET_HASH) {
 		skb_argument(R1, OWN);
 	} else {
@@ -422,9 +559,13 @@ static void do_call(void)
 		if (which != BYPASS)
 			skb_argument(R2, OWN);
 		set(R3, which == SET_QUEUE ? (int)dice(3) : 0);
+		if (which == SET_DEPARTURE)
+			move(R3, COUNT);
 		set(R4, 0);
 	}
 	call(which);
+	if (which == DEPARTURE && dice(2))
+		emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, KEY, 0);
 }
 
 static void end(void)
@@ -432,7 +573,7 @@ static void end(void)
 	static const int8_t helpers[] = { BPF_FUNC_tail_call, BPF_FUNC_kptr_xchg };
 
 	if (slip() && slip())
-		emit(BPF_JMP | BPF_CALL, 0, 0, 0, helpers[dice(2)]);
+		helper(helpers[dice(2)]);
 	if (owns && !slips && !dice(50))
 		mistaken = true;
 	else if (owns && !slip())
@@ -445,7 +586,7 @@ static void end(void)
 static void statements(int depth)
 {
 	for (unsigned int n = 1 + dice(4); n--;) {
-		switch (dice(17)) {
+		switch (dice(19)) {
 		case 0:
 			choose_key();
 			break;
@@ -484,12 +625,16 @@ static void statements(int depth)
 		case 13:
 			do_look();
 			break;
+		case 14:
+		case 15:
+			do_field();
+			break;
 		default:
 			if (depth) {
 				bool before = owns, same_before = same;
 				int otherwise;
 
-				emit(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_prandom_u32);
+				helper(BPF_FUNC_get_prandom_u32);
 				otherwise = jump(BPF_JSET, R0, 1 << dice(3));
 				statements(depth - 1);
 				end();
@@ -501,16 +646,41 @@ static void statements(int depth)
 	}
 }
 
+/* A map of the device's array of maps; where there is none, the program ends. */
+static void look_up_inner(void)
+{
+	int found;
+
+	emit(BPF_ST | BPF_MEM | BPF_W, FP, 0, KEY, (int)dice(slip() ? 5 : 2));
+	load_map(R1, arrays[on_device]);
+	key_argument(R2);
+	helper(BPF_FUNC_map_lookup_elem);
+	found = slip() ? -1 : jump(BPF_JNE, R0, 0);
+	if (found >= 0) {
+		if (owns)
+			give(OWN);
+		exit_with(0);
+		land(found);
+	}
+	emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, INNER, 0);
+	inner = true;
+}
+
 static void generate(void)
 {
 	length = 0;
 	owns = enqueue;
 	same = true;
+	inner = false;
 	mistaken = false;
+	memset(does, 0, sizeof(does));
 	slips = dice(5) < 2 ? 0 : 5 + dice(40);
 	move(CTX, R1);
 	if (enqueue)
 		emit(BPF_LDX | BPF_MEM | BPF_DW, OWN, CTX, 0, 0);
+	choose_key();
+	if (!dice(3))
+		look_up_inner();
 	choose_key();
 	statements(2);
 	end();
@@ -756,6 +926,7 @@ static void put_in(struct device *device)
 /* ---- the whole ---- */
 
 static unsigned int mistakes;	/* programs that had to be refused */
+static unsigned int doing[DOINGS];	/* of those that were accepted */
 static uint64_t stuck, stolen, all_cloned, all_cut, all_dropped, all_sent, all_packets;
 
 static bool end_life(struct device *device)
@@ -833,6 +1004,8 @@ static bool one_program(unsigned int seed, unsigned int *accepted)
 	if (fd < 0)
 		return true;
 	accepted[enqueue]++;
+	for (int i = 0; i < DOINGS; i++)
+		doing[i] += does[i];
 	if (device->programs[enqueue] > 0)
 		close(device->programs[enqueue]);
 	device->programs[enqueue] = fd;
@@ -854,12 +1027,31 @@ static int packet_socket(int ifindex)
 {
 	struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP),
 				       .sll_ifindex = ifindex };
-	int fd = socket(AF_PACKET, SOCK_RAW, 0), mark = MARK;
+	int fd = socket(AF_PACKET, SOCK_RAW, 0);
 
-	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) ||
-	    setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)))
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)))
 		err(1, "packet socket");
 	return fd;
+}
+
+/* Bytes from the beginning of a structure to a member, also to one of an unnamed member; or -1 */
+static int offset_of(const struct btf *btf, uint32_t id, const char *name)
+{
+	const struct btf_type *type = btf__type_by_id(btf, id);
+
+	for (unsigned int i = 0; i < btf_vlen(type); i++) {
+		const struct btf_member *member = &btf_members(type)[i];
+		int offset = (int)btf_member_bit_offset(type, i) / 8, within;
+
+		if (!strcmp(btf__name_by_offset(btf, member->name_off), name))
+			return offset;
+		if (member->name_off || !btf_is_composite(btf__type_by_id(btf, member->type)))
+			continue;
+		within = offset_of(btf, member->type, name);
+		if (within >= 0)
+			return offset + within;
+	}
+	return -1;
 }
 
 static void set_up(void)
@@ -868,6 +1060,7 @@ static void set_up(void)
 		{ "pkts0", "small0", "allocated0" }, { "pkts1", "small1", "allocated1" },
 		{ "pkts2", "small2", "allocated2" }, { "pkts3", "small3", "allocated3" },
 	};
+	static const char *const array_names[DEVICES] = { "inner0", "inner1", "inner2", "inner3" };
 	LIBBPF_OPTS(bpf_qdisc_opts, parent, .handle = PARENT);
 	struct timeval patience = { .tv_sec = 60 };
 	struct btf *btf = btf__load_vmlinux_btf();
@@ -880,11 +1073,21 @@ static void set_up(void)
 		if (kfunc_ids[i] < 0)
 			errx(1, "no function %s", kfunc_names[i]);
 	}
+	for (int i = 0; i < FIELDS; i++) {
+		fields[i].offset = offset_of(btf, (uint32_t)btf__find_by_name_kind(btf, "sk_buff", BTF_KIND_STRUCT),
+					     fields[i].name);
+		if (fields[i].offset < 0)
+			errx(1, "no member %s", fields[i].name);
+	}
+	fields[NOTE].offset += offset_of(btf, (uint32_t)btf__find_by_name_kind(btf, "qdisc_skb_cb", BTF_KIND_STRUCT),
+					 "data");
 	btf__free(btf);
 	obj = skel->obj;
-	for (int i = 0; i < DEVICES; i++)
+	for (int i = 0; i < DEVICES; i++) {
 		for (int j = 0; j < 3; j++)
 			map_fds[i][j] = map(names[i][j]);
+		arrays[i] = map(array_names[i]);
+	}
 	wrong_maps[0] = map("hash");
 	wrong_maps[1] = map("numbers");
 
@@ -934,7 +1137,11 @@ static bool both(const unsigned int *accepted, unsigned int count)
 
 	printf("# %u programs: accepted %u to enqueue, %u to dequeue; refused %u, %u of them had to be\n",
 	       count, accepted[1], accepted[0], count - good, mistakes);
+	printf("# of those accepted %u use an inner map, %u write to packets, %u read bytes, %u set stamps\n",
+	       doing[USE_INNER], doing[WRITE], doing[READ_BYTES], doing[STAMP]);
 	expect(mistakes > count / 100);
+	for (int i = 0; i < DOINGS; i++)
+		expect(doing[i] > good / 50);
 	expect(good > count / 5 && count - good > count / 5);
 	expect(accepted[0] > good / 5 && accepted[1] > good / 5);
 	return true;

@@ -5,7 +5,6 @@
 #include "../../policies/policy.h"
 #include <bpf/bpf_tracing.h>
 
-#define MARK		0x88b5		/* of our packets */
 #define DEVICES		16
 
 #define PACKETS(name, key_type, flags)			\
@@ -21,7 +20,8 @@
 #define SET(n)						\
 	PACKETS(pkts##n, __u64, 0);			\
 	PACKETS(small##n, __u32, 0);			\
-	PACKETS(allocated##n, __s64, BPF_F_NO_PREALLOC)
+	PACKETS(allocated##n, __s64, BPF_F_NO_PREALLOC);	\
+	BPF_QDISC_QUEUES(inner##n, __u64, 24, 2)
 
 SET(0);
 SET(1);
@@ -74,11 +74,13 @@ struct book {
 	__u64 packets, segments, bytes;
 } books[DEVICES][WAYS];			/* by the index of the device */
 
+/* Of our devices, dev0 and so on */
 static void note(int way, const struct sk_buff *skb)
 {
-	__u32 ifindex = skb->dev->ifindex;
+	const struct net_device *dev = skb->dev;
+	__u32 ifindex = dev->ifindex;
 
-	if (ifindex >= DEVICES)
+	if (ifindex >= DEVICES || dev->name[0] != 'd' || dev->name[1] != 'e' || dev->name[2] != 'v')
 		return;
 	__sync_fetch_and_add(&books[ifindex][way].packets, 1);
 	__sync_fetch_and_add(&books[ifindex][way].segments, bpf_qdisc_pkt_segs(skb));
@@ -88,8 +90,7 @@ static void note(int way, const struct sk_buff *skb)
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(on_drop, struct sk_buff *skb)
 {
-	if (skb->mark == MARK)
-		note(DROPPED, skb);
+	note(DROPPED, skb);
 	return 0;
 }
 
@@ -127,8 +128,7 @@ int BPF_PROG(on_cut, struct sk_buff *skb, struct sch_bpf_ctx *run, int ret)
 SEC("fentry/dummy_xmit")
 int BPF_PROG(on_xmit, struct sk_buff *skb)
 {
-	if (skb->mark == MARK)
-		note(SENT, skb);
+	note(SENT, skb);
 	return 0;
 }
 
