@@ -8,6 +8,7 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_qdisc.h>
+#include <bpf/bpf_qdisc_aqm.h>
 #include <bpf/bpf_rbtree.h>
 
 #define N	10000
@@ -87,7 +88,7 @@ PROGRAM(set_departure, bpf_qdisc_set_departure(ctx, skb, key + 1))
 PROGRAM(get_hash, MUST(bpf_skb_get_hash(skb)))
 PROGRAM(ecn_mark, MUST(bpf_qdisc_ecn_mark(ctx, skb)))
 PROGRAM(set_queue, MUST(!bpf_qdisc_set_queue(ctx, skb, 0)))
-PROGRAM(class_len, MUST(bpf_qdisc_class_len(ctx, 0x10001) < 0))
+PROGRAM(generation, MUST(ctx->generation))
 PROGRAM(load_bytes, {
 	struct bpf_dynptr bytes;
 	__u16 protocol = 0;
@@ -95,5 +96,37 @@ PROGRAM(load_bytes, {
 	MUST(!bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes));
 	MUST(!bpf_dynptr_read(&protocol, sizeof(protocol), &bytes, ETH_HLEN - 2, 0));
 })
+
+/* ---- the blocks of <bpf/bpf_qdisc_aqm.h> ---- */
+
+struct bpf_codel codel;
+struct bpf_pie pie = { .prob = BPF_PIE_ONE / 100, .delay = 20 * NSEC_PER_MSEC };
+struct bpf_red red = { .avg = 15000ULL << 24 };
+struct bpf_drr_flow flow;
+struct bpf_tbf bucket;
+__u64 busy, now = NSEC_PER_SEC, rate = 1000000;
+
+static const struct bpf_codel_params codel_params = { 5 * NSEC_PER_MSEC, 100 * NSEC_PER_MSEC, 1514 };
+static const struct bpf_codel_params hasty = { 1, 1, 1514 };
+static const struct bpf_pie_params pie_params = {
+	15 * NSEC_PER_MSEC, 15 * NSEC_PER_MSEC, 150 * NSEC_PER_MSEC, 2, 20, 1514,
+};
+static const struct bpf_red_params red_params = { 10000, 30000, 1 << 26, 9, false, NSEC_PER_MSEC };
+
+/* The time goes on between the calls. */
+#define LATER(by)	now += (by)
+
+PROGRAM(tx_time, MUST(bpf_qdisc_tx_time(64 + key, rate)))
+PROGRAM(time_add, MUST(bpf_qdisc_time_add(rate, key)))
+PROGRAM(aqm_drops, MUST(!bpf_aqm_drops(ctx, skb, key < KEYS ? BPF_AQM_MARK : BPF_AQM_DROP)))
+PROGRAM(codel_dequeue, LATER(1000); MUST(!bpf_codel_dequeue(&codel, &codel_params, now, now - 1000, 30000)))
+PROGRAM(codel_dequeue_drop, LATER(1000); bpf_codel_dequeue(&codel, &hasty, now, 0, 30000))
+PROGRAM(pie_enqueue, LATER(1); bpf_pie_enqueue(&pie, &pie_params, now, 30000))
+PROGRAM(pie_enqueue_update, LATER(15 * NSEC_PER_MSEC); bpf_pie_enqueue(&pie, &pie_params, now, 30000))
+PROGRAM(pie_dequeue, LATER(1); bpf_pie_dequeue(&pie, &pie_params, now, now - 20 * NSEC_PER_MSEC, 30000))
+PROGRAM(red_enqueue, LATER(1); bpf_red_enqueue(&red, &red_params, now, 15000))
+PROGRAM(drr_round, bpf_drr_round(&flow, 2, 1514, 1514, 100))
+PROGRAM(tbf_reserve, LATER(1); MUST(bpf_tbf_reserve(&bucket, rate, 15000, now, 100)))
+PROGRAM(link_reserve, LATER(1); bpf_qdisc_link_reserve(&busy, now, 1000))
 
 char LICENSE[] SEC("license") = "GPL";

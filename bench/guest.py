@@ -26,6 +26,8 @@ UNDO = {"push": "pop", "pop": "push"}
 QUEUES = "d2"
 VETH = "v0"
 MSS = 1448                                      # with 1500 bytes of MTU and timestamps
+HEADERS = 14 + 20 + 8
+SO_MARK, SOL_PACKET, PACKET_VNET_HDR = 36, 263, 15
 CLONE_NEWNET = 0x40000000
 SYS_BPF, BPF_MAP_UPDATE_ELEM, BPF_MAP_GET_FD_BY_ID = 321, 2, 14
 MONOTONIC, TAI = 1, 2                           # BPF_SKB_CLOCK_*
@@ -556,8 +558,10 @@ def maps(measure, _, counter):
     return {"periods": periods}
 
 
-def functions(measure, _, counter):
+def functions(measure, pktgen, counter):
     """One program of bench/functions.bpf.c, on a UDP packet that can be marked."""
+    if measure["qdisc"]:
+        return on_a_device(measure, pktgen, counter)
     packet = bytes.fromhex("020000000002" "020000000001" "0800" "4501002e00000000401100000a0000010a000002"
                            "03e80009001a0000").ljust(60, b"\0")
     program = Program(f"{loaded(measure['object'])}/{measure['operation']}")
@@ -569,6 +573,52 @@ def functions(measure, _, counter):
         if dropped.pop():
             raise RuntimeError("a function failed")
     return {"periods": periods[1:]}
+
+
+class Marked:
+    """UDP packets on the dummy device from a packet socket; with more than a segment, GSO packets."""
+
+    def __init__(self, segments=1):
+        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self.sock.bind((DEV, 0x0800))
+        self.sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        length = segments * 1472
+        gso = (1, 5, HEADERS, 1472, 34, 6) if segments > 1 else (0, 0, 0, 0, 0, 0)
+        self.packet = struct.pack("<BBHHHH", *gso) + bytes.fromhex("020000000002" "020000000001" "0800") + struct.pack(
+            "!BBHHHBBH4s4sHHHH", 0x45, 0, 28 + length, 0, 0, 64, 17, 0, bytes(4), bytes(4), 1000, 9, 8 + length, 0) + bytes(length)
+
+    def send(self, count=1, mark=0):
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
+        for _ in range(count):
+            self.sock.send(self.packet)
+
+
+def on_a_device(measure, pktgen, counter):
+    """One function of bench/dequeue.bpf.c, whose class has a packet."""
+    operation, count = measure["operation"], measure["count"]
+    with Attached(measure) as attached:
+        if operation in ("whole", "segment"):
+            sender = Marked(measure["segments"])
+            times = count // measure["segments"]
+            action, count = lambda: sender.send(times), times * measure["segments"]
+        elif operation in ("pop", "pop_from"):
+            pktgen.prepare(count, 1)
+            action = pktgen.start
+        else:
+            run("tc", "class", "add", "dev", DEV, "parent", "1:", "classid", "1:1", "bpf")
+            sender = Marked()
+            sender.send(mark=1)
+            action = sender.send
+        action()
+        periods = []
+        for _ in range(measure["periods"]):
+            time.sleep(GRACE)
+            wait_for_tick()
+            periods.append([[counter.over(action), count]])
+        stats = [qdisc for qdisc in json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", DEV)) if qdisc["kind"] == "bpf"][0]
+    if stats["stats"]["failed"]:
+        raise RuntimeError(f"a function failed {stats['stats']['failed']} times")
+    return {"periods": periods}
 
 
 WORKLOADS = {"map": maps, "functions": functions, "empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,
