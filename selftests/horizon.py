@@ -8,7 +8,6 @@ import contextlib
 import os
 import socket
 import struct
-import subprocess
 import time
 
 import lib
@@ -21,6 +20,7 @@ HORIZON = 300 * MS
 WAITS = "horizon", "300ms", "patience", "100ms"
 HOUR = 3600 * NSEC
 CLOCKS = time.CLOCK_MONOTONIC, time.CLOCK_REALTIME, time.CLOCK_TAI
+KNOWN = 9876543210              # ns, which each time of a policy may be
 NOBODY = 65534
 
 
@@ -31,10 +31,10 @@ def times(clock):
             (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 
 
-def nothing_is_left(device, count):
+def nothing_is_left(device, count, what=""):
     stats = device.qdisc()
     lib.equal((stats["stuck"], stats["packets"], stats["drops"], stats["qlen"]), (0, count, 0, 0),
-              "found stuck, sent, dropped, queued")
+              f"{what}: found stuck, sent, dropped, queued")
 
 
 @contextlib.contextmanager
@@ -169,20 +169,37 @@ def stamps_without_a_clock_are_monotonic():
                          f"{qdisc}: packet {arrival.number} after {(arrival.when - start) / MS:.1f} ms")
 
 
-def the_longest_horizon_drops_nothing():
-    """A time beyond all numbers is refused, and the longest of those that are not is no time
-    that has passed."""
-    for name, more in (("edt", ("set", "delta=10s")), ("edt", ()), ("fq", ()), ("rate", ("set", "rate=8mbit"))):
-        with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more,
-                  "set", "horizon=86400s") as (device, sender, receiver):
-            refused = subprocess.run(["tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set",
-                                      f"horizon={2 ** 64 - 1}"], capture_output=True, text=True, check=False)
-            lib.true(refused.returncode, f"{name}: a horizon of 2^64 - 1 is taken")
-            lib.contains(refused.stderr, "86400s")
+def store_past_tc(device, name, value):
+    """In a parameter, what tc refuses: found by a number that it takes."""
+    change = "tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set"
+    lib.contains(lib.refused(*change, f"{name}={value}"), f'parameter "{name}" cannot be ')
+    lib.run(*change, f"{name}={KNOWN}")
+    known, new = (["0x" + byte.to_bytes(1).hex() for byte in struct.pack("<Q", each)] for each in (KNOWN, value))
+    for map_id in device.qdisc()["options"]["enqueue"]["map_ids"]:
+        if lib.bpftool("map", "show", "id", str(map_id))["name"].endswith(".data.param"):
+            (entry,) = lib.bpftool("map", "dump", "id", str(map_id))
+            data = entry["value"]
+            (at,) = [at for at in range(0, len(data), 8) if data[at:at + 8] == known]
+            lib.run("bpftool", "map", "update", "id", str(map_id), "key", *["0"] * 4,
+                    "value", *data[:at], *new, *data[at + 8:])
+    lib.equal(device.qdisc()["options"]["set"][name], value, f"parameter {name}")
+
+
+def the_largest_parameter_drops_and_marks_nothing():
+    """tc refuses it. What has stored it past tc finds that no sum with it wraps: the longest
+    time is none that has passed."""
+    for name, parameter, more in (("edt", "horizon", ()), ("edt", "horizon", ("set", "delta=10s")), ("edt", "delta", ()),
+                                  ("fq", "horizon", ()), ("fq", "ce_threshold", ()), ("fq_codel", "ce_threshold", ()),
+                                  ("rate", "horizon", ("set", "rate=8mbit")), ("rate", "burst", ("set", "rate=8mbit"))):
+        with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more) as (device, sender, receiver):
+            store_past_tc(device, parameter, (1 << 64) - 1)
             for number in range(20):
-                lib.true(sender.send(number, 1000, when=time.monotonic_ns() + 100 * MS), f"{name}: refused")
-            lib.equal(lib.numbers(receiver.collect(20)), list(range(20)), f"{name}: order")
-            nothing_is_left(device, 20)
+                lib.true(sender.send(number, 1000, when=time.monotonic_ns() + 100 * MS, tos=1),
+                         f"{name}, {parameter}: packet {number} is refused")
+            arrivals = receiver.collect(20)
+            lib.equal([(arrival.number, arrival.tos) for arrival in arrivals], [(number, 1) for number in range(20)],
+                      f"{name}, {parameter}: order and marks")
+            nothing_is_left(device, 20, f"{name}, {parameter}")
 
 
 def the_readme_shows_the_shortest_policy():
@@ -197,5 +214,5 @@ lib.main(no_time_holds_a_packet_beyond_the_horizon,
          the_qdiscs_horizon_can_be_longer,
          a_time_is_that_of_its_clock,
          stamps_without_a_clock_are_monotonic,
-         the_longest_horizon_drops_nothing,
+         the_largest_parameter_drops_and_marks_nothing,
          the_readme_shows_the_shortest_policy)
