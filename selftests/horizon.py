@@ -5,6 +5,7 @@ them, and what leaves does so at the horizon at the latest. A stamp without the 
 is in is read as the native fq reads it."""
 
 import contextlib
+import glob
 import os
 import socket
 import struct
@@ -14,8 +15,13 @@ import lib
 from lib import LATE, MS, NSEC, POLICIES, PROGS
 
 EDT_MIN = f"{PROGS}/edt_min.bpf.o"
-ALL = [EDT_MIN] + [f"{POLICIES}/{name}.bpf.o" for name in ("edt", "fifo", "fq", "fq_codel", "prio", "rate")]
 PACED = EDT_MIN, f"{POLICIES}/edt.bpf.o", f"{POLICIES}/fq.bpf.o"
+# What makes another policy of one
+MODES = {"edt": ["delta=100ms"], "fifo": ["head_drop=true limit_bytes=100000"], "prio": ["skbprio=true"],
+         "fq": ["ce_threshold=1ms", "group_by=1", "group_by=2", "group_by=3"],
+         "fq_codel": ["split_gso=1000 ce_threshold=1ms"], "rate": ["rate=800mbit"]}
+# What drops packets that ask for a time
+DROPPING = {"edt": ["drop_late=true delta=50ms", "horizon=100ms"], "fq": ["horizon=100ms"]}
 HORIZON = 300 * MS
 WAITS = "horizon", "300ms", "patience", "100ms"
 HOUR = 3600 * NSEC
@@ -25,6 +31,17 @@ KNOWN = 9876543210              # ns, which each time of a policy may be
 NOBODY = 65534
 
 
+def policies():
+    """Each object, as it is and in its modes: its settings, and whether these drop packets."""
+    names = sorted(os.path.basename(path)[:-len(".bpf.c")] for path in glob.glob(f"{POLICIES}/*.bpf.c"))
+    lib.equal({*MODES, *DROPPING} - set(names), set(), "modes of policies that are not there")
+    yield EDT_MIN, [], False
+    for name in names:
+        for drops, modes in ((False, ["", *MODES.get(name, [])]), (True, DROPPING.get(name, []))):
+            for mode in modes:
+                yield f"{POLICIES}/{name}.bpf.o", [word for each in mode.split() for word in ("set", each)], drops
+
+
 def times(clock):
     """From the past, the far future, and from where numbers end."""
     now = time.clock_gettime_ns(clock)
@@ -32,10 +49,11 @@ def times(clock):
             (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 
 
-def nothing_is_left(device, count, what=""):
+def nothing_is_left(device, count, what="", drops=False):
     stats = device.qdisc()
-    lib.equal((stats["stuck"], stats["packets"], stats["drops"], stats["qlen"]), (0, count, 0, 0),
-              f"{what}: found stuck, sent, dropped, queued")
+    lib.equal((stats["stuck"], stats["packets"] + stats["drops"], stats["qlen"]), (0, count, 0),
+              f"{what}: found stuck, sent or dropped, queued")
+    lib.true(drops or not stats["drops"], f"{what}: {stats['drops']} packets are dropped")
 
 
 @contextlib.contextmanager
@@ -46,18 +64,24 @@ def wire(obj, clock, *options):
 
 
 def no_time_holds_a_packet_beyond_the_horizon():
-    for obj in ALL:
-        for clock in CLOCKS:
-            with wire(obj, clock, *WAITS) as (device, sender, receiver):
-                wanted = times(clock)
-                for number, when in enumerate(wanted):
-                    lib.true(sender.send(number, port=1000 + number, when=when), f"{obj}: {when} is refused")
+    for obj, settings, drops in policies():
+        with lib.link() as device, lib.Receiver(device.b) as receiver:
+            device.attach(obj, *WAITS, *settings)
+            for clock in CLOCKS:
+                what, wanted, before = f"{obj} {settings}, clock {clock}", times(clock), device.qdisc()
+                with lib.Sender(device.a, clock) as sender:
+                    taken = [sender.send(number, 60 + 100 * number, port=1000 + number, when=when)
+                             for number, when in enumerate(wanted)]
                 sent = time.monotonic_ns()
-                receiver.collect(len(wanted))
-                # Not by the arrivals' own times: they are the stamps where nobody reads these.
-                took = time.monotonic_ns() - sent
-                lib.true(took < HORIZON + LATE, f"{obj}, clock {clock}: the last left after {took / MS:.1f} ms")
-                nothing_is_left(device, len(wanted))
+                lib.true(drops or all(taken), f"{what}: is refused: {taken}")
+                if drops:
+                    lib.wait_until(lambda: not device.qdisc()["qlen"], f"{what}: all leave")
+                else:
+                    receiver.collect(len(wanted))
+                    # Not by the arrivals' own times: they are the stamps where nobody reads these.
+                    took = time.monotonic_ns() - sent
+                    lib.true(took < HORIZON + LATE, f"{what}: the last left after {took / MS:.1f} ms")
+                nothing_is_left(device, before["packets"] + before["drops"] + len(wanted), what, drops)
 
 
 class Nic:                      # as a Link, whose qdisc is asked for
@@ -90,26 +114,44 @@ def ask_for(when, number, clock=time.CLOCK_MONOTONIC):
     return act
 
 
+def send_whatever_is_allowed(flows, each):
+    """Packets of each length, class and priority, at the lowest pacing rate, or with any time."""
+    def act():
+        for number in range(flows):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, lib.SO_MAX_PACING_RATE, 1)
+                sock.setsockopt(socket.SOL_SOCKET, lib.SO_PRIORITY, number % 7)
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 4 * number % 256)
+                sock.setsockopt(socket.SOL_SOCKET, lib.SO_TXTIME, struct.pack("iI", time.CLOCK_MONOTONIC, 0))
+                wanted = times(time.CLOCK_MONOTONIC)
+                for again in range(each):
+                    when = wanted[(number + again) % len(wanted)] if number % 2 else 0
+                    sock.sendmsg([bytes((number * 37 + again * 701) % 1400)],
+                                 [(socket.SOL_SOCKET, lib.SO_TXTIME, struct.pack("Q", when))] if when else [],
+                                 0, ("10.0.0.2", 9))
+        os._exit(0)
+    return act
+
+
 def nobody_puts_a_policy_out_of_service():
     """An ordinary user's UDP, to leave in an hour, on an idle link; and what others send
-    meanwhile leaves at once. His other clocks are refused by the socket."""
+    meanwhile leaves at once. Then all that he may ask for. His other clocks are refused by
+    the socket."""
     lib.quiet_wire()
-    for obj in ALL:
-        lib.run("tc", "qdisc", "add", "dev", "eth0", "root", "bpf", "obj", obj, *WAITS)
-        lib.run("ip", "-n", "peer", "link", "set", "eth1", "promisc", "on")
-        try:
-            with lib.namespace("peer"):
-                receiver = lib.Receiver("eth1")
-            with receiver, lib.Sender("eth0") as sender:
+    for obj, settings, drops in policies():
+        what, count = f"{obj} {settings}", 0
+        with lib.nic("bpf", "obj", obj, *WAITS, *settings) as (sender, receiver):
+            if not drops:
                 lib.true(as_nobody(ask_for(time.monotonic_ns() + HOUR, 1)), "nobody cannot send")
-                lib.true(sender.send(2), f"{obj}: another packet is refused")
-                sent = time.monotonic_ns()
+                lib.true(sender.send(2), f"{what}: another packet is refused")
+                sent, count = time.monotonic_ns(), 2
                 arrivals = {arrival.number: arrival.when - sent for arrival in receiver.collect(2)}
-                lib.true(arrivals[2] < LATE, f"{obj}: the other packet was held: {arrivals}")
-                lib.true(arrivals[1] < HORIZON + LATE, f"{obj}: beyond the horizon: {arrivals}")
-                nothing_is_left(Nic(), 2)
-        finally:
-            lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
+                lib.true(arrivals[2] < LATE, f"{what}: the other packet was held: {arrivals}")
+                lib.true(arrivals[1] < HORIZON + LATE, f"{what}: beyond the horizon: {arrivals}")
+                nothing_is_left(Nic(), count, what)
+            lib.true(as_nobody(send_whatever_is_allowed(64, 3)), "nobody cannot ask")
+            lib.wait_until(lambda: not Nic().qdisc()["qlen"], f"{what}: all leave")
+            nothing_is_left(Nic(), count + 64 * 3, what, drops)
     for clock in CLOCKS[1:]:
         lib.true(not as_nobody(ask_for(time.clock_gettime_ns(clock), 1, clock)), f"nobody has clock {clock}")
 
