@@ -14,6 +14,10 @@
  * the time back; with a clsact program in front of a qdisc that does not know of
  * it, that share of the rate would be lost.
  *
+ * A sender that paces itself may ask for a later time: in CLOCK_MONOTONIC (TCP does, and
+ * clsact programs that write no clock), or in CLOCK_TAI. BPF programs cannot read
+ * CLOCK_REALTIME: behind the clsact program a time in that is replaced by the flow's.
+ *
  * With `drop_late` a packet leaves in time or not at all, as with etf: from `delta`
  * before its time until then. One that comes or stands beyond its time is dropped, and
  * one that is to leave before another that has left.
@@ -50,6 +54,7 @@
 #define MAX_PACKETS	10000
 #define VLAN_TAGS	8		/* in front of a packet, at most */
 #define CATCH_UP	(20 * NSEC_PER_MSEC)
+#define UPTIME_MAX	(30ULL * 365 * 86400 * NSEC_PER_SEC)	/* as of TIME_UPTIME_SEC_MAX */
 #define NEVER		(~0ULL)
 
 /* Parameters; times in ns */
@@ -68,6 +73,11 @@ struct edt_flow {
 	__u32 ifindex;
 	__u32 mark;		/* of packets with a mark */
 	__u32 hash;		/* of those without */
+};
+
+struct note {			/* on a packet, between the two programs, too */
+	__u64 when;		/* its time, as in skb->tstamp; NEVER: it has none */
+	__u64 cost;		/* what its flow has paid for it, ns */
 };
 
 /* Departure time, ns CLOCK_MONOTONIC -> packet */
@@ -89,16 +99,6 @@ struct {				/* flow -> when its next packet may leave */
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } edt_flows SEC(".maps");
 
-/* How long a flow's link of its own, at the device's rate, would be busy with a
- * packet, in ns; 0 if the device is not paced.
- */
-static __u64 time_of(__u32 ifindex, __u32 len)
-{
-	__u64 *rate = bpf_map_lookup_elem(&edt_rate, &ifindex);
-
-	return rate ? bpf_qdisc_tx_time(len, *rate) : 0;
-}
-
 /* When the flow's next packet may leave; a flow that is new starts @now. */
 static __u64 *find_flow(struct edt_flow *flow, __u64 now)
 {
@@ -111,15 +111,17 @@ static __u64 *find_flow(struct edt_flow *flow, __u64 now)
 }
 
 /* The earliest time for a packet, which its sender may have paced already. A sender that
- * asks for one beyond the horizon does not hold up the packets that share its flow.
+ * asks for one beyond the horizon does not hold up the packets that share its flow. No
+ * CLOCK_REALTIME is as early as UPTIME_MAX: what is, has no clock, and is monotonic.
  */
 static __u64 earliest(struct __sk_buff *skb, __u64 now)
 {
-	__u64 last = bpf_qdisc_time_add(now, horizon);
+	__u8 clock = skb->tstamp_type;
+	__s64 ahead = skb->tstamp - (clock == BPF_SKB_CLOCK_TAI ? bpf_ktime_get_tai_ns() : now);
 
-	if (skb->tstamp_type == BPF_SKB_CLOCK_MONOTONIC && skb->tstamp > now)
-		return skb->tstamp < last ? skb->tstamp : last;
-	return now - CATCH_UP;
+	if (ahead <= 0 || (clock == BPF_SKB_CLOCK_REALTIME && skb->tstamp > UPTIME_MAX))
+		return now - CATCH_UP;
+	return now + (ahead < horizon ? ahead : horizon);
 }
 
 /* Where the IP header is, or 0. One VLAN tag may be in skb->vlan_tci; all others are in
@@ -171,16 +173,19 @@ static __u32 hash_of(struct __sk_buff *skb, __u32 ip)
  */
 static void set_departure(struct __sk_buff *skb, __u64 when)
 {
-	if (bpf_skb_set_tstamp(skb, when, BPF_SKB_CLOCK_MONOTONIC) &&
-	    skb->tstamp_type != BPF_SKB_CLOCK_TAI)
-		skb->tstamp = when;
+	if (!bpf_skb_set_tstamp(skb, when, BPF_SKB_CLOCK_MONOTONIC))
+		return;
+	if (skb->tstamp_type == BPF_SKB_CLOCK_TAI)
+		when += bpf_ktime_get_tai_ns() - bpf_ktime_get_ns();
+	skb->tstamp = when;
 }
 
 SEC("tc")
 int edt_stamp(struct __sk_buff *skb)
 {
 	struct edt_flow flow = { .ifindex = skb->ifindex, .mark = skb->mark };
-	__u64 cost = time_of(flow.ifindex, skb->wire_len);
+	__u64 *rate = bpf_map_lookup_elem(&edt_rate, &flow.ifindex);
+	__u64 cost = rate ? bpf_qdisc_tx_time(skb->wire_len, *rate) : 0;
 	__u64 now = bpf_ktime_get_ns(), *next;
 	__u32 ip = find_ip(skb);
 
@@ -189,8 +194,11 @@ int edt_stamp(struct __sk_buff *skb)
 	if (!flow.mark)
 		flow.hash = hash_of(skb, ip);
 	next = ip ? find_flow(&flow, now) : NULL;
-	if (next)
+	if (next) {
 		set_departure(skb, bpf_qdisc_link_reserve(next, earliest(skb, now), cost));
+		*(__u64 *)&skb->cb[0] = skb->tstamp;	/* the struct note */
+		*(__u64 *)&skb->cb[2] = cost;
+	}
 	return TC_ACT_UNSPEC;
 }
 
@@ -209,33 +217,26 @@ static __u64 read_clock(void)
 	return past;
 }
 
-static __u64 *note(struct sk_buff *skb)		/* a packet's time */
+static struct note *note(struct sk_buff *skb)
 {
-	return bpf_qdisc_note(skb, __u64);
+	return bpf_qdisc_note(skb, struct note);
 }
 
-/* A dropped packet has not used its time: what the flow sends next may. */
-static __u64 give_back(struct edt_flow *flow, __u32 len)
-{
-	__u64 *next = bpf_map_lookup_elem(&edt_flows, flow);
-	__u64 cost = time_of(flow->ifindex, len);
-
-	if (!next)
-		return 0;
-	bpf_qdisc_link_give_back(next, cost);
-	return cost;
-}
-
+/* A dropped packet has not used its time: what its flow sends next may. */
 static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
 {
 	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .mark = skb->mark };
-	__u32 len = bpf_qdisc_pkt_len(skb);
+	__u64 *next;
 
 	if (!flow.mark)
 		flow.hash = skb->hash;
-	given_back += give_back(&flow, len);
+	next = bpf_map_lookup_elem(&edt_flows, &flow);
+	if (next) {
+		bpf_qdisc_link_give_back(next, note(skb)->cost);
+		given_back += note(skb)->cost;
+	}
 	dropped++;
-	dropped_bytes += len;
+	dropped_bytes += bpf_qdisc_pkt_len(skb);
 	return bpf_qdisc_drop(ctx, skb, reason);
 }
 
@@ -245,26 +246,27 @@ static int drop_for_lateness(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	return drop(ctx, skb, 0);
 }
 
-/* A packet without a time is to leave after those that are due. It gets a note in any
- * case: drop_late may come while it waits.
+/* A packet without a time is to leave after those that are due. The note is the clsact
+ * program's if it tells the same time.
  */
 static __u64 time_of_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	__u64 when;
+	struct note *its = note(skb);
 
+	if (!skb->tstamp || its->when != skb->tstamp)
+		its->cost = 0;
 	if (skb->tstamp) {
-		when = bpf_qdisc_departure(ctx, skb);
-		*note(skb) = when;
-		return when;
+		its->when = bpf_qdisc_departure(ctx, skb);
+		return its->when;
 	}
-	*note(skb) = NEVER;
+	its->when = NEVER;
 	unpaced++;
 	return ctx->qdisc->q.qlen ? read_clock() : past;
 }
 
 static bool is_late(struct sk_buff *skb)
 {
-	return *note(skb) < read_clock() || *note(skb) < last_left;
+	return note(skb)->when < read_clock() || note(skb)->when < last_left;
 }
 
 static bool full(const struct Qdisc *sch)
@@ -319,9 +321,9 @@ static int pop_in_time(struct sch_bpf_ctx *ctx)
 		skb = bpf_qdisc_take_until(ctx, &edt_pkts, &due);
 		if (!skb)
 			return throttle(ctx);
-		if (*note(skb) >= now) {
-			if (*note(skb) != NEVER)
-				last_left = *note(skb);
+		if (note(skb)->when >= now) {
+			if (note(skb)->when != NEVER)
+				last_left = note(skb)->when;
 			return bpf_qdisc_deliver(ctx, skb);
 		}
 		drop_for_lateness(ctx, skb);

@@ -235,7 +235,8 @@ static bool deliver_or_drop(struct sch_bpf_ctx *ctx, struct flow *flow, struct s
 		return false;
 	}
 	ecn_mark += verdict == BPF_AQM_MARK;
-	if (ce_threshold && now > enqueued + ce_threshold && bpf_qdisc_ecn_mark(ctx, skb))
+	if (ce_threshold && now > bpf_qdisc_time_add(enqueued, ce_threshold) &&
+	    bpf_qdisc_ecn_mark(ctx, skb))
 		ce_mark++;
 	flow->credit -= len;
 	bpf_qdisc_deliver(ctx, skb);

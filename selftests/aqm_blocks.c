@@ -129,6 +129,19 @@ static bool drr_holds(__u32 n)
 	return its >= before && its + 1 >= round && flow.round >= its && flow.used < quantum;
 }
 
+/* What is given back is not more than there is */
+static bool link_holds(__u32 n)
+{
+	__u64 before = extreme(&n), floor = extreme(&n), cost = extreme(&n), more = extreme(&n);
+	__u64 link = before, when = bpf_qdisc_link_reserve(&link, floor, cost);
+
+	if (when != (before > floor ? before : floor) || link != when + cost)
+		return false;
+	before = link;
+	bpf_qdisc_link_give_back(&link, more);
+	return link == (before > more ? before - more : 0);
+}
+
 /* With how many combinations of eight numbers does not hold what must? */
 __u32 extremes(void)
 {
@@ -136,6 +149,6 @@ __u32 extremes(void)
 
 	for (n = 0; n < 1U << 24; n++)
 		bad += !codel_holds(n) + !pie_holds(n) + !red_holds(n) + !tbf_holds(n) +
-		       !drr_holds(n);
+		       !drr_holds(n) + !link_holds(n);
 	return bad;
 }

@@ -4,6 +4,7 @@
 
 import contextlib
 import socket
+import struct
 import subprocess
 import time
 
@@ -162,6 +163,24 @@ def a_dropped_packet_gives_its_time_back():
         lib.equal(policy["given_back"], (20 - count) * each, "time given back")
 
 
+def no_more_is_given_back_than_was_reserved():
+    """Packets that wait when drop_late comes are late, as no timer is early; and by then their
+    flow has another rate, at which each would take 1000 s."""
+    each = 200 * MS if not lib.DEBUG else NSEC
+    with lib.wire(EDT, "horizon", "30s", "set", "horizon=20s") as (device, sender, _):
+        stamp(device)
+        set_rate(device, 1000 * NSEC // each)
+        for number in range(10):
+            lib.true(sender.send(number, 1000), f"packet {number} is refused")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "drop_late=true",
+                "set", f"edt_rate[{device.a}]=1bps")
+        lib.wait_until(lambda: not device.qdisc()["qlen"], "no packet waits")
+        policy = stats(device)
+        lib.true(policy["late"] >= 5, f"only {policy['late']} packets were late")
+        lib.equal((policy["dropped"], policy["given_back"]), (policy["late"], policy["late"] * each),
+                  "packets dropped, and time given back")
+
+
 def a_time_far_ahead_does_not_hold_up_its_flow():
     """The next packet of the flow finds room within the horizon, 2 s."""
     with lib.wire(EDT) as (device, sender, receiver):
@@ -176,34 +195,102 @@ def a_time_far_ahead_does_not_hold_up_its_flow():
 
 
 @contextlib.contextmanager
-def tagged(device):
-    """Both ends of a wire, as devices whose frames have two VLAN tags on it: the outer one,
-    which the driver puts in front, and one in the frame."""
-    lines = []
-    for end in (device.a, device.b):
-        lines += [f"link add link {end} name {end}.5 up type vlan id 5 protocol 802.1ad",
-                  f"link add link {end}.5 name {end}.5.7 up type vlan id 7"]
+def tagged(device, *tags):
+    """The names of both ends of a wire whose frames have these VLAN tags on it: the first, which
+    the driver puts in front, and the others in the frame."""
+    lines, ends = [], [device.a, device.b]
+    for number, tag in enumerate(tags):
+        lines += [f"link add link {end} name {end}.{tag} up type vlan id {tag} protocol 802.1{'q' if number else 'ad'}"
+                  for end in ends]
+        ends = [f"{end}.{tag}" for end in ends]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
-    with lib.Sender(f"{device.a}.5.7") as sender, lib.Receiver(f"{device.b}.5.7") as receiver:
-        yield sender, receiver
+    yield ends
+
+
+def on_the_whole(when, start, sizes, rate, what):
+    """Packets of these sizes are to have left by then."""
+    took, wanted = when - start, sum(sizes[:-1]) * NSEC // rate
+    lib.true(wanted - CATCH_UP <= took < wanted * 11 // 10 + LATE,
+             f"{what} took {took / MS:.1f} ms, expected {wanted / MS:.1f}")
 
 
 def behind_vlan_tags_packets_are_paced():
-    """Whatever their length, all from one address to another at one rate."""
-    with lib.link() as device, tagged(device) as (sender, receiver):
+    """Whatever their length, those of each flow at its rate."""
+    for tags in ((5, 7), (5, 7, 9)):
+        for flows in (1, 2):
+            with (lib.link() as device, tagged(device, *tags) as (near, far), lib.Sender(near) as sender,
+                  lib.Receiver(far) as receiver):
+                device.attach(EDT)
+                stamp(device)
+                set_rate(device, 100_000)
+                start = time.monotonic_ns()
+                sizes = [900 + 7 * number % 100 for number in range(40)]
+                for number, size in enumerate(sizes):
+                    sender.send(number, size, port=1000 + number % flows)
+                arrivals = receiver.collect(40)
+                for flow in range(flows):
+                    own = [arrival for arrival in arrivals if arrival.number % flows == flow]
+                    lib.equal(lib.numbers(own), list(range(flow, 40, flows)), "order")
+                    on_the_whole(own[-1].when, start, sizes[flow::flows], 100_000, f"{tags}: flow {flow} of {flows}")
+                lib.equal(stats(device)["unpaced"], 0, "packets without a time")
+
+
+def behind_vlan_tags_ipv6_is_paced():
+    """Two flows, each at its rate."""
+    udp, ip = struct.Struct("!HHHH"), struct.Struct("!IHBB16s16s")
+    with (lib.link() as device, tagged(device, 5, 7) as ends,
+          socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender,
+          socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as receiver):
+        for sock, end in zip((sender, receiver), ends):
+            sock.bind((end, 0x86DD))
+        receiver.settimeout(lib.TIMEOUT)
         device.attach(EDT)
         stamp(device)
         set_rate(device, 100_000)
         start = time.monotonic_ns()
-        sizes = [900 + 7 * number % 100 for number in range(40)]
-        for number, size in enumerate(sizes):
-            sender.send(number, size)
-        arrivals = receiver.collect(40)
-        lib.equal(lib.numbers(arrivals), list(range(40)), "order")
-        took, wanted = arrivals[-1].when - start, sum(sizes[:-1]) * NSEC // 100_000
-        lib.true(wanted - CATCH_UP <= took < wanted * 11 // 10 + LATE,
-                 f"it took {took / MS:.1f} ms, expected {wanted / MS:.1f}")
+        for number in range(40):
+            sender.send(bytes.fromhex("020000000002" "020000000001" "86dd") +
+                        ip.pack(6 << 28, 946, 17, 64, b"\xfd" + bytes(15), b"\xfd" + bytes(14) + b"\1") +
+                        udp.pack(1000 + number % 2, 9, 946, 0) + bytes(938))
+        last = {}
+        for _ in range(40):
+            last[udp.unpack_from(receiver.recv(2048), 54)[0]] = time.monotonic_ns()
+        for port in (1000, 1001):
+            on_the_whole(last[port], start, [1000] * 20, 100_000, f"port {port}")
         lib.equal(stats(device)["unpaced"], 0, "packets without a time")
+
+
+def a_sender_may_ask_for_later():
+    """In either clock that a program can read, with a tag in the frame or without: the first
+    packet leaves when it is to, the next ones after it at the rate."""
+    for clock in (time.CLOCK_MONOTONIC, time.CLOCK_TAI):
+        for tags in ((), (5, 7)):
+            with (lib.link() as device, tagged(device, *tags) as (near, far), lib.Sender(near, clock) as sender,
+                  lib.Receiver(far) as receiver):
+                device.attach(EDT)
+                stamp(device)
+                set_rate(device, 100_000)
+                start = time.monotonic_ns() + 300 * MS
+                when = time.clock_gettime_ns(clock) + 300 * MS
+                for number in range(20):
+                    sender.send(number, 1000, when=when)
+                arrivals = receiver.collect(20)
+                lib.equal(lib.numbers(arrivals), list(range(20)), "order")
+                for arrival in arrivals:
+                    on_time(arrival, start + arrival.number * 10 * MS)
+
+
+def a_time_of_the_wall_clock_gives_way_to_the_flows():
+    """No program can compare it with another: it would hold up the packet, beside the rate."""
+    with lib.link() as device, lib.Sender(device.a, time.CLOCK_REALTIME) as sender, lib.Receiver(device.b) as receiver:
+        device.attach(EDT)
+        stamp(device)
+        set_rate(device, 100_000)
+        start = time.monotonic_ns()
+        for number in range(40):
+            sender.send(number, 1000, when=time.clock_gettime_ns(time.CLOCK_REALTIME) + NSEC)
+        arrivals = receiver.collect(40)
+        on_the_whole(arrivals[-1].when, start, [1000] * 40, 100_000, "the flow")
 
 
 def what_cannot_be_paced_is_counted():
@@ -270,8 +357,12 @@ lib.main(packets_leave_by_departure_time_and_not_before,
          a_flow_keeps_to_the_rate,
          each_flow_has_the_rate_of_its_own,
          a_dropped_packet_gives_its_time_back,
+         no_more_is_given_back_than_was_reserved,
          a_time_far_ahead_does_not_hold_up_its_flow,
          behind_vlan_tags_packets_are_paced,
+         behind_vlan_tags_ipv6_is_paced,
+         a_sender_may_ask_for_later,
+         a_time_of_the_wall_clock_gives_way_to_the_flows,
          what_cannot_be_paced_is_counted,
          many_flows_under_one_rate_get_all_of_it,
          a_device_without_a_rate_is_not_paced)

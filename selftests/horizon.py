@@ -5,23 +5,41 @@ them, and what leaves does so at the horizon at the latest. A stamp without the 
 is in is read as the native fq reads it."""
 
 import contextlib
+import glob
 import os
 import socket
 import struct
-import subprocess
 import time
 
 import lib
 from lib import LATE, MS, NSEC, POLICIES, PROGS
 
 EDT_MIN = f"{PROGS}/edt_min.bpf.o"
-ALL = [EDT_MIN] + [f"{POLICIES}/{name}.bpf.o" for name in ("edt", "fifo", "fq", "fq_codel", "prio", "rate")]
-PACED = [obj for obj in ALL if "edt" in obj or "fq." in obj]
+PACED = EDT_MIN, f"{POLICIES}/edt.bpf.o", f"{POLICIES}/fq.bpf.o"
+# What makes another policy of one
+MODES = {"edt": ["delta=100ms"], "fifo": ["head_drop=true limit_bytes=100000"], "prio": ["skbprio=true"],
+         "fq": ["ce_threshold=1ms", "group_by=1", "group_by=2", "group_by=3"],
+         "fq_codel": ["split_gso=1000 ce_threshold=1ms"], "rate": ["rate=800mbit"]}
+# What drops packets that ask for a time
+DROPPING = {"edt": ["drop_late=true delta=50ms", "horizon=100ms"], "fq": ["horizon=100ms"]}
 HORIZON = 300 * MS
 WAITS = "horizon", "300ms", "patience", "100ms"
 HOUR = 3600 * NSEC
 CLOCKS = time.CLOCK_MONOTONIC, time.CLOCK_REALTIME, time.CLOCK_TAI
+UPTIME_MAX = 30 * 365 * 86400   # s; a stamp of CLOCK_REALTIME below that is read as monotonic
+KNOWN = 9876543210              # ns, which each time of a policy may be
 NOBODY = 65534
+
+
+def policies():
+    """Each object, as it is and in its modes: its settings, and whether these drop packets."""
+    names = sorted(os.path.basename(path)[:-len(".bpf.c")] for path in glob.glob(f"{POLICIES}/*.bpf.c"))
+    lib.equal({*MODES, *DROPPING} - set(names), set(), "modes of policies that are not there")
+    yield EDT_MIN, [], False
+    for name in names:
+        for drops, modes in ((False, ["", *MODES.get(name, [])]), (True, DROPPING.get(name, []))):
+            for mode in modes:
+                yield f"{POLICIES}/{name}.bpf.o", [word for each in mode.split() for word in ("set", each)], drops
 
 
 def times(clock):
@@ -31,10 +49,11 @@ def times(clock):
             (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 
 
-def nothing_is_left(device, count):
+def nothing_is_left(device, count, what="", drops=False):
     stats = device.qdisc()
-    lib.equal((stats["stuck"], stats["packets"], stats["drops"], stats["qlen"]), (0, count, 0, 0),
-              "found stuck, sent, dropped, queued")
+    lib.equal((stats["stuck"], stats["packets"] + stats["drops"], stats["qlen"]), (0, count, 0),
+              f"{what}: found stuck, sent or dropped, queued")
+    lib.true(drops or not stats["drops"], f"{what}: {stats['drops']} packets are dropped")
 
 
 @contextlib.contextmanager
@@ -45,18 +64,24 @@ def wire(obj, clock, *options):
 
 
 def no_time_holds_a_packet_beyond_the_horizon():
-    for obj in ALL:
-        for clock in CLOCKS:
-            with wire(obj, clock, *WAITS) as (device, sender, receiver):
-                wanted = times(clock)
-                for number, when in enumerate(wanted):
-                    lib.true(sender.send(number, port=1000 + number, when=when), f"{obj}: {when} is refused")
+    for obj, settings, drops in policies():
+        with lib.link() as device, lib.Receiver(device.b) as receiver:
+            device.attach(obj, *WAITS, *settings)
+            for clock in CLOCKS:
+                what, wanted, before = f"{obj} {settings}, clock {clock}", times(clock), device.qdisc()
+                with lib.Sender(device.a, clock) as sender:
+                    taken = [sender.send(number, 60 + 100 * number, port=1000 + number, when=when)
+                             for number, when in enumerate(wanted)]
                 sent = time.monotonic_ns()
-                receiver.collect(len(wanted))
-                # Not by the arrivals' own times: they are the stamps where nobody reads these.
-                took = time.monotonic_ns() - sent
-                lib.true(took < HORIZON + LATE, f"{obj}, clock {clock}: the last left after {took / MS:.1f} ms")
-                nothing_is_left(device, len(wanted))
+                lib.true(drops or all(taken), f"{what}: is refused: {taken}")
+                if drops:
+                    lib.wait_until(lambda: not device.qdisc()["qlen"], f"{what}: all leave")
+                else:
+                    receiver.collect(len(wanted))
+                    # Not by the arrivals' own times: they are the stamps where nobody reads these.
+                    took = time.monotonic_ns() - sent
+                    lib.true(took < HORIZON + LATE, f"{what}: the last left after {took / MS:.1f} ms")
+                nothing_is_left(device, before["packets"] + before["drops"] + len(wanted), what, drops)
 
 
 class Nic:                      # as a Link, whose qdisc is asked for
@@ -89,26 +114,44 @@ def ask_for(when, number, clock=time.CLOCK_MONOTONIC):
     return act
 
 
+def send_whatever_is_allowed(flows, each):
+    """Packets of each length, class and priority, at the lowest pacing rate, or with any time."""
+    def act():
+        for number in range(flows):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, lib.SO_MAX_PACING_RATE, 1)
+                sock.setsockopt(socket.SOL_SOCKET, lib.SO_PRIORITY, number % 7)
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 4 * number % 256)
+                sock.setsockopt(socket.SOL_SOCKET, lib.SO_TXTIME, struct.pack("iI", time.CLOCK_MONOTONIC, 0))
+                wanted = times(time.CLOCK_MONOTONIC)
+                for again in range(each):
+                    when = wanted[(number + again) % len(wanted)] if number % 2 else 0
+                    sock.sendmsg([bytes((number * 37 + again * 701) % 1400)],
+                                 [(socket.SOL_SOCKET, lib.SO_TXTIME, struct.pack("Q", when))] if when else [],
+                                 0, ("10.0.0.2", 9))
+        os._exit(0)
+    return act
+
+
 def nobody_puts_a_policy_out_of_service():
     """An ordinary user's UDP, to leave in an hour, on an idle link; and what others send
-    meanwhile leaves at once. His other clocks are refused by the socket."""
+    meanwhile leaves at once. Then all that he may ask for. His other clocks are refused by
+    the socket."""
     lib.quiet_wire()
-    for obj in ALL:
-        lib.run("tc", "qdisc", "add", "dev", "eth0", "root", "bpf", "obj", obj, *WAITS)
-        lib.run("ip", "-n", "peer", "link", "set", "eth1", "promisc", "on")
-        try:
-            with lib.namespace("peer"):
-                receiver = lib.Receiver("eth1")
-            with receiver, lib.Sender("eth0") as sender:
+    for obj, settings, drops in policies():
+        what, count = f"{obj} {settings}", 0
+        with lib.nic("bpf", "obj", obj, *WAITS, *settings) as (sender, receiver):
+            if not drops:
                 lib.true(as_nobody(ask_for(time.monotonic_ns() + HOUR, 1)), "nobody cannot send")
-                lib.true(sender.send(2), f"{obj}: another packet is refused")
-                sent = time.monotonic_ns()
+                lib.true(sender.send(2), f"{what}: another packet is refused")
+                sent, count = time.monotonic_ns(), 2
                 arrivals = {arrival.number: arrival.when - sent for arrival in receiver.collect(2)}
-                lib.true(arrivals[2] < LATE, f"{obj}: the other packet was held: {arrivals}")
-                lib.true(arrivals[1] < HORIZON + LATE, f"{obj}: beyond the horizon: {arrivals}")
-                nothing_is_left(Nic(), 2)
-        finally:
-            lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
+                lib.true(arrivals[2] < LATE, f"{what}: the other packet was held: {arrivals}")
+                lib.true(arrivals[1] < HORIZON + LATE, f"{what}: beyond the horizon: {arrivals}")
+                nothing_is_left(Nic(), count, what)
+            lib.true(as_nobody(send_whatever_is_allowed(64, 3)), "nobody cannot ask")
+            lib.wait_until(lambda: not Nic().qdisc()["qlen"], f"{what}: all leave")
+            nothing_is_left(Nic(), count + 64 * 3, what, drops)
     for clock in CLOCKS[1:]:
         lib.true(not as_nobody(ask_for(time.clock_gettime_ns(clock), 1, clock)), f"nobody has clock {clock}")
 
@@ -135,54 +178,84 @@ def wall_clock(seconds):
         time.clock_settime_ns(time.CLOCK_REALTIME, before + time.monotonic_ns())
 
 
+def before_the_clock_is_set():
+    """s; the machine has no battery, and was started a while after 1970."""
+    return int(time.monotonic()) + 1000
+
+
 def a_time_is_that_of_its_clock():
-    """Also after the wall clock was set."""
-    for setting in (None, 1_500_000_000, 4_000_000_000):
+    """Also after the wall clock was set. Before, it says as little as a time since the start,
+    and is read as such, so that the packet waits until the horizon: by the native fq, too."""
+    for setting in (None, before_the_clock_is_set(), 1_500_000_000, 4_000_000_000):
         with wall_clock(setting) if setting else contextlib.nullcontext():
-            for obj in PACED:
-                for clock in CLOCKS:
-                    with wire(obj, clock) as (_, sender, receiver):
-                        begin = time.monotonic_ns()
-                        sender.send(1, when=time.clock_gettime_ns(clock) + 200 * MS)
-                        (arrival,) = receiver.collect(1)
-                        after = arrival.when - begin - 200 * MS
-                        lib.true(0 <= after < LATE, f"{obj}, clock {clock}, {setting}: {after / MS:.1f} ms late")
+            for qdisc in (["fq", "horizon_cap"], *(["bpf", "obj", obj] for obj in PACED)):
+                with lib.link() as device, lib.Receiver(device.b) as receiver:
+                    lib.run("tc", "qdisc", "add", "dev", device.a, "root", *qdisc, "horizon", "300ms")
+                    for clock in CLOCKS:
+                        is_small = clock == time.CLOCK_REALTIME and time.time() < UPTIME_MAX
+                        wanted = HORIZON if is_small else 200 * MS
+                        with lib.Sender(device.a, clock) as sender:
+                            begin = time.monotonic_ns()
+                            sender.send(1, when=time.clock_gettime_ns(clock) + 200 * MS)
+                            receiver.collect(1)
+                            after = time.monotonic_ns() - begin - wanted
+                            lib.true(0 <= after < LATE, f"{qdisc}, clock {clock}, {setting}: {after / MS:.1f} ms late")
 
 
 def stamps_without_a_clock_are_monotonic():
-    """From a clsact program, 60 packets at 1 Mbit/s: as the native fq paces them."""
+    """From a clsact program, 60 packets at 1 Mbit/s: as the native fq paces them, whatever the
+    wall clock says."""
     each = 8 * MS               # of 1000 bytes
-    for qdisc in (["fq"], *(["bpf", "obj", obj] for obj in PACED)):
-        with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
-            lib.run("tc", "qdisc", "add", "dev", device.a, "root", *qdisc)
-            lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
-            lib.run("tc", "filter", "add", "dev", device.a, "egress", "bpf", "da",
-                    "obj", f"{PROGS}/stamp.bpf.o", "sec", "tc")
-            start = time.monotonic_ns()
-            for number in range(60):
-                sender.send(number, 1000)
-            sent = time.monotonic_ns()
-            arrivals = receiver.collect(60)
-            lib.equal(lib.numbers(arrivals), list(range(60)), f"{qdisc}: order")
-            for arrival in arrivals:
-                lib.true(start + arrival.number * each <= arrival.when < sent + arrival.number * each + LATE,
-                         f"{qdisc}: packet {arrival.number} after {(arrival.when - start) / MS:.1f} ms")
+    for setting in (None, before_the_clock_is_set()):
+        for qdisc in (["fq"], *(["bpf", "obj", obj] for obj in PACED)):
+            with (wall_clock(setting) if setting else contextlib.nullcontext(), lib.link() as device,
+                  lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver):
+                lib.run("tc", "qdisc", "add", "dev", device.a, "root", *qdisc)
+                lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
+                lib.run("tc", "filter", "add", "dev", device.a, "egress", "bpf", "da",
+                        "obj", f"{PROGS}/stamp.bpf.o", "sec", "tc")
+                start = time.monotonic_ns()
+                for number in range(60):
+                    sender.send(number, 1000)
+                sent = time.monotonic_ns()
+                arrivals = receiver.collect(60)
+                lib.equal(lib.numbers(arrivals), list(range(60)), f"{qdisc}: order")
+                for arrival in arrivals:
+                    lib.true(start + arrival.number * each <= arrival.when < sent + arrival.number * each + LATE,
+                             f"{qdisc}, {setting}: packet {arrival.number} after {(arrival.when - start) / MS:.1f} ms")
 
 
-def the_longest_horizon_drops_nothing():
-    """A time beyond all numbers is refused, and the longest of those that are not is no time
-    that has passed."""
-    for name, more in (("edt", ("set", "delta=10s")), ("edt", ()), ("fq", ()), ("rate", ("set", "rate=8mbit"))):
-        with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more,
-                  "set", "horizon=86400s") as (device, sender, receiver):
-            refused = subprocess.run(["tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set",
-                                      f"horizon={2 ** 64 - 1}"], capture_output=True, text=True, check=False)
-            lib.true(refused.returncode, f"{name}: a horizon of 2^64 - 1 is taken")
-            lib.contains(refused.stderr, "86400s")
+def store_past_tc(device, name, value):
+    """In a parameter, what tc refuses: found by a number that it takes."""
+    change = "tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set"
+    lib.contains(lib.refused(*change, f"{name}={value}"), f'parameter "{name}" cannot be ')
+    lib.run(*change, f"{name}={KNOWN}")
+    known, new = (["0x" + byte.to_bytes(1).hex() for byte in struct.pack("<Q", each)] for each in (KNOWN, value))
+    for map_id in device.qdisc()["options"]["enqueue"]["map_ids"]:
+        if lib.bpftool("map", "show", "id", str(map_id))["name"].endswith(".data.param"):
+            (entry,) = lib.bpftool("map", "dump", "id", str(map_id))
+            data = entry["value"]
+            (at,) = [at for at in range(0, len(data), 8) if data[at:at + 8] == known]
+            lib.run("bpftool", "map", "update", "id", str(map_id), "key", *["0"] * 4,
+                    "value", *data[:at], *new, *data[at + 8:])
+    lib.equal(device.qdisc()["options"]["set"][name], value, f"parameter {name}")
+
+
+def the_largest_parameter_drops_and_marks_nothing():
+    """tc refuses it. What has stored it past tc finds that no sum with it wraps: the longest
+    time is none that has passed."""
+    for name, parameter, more in (("edt", "horizon", ()), ("edt", "horizon", ("set", "delta=10s")), ("edt", "delta", ()),
+                                  ("fq", "horizon", ()), ("fq", "ce_threshold", ()), ("fq_codel", "ce_threshold", ()),
+                                  ("rate", "horizon", ("set", "rate=8mbit")), ("rate", "burst", ("set", "rate=8mbit"))):
+        with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more) as (device, sender, receiver):
+            store_past_tc(device, parameter, (1 << 64) - 1)
             for number in range(20):
-                lib.true(sender.send(number, 1000, when=time.monotonic_ns() + 100 * MS), f"{name}: refused")
-            lib.equal(lib.numbers(receiver.collect(20)), list(range(20)), f"{name}: order")
-            nothing_is_left(device, 20)
+                lib.true(sender.send(number, 1000, when=time.monotonic_ns() + 100 * MS, tos=1),
+                         f"{name}, {parameter}: packet {number} is refused")
+            arrivals = receiver.collect(20)
+            lib.equal([(arrival.number, arrival.tos) for arrival in arrivals], [(number, 1) for number in range(20)],
+                      f"{name}, {parameter}: order and marks")
+            nothing_is_left(device, 20, f"{name}, {parameter}")
 
 
 def the_readme_shows_the_shortest_policy():
@@ -197,5 +270,5 @@ lib.main(no_time_holds_a_packet_beyond_the_horizon,
          the_qdiscs_horizon_can_be_longer,
          a_time_is_that_of_its_clock,
          stamps_without_a_clock_are_monotonic,
-         the_longest_horizon_drops_nothing,
+         the_largest_parameter_drops_and_marks_nothing,
          the_readme_shows_the_shortest_policy)

@@ -3,18 +3,20 @@
 """Several tx queues: a policy at the root chooses, or each has an instance; the number
 of queues changes while packets leave; the driver starts anew."""
 
+import contextlib
 import re
 
 import lib
 from lib import POLICIES, PROGS, SO_MARK, SO_PRIORITY
 
 CHOOSE = f"{PROGS}/choose.bpf.o"
+CLASSES = f"{PROGS}/classes.bpf.o"
 QUEUES = f"{PROGS}/queues.bpf.o"
 FIFO = f"{POLICIES}/fifo.bpf.o"
 HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
 RATE = f"{POLICIES}/rate.bpf.o"
 TX = 4
-MANY_TX = 760                   # that a device announces, and uses four of
+ANNOUNCED = 760, 4096           # tx queues of a device that uses four
 
 
 def tx_packets(dev):
@@ -45,19 +47,44 @@ def the_policy_chooses_the_queue():
                   "sent and dropped")
 
 
+def below_mq_and_prio(obj):
+    """The handles of its instances, one of each tx queue."""
+    for minor in range(1, TX + 1):
+        lib.run("tc", "qdisc", "replace", "dev", "eth0", "parent", f"1:{minor}", "handle", f"{minor + 1}:",
+                "prio", "priomap", *["0"] * 16)
+        lib.run("tc", "qdisc", "add", "dev", "eth0", "parent", f"{minor + 1}:1", "handle", f"1{minor}:", "bpf", "obj", obj)
+    return [f"1{minor}:" for minor in range(1, TX + 1)]
+
+
 def below_another_qdisc_of_one_queue_it_does_not():
     """mq has the locks; a queue that was chosen below it would be used without its own. The
     policy drops packets whose queue it cannot choose."""
     with lib.nic("mq") as (sender, _):
-        for minor in range(1, TX + 1):
-            lib.run("tc", "qdisc", "replace", "dev", "eth0", "parent", f"1:{minor}", "handle", f"{minor + 1}:",
-                    "prio", "priomap", *["0"] * 16)
-            lib.run("tc", "qdisc", "add", "dev", "eth0", "parent", f"{minor + 1}:1", "bpf", "obj", CHOOSE)
+        below_mq_and_prio(CHOOSE)
         for number in range(20):
             sender.set(SO_MARK, number % TX)
             lib.true(not sender.send(number, port=1000 + number), f"queue {number % TX} was chosen")
         lib.equal([sum(each[what] for each in lib.instances("eth0")) for what in ("packets", "drops", "qlen")],
                   [0, 20, 0], "sent, dropped and queued")
+
+
+def below_another_qdisc_of_one_queue_filters_do_not():
+    """Neither: what they write into a packet is not taken over."""
+    with lib.nic("mq") as (sender, receiver):
+        def sent_by_each():
+            before = tx_packets("eth0")
+            for number in range(60):
+                lib.true(sender.send(number, port=1000 + number % 30), "dropped")
+            receiver.collect(60)
+            return [after - count for after, count in zip(tx_packets("eth0"), before)]
+
+        handles = below_mq_and_prio(CLASSES)
+        without = sent_by_each()
+        lib.true(without[0] < 60, "all leave by the first queue")
+        for handle in handles:
+            lib.run("tc", "filter", "add", "dev", "eth0", "parent", handle, "matchall",
+                    "action", "skbedit", "queue_mapping", "0", "continue")
+        lib.equal(sent_by_each(), without, "packets in each queue of the driver")
 
 
 def each_counts_what_its_queue_sends(sender, receiver, priorities):
@@ -151,22 +178,45 @@ def memory(device, *qdisc):
     return before - after
 
 
+@contextlib.contextmanager
+def announces(queues):
+    with lib.link("numtxqueues", str(queues)) as device:
+        lib.run("ethtool", "-L", device.a, "tx", str(TX))
+        yield device
+
+
 def queues_that_are_not_used_take_no_more_memory_than_with_fq():
     path = "/proc/sys/net/core/default_qdisc"
     with open(path, encoding="ascii") as file:
         default = file.read().strip()
-    with lib.link("numtxqueues", str(MANY_TX)) as device:
-        lib.run("ethtool", "-L", device.a, "tx", str(TX))
-        lib.sysctl("core/default_qdisc", "fq")
-        try:
-            of_fq = memory(device, "mq")
-        finally:
-            lib.sysctl("core/default_qdisc", default)
-        lib.true(of_fq > MANY_TX * 8, f"mq takes {of_fq} kB, and the hash of an fq alone 8")
-        for obj in (QUEUES, RATE, FIFO):
-            ours = memory(device, "bpf_mq", "obj", obj)
-            print(f"# {MANY_TX} queues, kB: {of_fq} with fq, {ours} with {obj.rpartition('/')[2]}")
-            lib.true(ours < 2 * of_fq, f"bpf_mq takes {ours} kB, twice as much as mq with fq, {of_fq}")
+    for queues in ANNOUNCED:
+        with announces(queues) as device:
+            lib.sysctl("core/default_qdisc", "fq")
+            try:
+                of_fq = memory(device, "mq")
+            finally:
+                lib.sysctl("core/default_qdisc", default)
+            lib.true(of_fq > queues * 8, f"mq takes {of_fq} kB, and the hash of an fq alone 8")
+            for obj in (QUEUES, RATE, FIFO):
+                ours = memory(device, "bpf_mq", "obj", obj)
+                print(f"# {queues} queues, kB: {of_fq} with fq, {ours} with {obj.rpartition('/')[2]}")
+                lib.true(ours < 2 * of_fq, f"bpf_mq takes {ours} kB, twice as much as mq with fq, {of_fq}")
+
+
+def memory_grows_with_the_queues_that_are_used():
+    """However many are announced: that of the same packets, in the same four queues."""
+    grown, count = [], 8000
+    for queues in ANNOUNCED:
+        with announces(queues) as device, lib.Sender(device.a) as sender:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", "bpf_mq", "obj", RATE,
+                    "set", "rate=1000bps", "set", "horizon=86400s")
+            before = free_memory()
+            taken = sum(sender.send(number, port=1000 + number % 64) for number in range(count))
+            used = [each["qlen"] for each in lib.instances(device.a) if each["qlen"]]
+            grown.append(before - free_memory())
+            lib.equal((taken, len(used)), (count, TX), "packets taken, and queues in use")
+    print(f"# {count} packets, kB: {grown} with {ANNOUNCED} queues")
+    lib.true(max(grown) < 1.1 * min(grown), f"memory grew by {grown} kB with {ANNOUNCED} queues")
 
 
 def no_default():
@@ -189,9 +239,11 @@ def no_default():
 
 lib.main(the_policy_chooses_the_queue,
          below_another_qdisc_of_one_queue_it_does_not,
+         below_another_qdisc_of_one_queue_filters_do_not,
          an_instance_for_each_queue,
          below_mqprio,
          another_mtu,
          the_number_of_queues_changes,
          queues_that_are_not_used_take_no_more_memory_than_with_fq,
+         memory_grows_with_the_queues_that_are_used,
          no_default)

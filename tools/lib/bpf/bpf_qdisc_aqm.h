@@ -629,10 +629,22 @@ static __always_inline __u64 bpf_qdisc_link_reserve(__u64 *link, __u64 floor, __
  *
  * For a packet that is dropped: packets to come have its time. Those that have a departure time
  * keep it. As bpf_qdisc_link_reserve(), by any program and on several CPUs at a time.
+ *
+ * A link that has less time than @cost has none then: a number that wrapped would be a link
+ * that is never free. If other CPUs are faster 16 times, the time is lost.
  */
 static __always_inline void bpf_qdisc_link_give_back(__u64 *link, __u64 cost)
 {
-	__sync_fetch_and_add(link, -cost);
+	__u64 seen, left;
+	int i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < 16; i++) {
+		seen = *link;
+		left = seen > cost ? seen - cost : 0;
+		if (__sync_val_compare_and_swap(link, seen, left) == seen)
+			break;
+	}
 }
 
 #endif /* __BPF_QDISC_AQM_H */
