@@ -271,7 +271,8 @@ int fq_codel_dequeue(struct sch_bpf_ctx *ctx)
 				break;
 			continue;
 		}
-		/* Empty: a new one stays for a turn among the others, or it could starve them. */
+		bpf_codel_empty(&flow->codel);
+		/* A new one stays for a turn among the others, or it could starve them. */
 		new = last_new;
 		remove_first(number, flow);
 		if (new && last != last_new)

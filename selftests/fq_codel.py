@@ -153,21 +153,21 @@ SIZES = (1000, 1400, 600)       # of the packets of flows that send half as much
 Through = collections.namedtuple("Through", "lost marked delays rates statistics")
 
 
-def too_much(ports, sizes=SIZES):
+def too_much(ports, sizes=SIZES, rate=RATE, pause=10 * MS, seconds=SECONDS):
     """Times, flows and sizes of packets: of a flow for each size, and of a thin one."""
     events = []
     for port, size in zip(ports, sizes):
-        each = size * NSEC * len(sizes) * 2 // 3 // RATE
-        events += [(when, port, size) for when in range(0, SECONDS * NSEC, each)]
-    events += [(when, ports[len(sizes)], THIN) for when in range(0, SECONDS * NSEC, 10 * MS)]
+        each = size * NSEC * len(sizes) * 2 // 3 // rate
+        events += [(when, port, size) for when in range(0, seconds * NSEC, each)]
+    events += [(when, ports[len(sizes)], THIN) for when in range(0, seconds * NSEC, pause)]
     return sorted(events)
 
 
-def through_a_bottleneck(attach, events, tos=0):
+def through_a_bottleneck(attach, events, tos=0, rate=RATE):
     """Rates are those while all flows have packets: after the first second and before the last
     packet was sent."""
     with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
-        lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "1:", "tbf", "rate", f"{RATE * 8}bit",
+        lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "1:", "tbf", "rate", f"{rate * 8}bit",
                 "burst", "2000", "limit", "100000000")
         attach(device.a, "parent", "1:1", "handle", "2:")
         start, sent = time.monotonic_ns(), []
@@ -207,12 +207,12 @@ def same_count(got, wanted, what):
     close(got, wanted, 2 + wanted / 50, what)
 
 
-def compare(got, wanted, thin, longest):
+def compare(got, wanted, thin, longest, rate=RATE):
     for port in wanted.rates:
         close(got.rates[port], wanted.rates[port], wanted.rates[port] / 50, f"flow {port}, bytes a second")
     for part in (0.5, 0.99):
         close(*(quantile(each.delays[thin], part) / MS for each in (got, wanted)),
-              max(quantile(wanted.delays[thin], part) / 50, longest * NSEC / RATE) / MS, f"{part}-quantile of the thin flow's delay, ms")
+              max(quantile(wanted.delays[thin], part) / 50, longest * NSEC / rate) / MS, f"{part}-quantile of the thin flow's delay, ms")
     for each in (got, wanted):
         lib.equal(each.lost[thin], 0, "packets that the thin flow has lost")
 
@@ -230,6 +230,16 @@ def flows_are_short_and_fair_as_fq_codels():
         print(f"# {name}: Jain's index {fair:.6f}, lost {dict(each.lost)}")
         lib.true(fair >= 0.999, f"{name}: Jain's index {fair}, bytes a second {each.rates}")
         same_count(each.lost.total(), wanted.lost.total(), f"packets that CoDel has dropped, {name}")
+
+
+def a_packet_takes_longer_than_the_target():
+    """At 1 Mbit/s, 12 ms. So a packet of the thin flow waits too long behind each one of the other
+    flow; but it is alone in its queue, and CoDel leaves it there."""
+    ports, rate = apart(2), 125_000
+    events = too_much(ports, (1514,), rate, 200 * MS, 12)
+    wanted, got = (through_a_bottleneck(attach, events, rate=rate) for attach in both(limit=10000))
+    compare(got, wanted, ports[1], 1514, rate)
+    same_count(got.lost.total(), wanted.lost.total(), "packets that CoDel has dropped")
 
 
 def marks_as_fq_codel():
@@ -408,5 +418,6 @@ tests = [order_and_drops_are_fq_codels,
          a_reset_forgets_all,
          gso_packets_are_cut]
 if not lib.DEBUG:       # that kernel's times say nothing
-    tests += [flows_are_short_and_fair_as_fq_codels, marks_as_fq_codel, of_one_queue_it_is_codel, tcp_is_as_with_fq_codel]
+    tests += [flows_are_short_and_fair_as_fq_codels, a_packet_takes_longer_than_the_target, marks_as_fq_codel,
+              of_one_queue_it_is_codel, tcp_is_as_with_fq_codel]
 lib.main(*tests)

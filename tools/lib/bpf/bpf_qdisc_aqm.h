@@ -138,6 +138,19 @@ static __always_inline __u64 __bpf_codel_spacing(__u64 interval, __u32 count)
 }
 
 /**
+ * bpf_codel_empty() - CoDel: note that a queue is empty
+ * @codel: state of the queue
+ *
+ * Where a qdisc has several queues, call it when one of them was to give a packet and had none:
+ * nothing in it waits for too long then. The last packet of a qdisc does the same by itself.
+ */
+static __always_inline void bpf_codel_empty(struct bpf_codel *codel)
+{
+	codel->first_above = 0;
+	codel->dropping = false;
+}
+
+/**
  * bpf_codel_dequeue() - CoDel: what becomes of a packet that was taken from its queue
  * @codel: state of the queue
  * @params: parameters
@@ -166,8 +179,7 @@ bpf_codel_dequeue(struct bpf_codel *codel, const struct bpf_codel_params *params
 	__u32 drops;
 
 	if (now < bpf_qdisc_time_add(enqueued, params->target) || backlog <= params->mtu) {
-		codel->first_above = 0;
-		codel->dropping = false;
+		bpf_codel_empty(codel);
 		return BPF_AQM_DELIVER;
 	}
 	if (!codel->first_above)
