@@ -234,12 +234,14 @@ def flows_are_short_and_fair_as_fq_codels():
 
 def a_packet_takes_longer_than_the_target():
     """At 1 Mbit/s, 12 ms. So a packet of the thin flow waits too long behind each one of the other
-    flow; but it is alone in its queue, and CoDel leaves it there."""
+    flow; but it is alone in its queue, and CoDel leaves it there. So does that of the idiom."""
     ports, rate = apart(2), 125_000
     events = too_much(ports, (1514,), rate, 200 * MS, 12)
-    wanted, got = (through_a_bottleneck(attach, events, rate=rate) for attach in both(limit=10000))
-    compare(got, wanted, ports[1], 1514, rate)
-    same_count(got.lost.total(), wanted.lost.total(), "packets that CoDel has dropped")
+    wanted, got, idiom = (through_a_bottleneck(attach, events, rate=rate)
+                          for attach in (*both(limit=10000), ours(obj=IDIOM)))
+    for name, each in (("ours", got), ("the idiom", idiom)):
+        compare(each, wanted, ports[1], 1514, rate)
+        same_count(each.lost.total(), wanted.lost.total(), f"packets that CoDel has dropped, {name}")
 
 
 def marks_as_fq_codel():

@@ -156,19 +156,19 @@ static __always_inline void bpf_codel_empty(struct bpf_codel *codel)
  * @params: parameters
  * @now: the present time
  * @enqueued: when the packet came, from the policy's note on it
- * @backlog: bytes that still wait in the queue, without this packet: with a queue for each
- *           flow, those of the flow
+ * @backlog: bytes that still wait in the qdisc, without this packet: in all of its queues, if
+ *           there are several
  *
  * Call it once for each packet that is taken from the queue's head, in dequeue programs, and
- * take the next one if this one is dropped. Only the policy that owns the queue may call it
- * (see the head of this file).
+ * take the next one if this one is dropped; where there are several queues, bpf_codel_empty()
+ * if there is none. Only the policy that owns the queue may call it (see the head of this file).
  *
- * Guarantees: no packet is dropped unless each one that left within the last interval had
- * waited for the target or longer, and more than an MTU waits behind it. The nth drop is
- * followed by the next one after interval / sqrt(n), to 0.01 %, or by as many as are overdue.
- * A queue that becomes too long again within 16 intervals goes on with the n that held it
- * before. The last packet of a queue is never dropped, so a loop that takes packets until
- * one is delivered ends.
+ * Guarantees: no packet is dropped unless each one that left the queue within the last interval
+ * had waited for the target or longer, the queue was not found empty in it, and more than an MTU
+ * waits in the qdisc. The nth drop is followed by the next one after interval / sqrt(n), to
+ * 0.01 %, or by as many as are overdue. A queue that becomes too long again within 16 intervals
+ * goes on with the n that held it before. The last packet of a qdisc is never dropped, so a loop
+ * that takes packets until one is delivered ends.
  *
  * Return: BPF_AQM_DELIVER, or BPF_AQM_MARK with params->ecn, or BPF_AQM_DROP without.
  */
