@@ -381,6 +381,24 @@ def a_change_forgets_no_packet():
         lib.true(abs(sum(number in own for number in numbers[:150]) - 50) <= 1, f"share of flow {flow}")
 
 
+def a_change_forgets_nobodys_bytes():
+    """Three quarters of a queue are one flow's when new programs come. Another one fills it then,
+    and pushes out what the first has too much."""
+    flood, other = apart(2)
+    with lib.behind_the_gate(lambda device, parent: ours(200, **PATIENT)(device.a, "parent", parent)) as (device, sender, receiver):
+        for number in range(150):
+            sender.send(number, 1000, flood)
+        lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:1", "bpf", "obj", OBJ, "set", "target=10s", "set", "interval=100s")
+        for number in range(150, 250):
+            sender.send(number, 1000, other)
+        sender.set(SO_MARK, 1)
+        sender.send(250, 1000, other)
+        drops = statistics(device)["drops"]
+        lib.true(drops >= 50, f"{drops} drops")
+        numbers = lib.numbers(receiver.collect(251 - drops))
+    lib.equal(sorted(set(range(150, 251)) - set(numbers)), [], "lost packets of the flow that has less")
+
+
 def a_reset_forgets_all():
     """A flow that had debts and packets when the link went down begins as a new one."""
     ports = apart(2)
@@ -417,6 +435,7 @@ tests = [order_and_drops_are_fq_codels,
          marks_what_waits_too_long_as_fq_codel,
          no_parameter_holds_a_packet,
          a_change_forgets_no_packet,
+         a_change_forgets_nobodys_bytes,
          a_reset_forgets_all,
          gso_packets_are_cut]
 if not lib.DEBUG:       # that kernel's times say nothing
