@@ -9,8 +9,9 @@
  * often the longer that lasts (RFC 8289). For what it drops the flow does not pay.
  *
  * Who fills the queue loses: a packet that finds it full, in packets (the qdisc's limit) or in
- * bytes (`limit_bytes`), pushes the oldest ones out of the flow that has most bytes here: half
- * of these, or 64 packets.
+ * bytes (`limit_bytes`), pushes the oldest ones out of the flow that has most bytes here, the
+ * new packet's counted: half of these, or 64 packets. Where that makes too little room it is
+ * dropped itself, so one that is longer than `limit_bytes` always is.
  *
  * With flows=1 it is codel. A packet that leaves after more than `ce_threshold` is marked,
  * whatever CoDel says. GSO packets longer than `split_gso` bytes are cut before: at 5 Mbit/s
@@ -204,7 +205,6 @@ int fq_codel_enqueue(struct sch_bpf_ctx *ctx)
 
 	if (!q)
 		return bpf_qdisc_drop(ctx, skb, 0);
-
 	if (split_gso && len > split_gso && bpf_qdisc_pkt_segs(skb) > 1)
 		return bpf_qdisc_segment(ctx, skb);
 	if (bypass)
@@ -220,8 +220,14 @@ int fq_codel_enqueue(struct sch_bpf_ctx *ctx)
 		q->last_new = number;
 		new_flow_count++;
 	}
-	if (is_full(ctx->qdisc, len))
+	if (is_full(ctx->qdisc, len)) {
 		drop_from_the_fattest(ctx, q);
+		if (is_full(ctx->qdisc, len)) {
+			flow_loses(flow, len);
+			drop_overlimit++;
+			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
+		}
+	}
 	*bpf_qdisc_note(skb, __u64) = bpf_ktime_get_ns();
 	err = bpf_qdisc_push(ctx, &fq_codel_pkts, &number, skb);
 	if (err) {

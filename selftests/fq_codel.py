@@ -135,6 +135,20 @@ def a_full_queue_drops_from_the_fattest_flow():
     lib.true(min(rest) > max(lost), "a packet is lost that is younger than one that left")
 
 
+def bytes_are_bounded():
+    """Each packet is longer than those before, and of another flow: so its own flow has most."""
+    bound = 20000
+    with lib.behind_the_gate(lambda device, parent: ours(limit_bytes=bound)(device.a, "parent", parent)) as (device, sender, _):
+        for number in range(200):
+            sender.send(number, 100 + 4 * number, number)
+            if number % 20 == 19:
+                (entry,) = [each for each in lib.instances(device.a) if each.get("parent") == "1:1"]
+                lib.true(entry["backlog"] <= bound, f"{entry['backlog']} bytes wait after {number + 1} packets")
+        lib.true(entry["backlog"] > bound - 900, f"{entry['backlog']} bytes wait at last")
+        lib.equal(entry["drops"] + entry["qlen"], 200, "packets dropped and waiting")
+        lib.equal(entry["stats"]["drop_overlimit"], entry["drops"], "by the statistics")
+
+
 def marks_what_waits_too_long_as_fq_codel():
     """Behind a gate that opens half a second later."""
     traffic = [Packet(number % 4 + 1, 200, number % 4) for number in range(40)]
@@ -432,6 +446,7 @@ def gso_packets_are_cut():
 tests = [order_and_drops_are_fq_codels,
          a_thousand_flows_leave_as_fq_codels,
          a_full_queue_drops_from_the_fattest_flow,
+         bytes_are_bounded,
          marks_what_waits_too_long_as_fq_codel,
          no_parameter_holds_a_packet,
          a_change_forgets_no_packet,
