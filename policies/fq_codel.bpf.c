@@ -4,9 +4,10 @@
  *
  * Each flow has a queue, which is a key of the map, and sends `quantum` bytes in its turn. One
  * that comes back after its turn has found it empty goes before those that always have packets:
- * so who sends little waits for nobody (RFC 8290). Packets that leave have waited for longer
- * than `target` since an `interval`: then CoDel drops one, or with `ecn` marks it, and the more
- * often the longer that lasts (RFC 8289). For what it drops the flow does not pay.
+ * so who sends little waits for nobody (RFC 8290). When every packet of a flow that has left for
+ * an `interval` has waited for longer than `target`, CoDel drops one, or with `ecn` marks it, and
+ * does so the more often the longer that lasts (RFC 8289). For what it drops the flow does not
+ * pay.
  *
  * Who fills the queue loses: a packet that finds it full, in packets (the qdisc's limit) or in
  * bytes (`limit_bytes`), pushes the oldest ones out of the flow that has most bytes here, the
@@ -42,7 +43,7 @@ __u64 target SEC(".data.param") BPF_QDISC_RANGE(0, 10s) = 5 * NSEC_PER_MSEC;
 __u64 interval SEC(".data.param") BPF_QDISC_RANGE(1us, 100s) = 100 * NSEC_PER_MSEC;
 __u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark */
 __u32 quantum SEC(".data.param") BPF_QDISC_RANGE(256, 1mb) = 1514;
-__u32 mtu SEC(".data.param") BPF_QDISC_RANGE(0, 1mb) = 1514;	/* CoDel leaves so much */
+__u32 mtu SEC(".data.param") BPF_QDISC_RANGE(0, 1mb) = 1514;	/* CoDel leaves that much waiting */
 __u32 flows SEC(".data.param") BPF_QDISC_RANGE(1, 1024) = FLOWS;
 __u32 limit_bytes SEC(".data.param") BPF_QDISC_RANGE(0, 2gb) = 32 << 20;	/* 0: no limit */
 __u32 split_gso SEC(".data.param") BPF_QDISC_RANGE(0, 1mb);	/* 0: cut none */

@@ -42,7 +42,7 @@ __u64 codel_spacing(__u64 interval, __u32 number)
 	return codel.drop_next - 1;
 }
 
-/* How many packets are dropped in a run that is behind by so many intervals, before one is delivered?
+/* How many packets does a run drop that is behind by so many intervals, before it delivers one?
  * The next drop must then be ahead of it.
  */
 __u32 codel_drops(__u64 interval, __u64 behind)
