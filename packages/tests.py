@@ -275,6 +275,7 @@ def reload_of_all_queues_under_traffic():
 # Lines of a file, and what is said of them
 WRONG = (
     (("policy = fq", "quantum 9000"), '%s:2: "quantum 9000" is not NAME = VALUE'),
+    (("policy = fq", r"C:\temp\new"), r'%s:2: "C:\temp\new" is not NAME = VALUE'),
     (("# first", "", "police = fq"), '%s:3: unknown "police"; there are policy, kind, '),
     (("set quantum = 9000",), '%s: "policy = NAME" is missing'),
     (("policy =",), "%s:1: policy has no value"),
@@ -307,6 +308,14 @@ def errors_name_file_and_line():
         lib.true(is_active(device.a), "the unit goes on")
         lib.equal(programs(device.a), before, "programs")
         os.unlink(f"{CONFIGURATION}/{other.a}.conf")
+
+
+def a_wrong_command_line():
+    """Each is answered with the right ones, also where sch-bpf was not found in the path."""
+    for arguments in ((), ("apply",), ("aply", "lo"), ("check", "lo", "eth0")):
+        status, _, words = lib.said("env", "-C", "/usr/sbin", "sh", "sch-bpf", *arguments)
+        lib.equal(status, 2, f"status with {arguments}")
+        lib.contains(words, "sch-bpf apply DEV\tattach")
 
 
 def a_policy_that_does_not_load():
@@ -404,7 +413,7 @@ if sys.argv[1] == "install":
 else:
     lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
              a_virtual_device_is_made, a_device_gets_a_name, doing_it_again_changes_nothing, reload_under_traffic,
-             reload_of_all_queues_under_traffic, errors_name_file_and_line, a_policy_that_does_not_load,
+             reload_of_all_queues_under_traffic, errors_name_file_and_line, a_wrong_command_line, a_policy_that_does_not_load,
              a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
              remove_gives_devices_their_default, installed_again_it_takes_up_the_files,
              purge_leaves_the_administrators_files)
