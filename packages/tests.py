@@ -326,13 +326,27 @@ def a_policy_that_does_not_load():
         lib.refused("systemctl", "start", unit(device.a))
         lib.equal((state(device.a), root(device.a)[0]), ("failed", kind), "unit and qdisc")
         lib.contains(journal(device.a), "Unreleased reference")
-        lib.contains(journal(device.a), f"sch-bpf: {device.a} keeps its qdisc, {kind}")
+        lib.contains(journal(device.a), f"sch-bpf: the qdisc of {device.a} is {kind}")
         configure(device.a, "policy = fifo")
         lib.run("systemctl", "start", unit(device.a))
         is_attached(device.a)
         lib.run("systemctl", "stop", unit(device.a))
         lib.equal(root(device.a)[0], kind, "qdisc after stop")
         os.unlink(f"{CONFIGURATION}/{device.a}.conf")
+
+
+def what_tc_has_done_before_it_failed():
+    """As when a table cannot be set after the change: it is said which qdisc there is, not which there was."""
+    os.mkdir("/run/late")
+    with open("/run/late/tc", "w", encoding="ascii") as file:
+        file.write('#!/bin/sh\n/sbin/tc "$@" || exit\n[ "$2" != replace ] || { echo too late; exit 1; }\n')
+    os.chmod("/run/late/tc", 0o755)
+    for options, kind in (((), "bpf"), (("numtxqueues", "4"), "bpf_mq")):
+        with lib.link(*options) as device:
+            configure(device.a, "policy = fifo")
+            said = lib.refused("env", "PATH=/run/late:/usr/sbin:/usr/bin:/sbin:/bin", "sch-bpf", "apply", device.a)
+            lib.contains(said, f"too late\nsch-bpf: the qdisc of {device.a} is {kind} with fifo.bpf.o\n")
+            os.unlink(f"{CONFIGURATION}/{device.a}.conf")
 
 
 def a_kernel_without_the_qdisc():
@@ -414,6 +428,6 @@ else:
     lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
              a_virtual_device_is_made, a_device_gets_a_name, doing_it_again_changes_nothing, reload_under_traffic,
              reload_of_all_queues_under_traffic, errors_name_file_and_line, a_wrong_command_line, a_policy_that_does_not_load,
-             a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
+             what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
              remove_gives_devices_their_default, installed_again_it_takes_up_the_files,
              purge_leaves_the_administrators_files)
