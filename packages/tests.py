@@ -285,6 +285,7 @@ WRONG = (
     (("policy = fq", "limit = many"), "%s:2: "),
     (("policy = fq", "horizon = 1s", "set quantums = 9000"), '%s:3: qdisc bpf: unknown parameter "quantums"; there are'),
     (("policy = fq", "set quantum = 0"), '%s:2: qdisc bpf: parameter "quantum" cannot be "0": it is'),
+    (("policy = fq", "limit = 2000000", "set flow_limit = 2000000"), '%s:3: qdisc bpf: parameter "flow_limit" cannot be "2000000"'),
     (("policy = nosuch",), "%s:1: qdisc bpf: nosuch: No such file or directory"),
     (("kind = bpf", "policy = /etc/passwd"), "%s:2: qdisc bpf: /etc/passwd: not an ELF object"),
     (("policy = /check/bad.bpf.o",), "%s"),
