@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import lib
 
@@ -260,6 +261,27 @@ def reload_under_traffic():
         lib.equal((options["set"]["quantum"], options["limit"]), (3028, 10000), "what the file no longer sets")
 
 
+def another_policy_while_packets_wait():
+    """reload is refused, for it would lose them; restart is what it names, and drops them."""
+    with configured("policy = edt", "set horizon = 3600s") as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        is_attached(device.a)
+        sender.send(0, when=time.monotonic_ns() + 1000 * lib.NSEC)
+        configure(device.a, "policy = fifo")
+        lib.refused("systemctl", "reload", unit(device.a))
+        lib.contains(journal(device.a), f'sch-bpf: "systemctl restart {unit(device.a)}" drops them, and attaches the policy\n'
+                                        f"sch-bpf: the qdisc of {device.a} is bpf with edt.bpf.o")
+        lib.equal((is_active(device.a), device.qdisc()["qlen"]), (True, 1), "the unit goes on, and the packet waits")
+        lib.run("systemctl", "restart", unit(device.a))
+        is_attached(device.a)
+        lib.equal(root(device.a)[1]["obj"], "fifo.bpf.o", "object")
+        sender.send(1)
+        lib.equal(lib.numbers(receiver.collect(1)), [1], "packets received")
+        # with nothing that waits, another one comes by reload
+        configure(device.a, "policy = prio")
+        lib.run("systemctl", "reload", unit(device.a))
+        lib.equal(root(device.a)[1]["obj"], "prio.bpf.o", "object after reload")
+
+
 def reload_of_all_queues_under_traffic():
     """rate, whose programs find the map of their queue, and fq, which is loaded for each queue."""
     for policy in ("rate", "fq"):
@@ -428,7 +450,7 @@ if sys.argv[1] == "install":
 else:
     lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
              a_virtual_device_is_made, a_device_gets_a_name, doing_it_again_changes_nothing, reload_under_traffic,
-             reload_of_all_queues_under_traffic, errors_name_file_and_line, a_wrong_command_line, a_policy_that_does_not_load,
+             another_policy_while_packets_wait, reload_of_all_queues_under_traffic, errors_name_file_and_line, a_wrong_command_line, a_policy_that_does_not_load,
              what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
              remove_gives_devices_their_default, installed_again_it_takes_up_the_files,
              purge_leaves_the_administrators_files)
