@@ -232,17 +232,36 @@ def a_device_gets_a_name():
     os.unlink(f"{CONFIGURATION}/lan0.conf")
 
 
-def programs(dev):
-    return [each["options"]["enqueue"]["tag"] for each in lib.instances(dev)]
+def programs(dev, what="id"):
+    return [each["options"]["enqueue"][what] for each in lib.instances(dev)]
 
 
-def doing_it_again_changes_nothing():
+def starting_it_again_changes_nothing():
     with configured("policy = fq", "set quantum = 5000") as device:
         is_attached(device.a)
         before = root(device.a)[1]["set"], programs(device.a)
         lib.run("systemctl", "start", unit(device.a))
-        lib.run("sch-bpf", "apply", device.a)
         lib.equal((root(device.a)[1]["set"], programs(device.a)), before, "parameters and programs")
+
+
+def reloading_the_same_file():
+    """The same programs are loaded anew, with the file's parameters. What it no longer says of a table
+    stays, and restart takes it away."""
+    def weight():
+        return root(device.a)[1]["set"].get("fq_weights", {}).get("3", 0)
+    with configured("policy = fq", "set quantum = 5000", "set fq_weights[3] = 7") as device:
+        is_attached(device.a)
+        before = root(device.a)[1]["set"], programs(device.a, "tag")
+        ids = programs(device.a)
+        lib.run("systemctl", "reload", unit(device.a))
+        lib.equal((root(device.a)[1]["set"], programs(device.a, "tag")), before, "parameters and programs")
+        lib.true(programs(device.a) != ids, "the programs have been loaded anew")
+        lib.equal(weight(), 7, "weight")
+        configure(device.a, "policy = fq")
+        lib.run("systemctl", "reload", unit(device.a))
+        lib.equal((root(device.a)[1]["set"]["quantum"], weight()), (3028, 7), "quantum and weight without a line in the file")
+        lib.run("systemctl", "restart", unit(device.a))
+        lib.equal(weight(), 0, "weight after restart")
 
 
 def reload_under_traffic():
@@ -449,7 +468,7 @@ if sys.argv[1] == "install":
              bash_completes_policies_and_parameters, tools_run, a_file_is_written_for_the_next_boot)
 else:
     lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
-             a_virtual_device_is_made, a_device_gets_a_name, doing_it_again_changes_nothing, reload_under_traffic,
+             a_virtual_device_is_made, a_device_gets_a_name, starting_it_again_changes_nothing, reloading_the_same_file, reload_under_traffic,
              another_policy_while_packets_wait, reload_of_all_queues_under_traffic, errors_name_file_and_line, a_wrong_command_line, a_policy_that_does_not_load,
              what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
              remove_gives_devices_their_default, installed_again_it_takes_up_the_files,
