@@ -228,7 +228,12 @@ def a_device_gets_a_name():
             is_attached("lan0")
         finally:
             lib.run("ip", "link", "set", "lan0", "name", device.a)
-        lib.wait_until(lambda: not is_active("lan0"), "the unit goes with the name")
+        lib.wait_until(lambda: state("lan0") == "inactive", "the unit goes with the name")
+        lib.true("no device" not in journal("lan0"), f"nothing is complained of:\n{journal('lan0')}")
+        lib.equal(root(device.a)[0], "bpf", "qdisc of the device that had the name")
+        lib.works("sch-bpf", "remove", "lan0")
+        lib.works("sch-bpf", "remove", device.a)
+        lib.true(root(device.a)[0] != "bpf", "no policy after remove")
     os.unlink(f"{CONFIGURATION}/lan0.conf")
 
 
