@@ -237,6 +237,19 @@ def a_device_gets_a_name():
     os.unlink(f"{CONFIGURATION}/lan0.conf")
 
 
+def the_loopback_device_is_refused():
+    """At once: systemd has no unit of it that ours could wait for."""
+    before = root("lo")
+    configure("lo", "policy = fifo")
+    begun = time.monotonic()
+    lib.refused("systemctl", "start", unit("lo"))
+    lib.contains(journal("lo"), "sch-bpf: the loopback device gets no policy from a file: use tc")
+    lib.true(time.monotonic() < begun + 60, "it is refused before systemd gives up on the device")
+    lib.equal((state("lo"), root("lo")), ("failed", before), "unit and qdisc")
+    os.unlink(f"{CONFIGURATION}/lo.conf")
+    lib.run("systemctl", "reset-failed", unit("lo"))
+
+
 def programs(dev, what="id"):
     return [each["options"]["enqueue"][what] for each in lib.instances(dev)]
 
@@ -473,7 +486,7 @@ if sys.argv[1] == "install":
              bash_completes_policies_and_parameters, tools_run, a_file_is_written_for_the_next_boot)
 else:
     lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
-             a_virtual_device_is_made, a_device_gets_a_name, starting_it_again_changes_nothing, reloading_the_same_file, reload_under_traffic,
+             a_virtual_device_is_made, a_device_gets_a_name, the_loopback_device_is_refused, starting_it_again_changes_nothing, reloading_the_same_file, reload_under_traffic,
              another_policy_while_packets_wait, reload_of_all_queues_under_traffic, errors_name_file_and_line, a_wrong_command_line, a_policy_that_does_not_load,
              what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
              remove_gives_devices_their_default, installed_again_it_takes_up_the_files,
