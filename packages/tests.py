@@ -16,6 +16,7 @@ import lib
 
 CONFIGURATION = "/etc/sch-bpf"
 PACKAGES = ("iproute2-bpf-qdisc", "sch-bpf", "sch-bpf-tools")
+FILES = ("/usr/lib/sch-bpf/fq.bpf.o", "/usr/share/doc/sch-bpf/README.md", "/etc/sch-bpf")
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y")
 
 
@@ -97,6 +98,7 @@ def apt_installs_them():
     lib.equal(installed(*PACKAGES), [""] * 3, "before")
     print(f"# {lib.run(*APT, 'install', *glob.glob('/check/deb/*.deb')).strip()[-300:]!r}")
     lib.equal(installed(*PACKAGES), ["installed"] * 3, "after")
+    lib.equal([name for name in FILES if not os.path.exists(name)], [], "files that sch-bpf(8) names and that are not there")
 
 
 def without_a_file_nothing_is_attached():
