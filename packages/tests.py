@@ -174,7 +174,7 @@ def tools_run():
 
 
 def a_file_is_written_for_the_next_boot():
-    configure("eth0", "# as in sch-bpf.conf(5)", "policy = fq", "  set quantum=9000  ", "", "limit = 20000")
+    configure("eth0", "# as in sch-bpf.conf(5)", "policy = fq", "  set quantum=9000  ", "", "limit = 5000")
     configure("eth1", "policy = nosuch")
 
 
@@ -185,7 +185,7 @@ def attached_at_boot():
     instances = lib.instances("eth0")
     lib.equal(len(instances), 4, "instances of four tx queues")
     for each in instances:
-        lib.equal((each["options"]["obj"], each["options"]["limit"]), ("fq.bpf.o", 20000), "options")
+        lib.equal((each["options"]["obj"], each["options"]["limit"]), ("fq.bpf.o", 5000), "options")
     lib.contains(lib.run("tc", "qdisc", "show", "dev", "eth0"), " quantum 9000b ")
     with open("/sys/class/net/eth0/operstate", encoding="ascii") as file:
         lib.equal(file.read(), "down\n", "the device's state, which nothing had to wait for")
