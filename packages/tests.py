@@ -284,6 +284,16 @@ def reloading_the_same_file():
         lib.equal(weight(), 0, "weight after restart")
 
 
+def without_a_line_it_is_the_kernels_default():
+    with configured("policy = fq", "limit = 7", "horizon = 1s", "patience = 1s") as device, lib.link() as other:
+        is_attached(device.a)
+        configure(device.a, "policy = fq")
+        lib.run("systemctl", "reload", unit(device.a))
+        other.attach("fq")
+        for name in ("limit", "horizon", "patience"):
+            lib.equal(root(device.a)[1][name], root(other.a)[1][name], name)
+
+
 def reload_under_traffic():
     """In place: each packet arrives, in order, and the books are exact."""
     with configured("policy = fq") as device:
@@ -488,8 +498,9 @@ if sys.argv[1] == "install":
              bash_completes_policies_and_parameters, tools_run, a_file_is_written_for_the_next_boot)
 else:
     lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
-             a_virtual_device_is_made, a_device_gets_a_name, the_loopback_device_is_refused, starting_it_again_changes_nothing, reloading_the_same_file, reload_under_traffic,
-             another_policy_while_packets_wait, reload_of_all_queues_under_traffic, errors_name_file_and_line, a_wrong_command_line, a_policy_that_does_not_load,
-             what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
-             remove_gives_devices_their_default, installed_again_it_takes_up_the_files,
-             purge_leaves_the_administrators_files)
+             a_virtual_device_is_made, a_device_gets_a_name, the_loopback_device_is_refused, starting_it_again_changes_nothing,
+             reloading_the_same_file, without_a_line_it_is_the_kernels_default, reload_under_traffic,
+             another_policy_while_packets_wait, reload_of_all_queues_under_traffic, errors_name_file_and_line,
+             a_wrong_command_line, a_policy_that_does_not_load, what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc,
+             upgrade_under_traffic, downgrade_under_traffic, remove_gives_devices_their_default,
+             installed_again_it_takes_up_the_files, purge_leaves_the_administrators_files)
