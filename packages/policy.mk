@@ -6,10 +6,12 @@
 # or `include` this in a makefile. `make install` as root puts NAME.bpf.o, with
 # POLICY=NAME, where `tc ... bpf obj NAME` finds it.
 
+# With :=, as MAKEFILE_LIST goes on to grow with what is included below
+SCH_BPF_MK := $(lastword $(MAKEFILE_LIST))
 BPF_CLANG ?= clang-19
 BPF_STRIP ?= llvm-strip-19
 BPF_CFLAGS ?= -target bpf -mcpu=v4 -g -O2 -Wall -Wno-missing-declarations
-SCH_BPF_INCLUDE ?= $(abspath $(dir $(lastword $(MAKEFILE_LIST)))../../include/sch-bpf)
+SCH_BPF_INCLUDE ?= $(abspath $(dir $(SCH_BPF_MK))../../include/sch-bpf)
 POLICY_DIR ?= /usr/local/lib/sch-bpf
 
 .DELETE_ON_ERROR:

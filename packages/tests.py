@@ -10,11 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import lib
 
 CONFIGURATION = "/etc/sch-bpf"
 PACKAGES = ("iproute2-bpf-qdisc", "sch-bpf", "sch-bpf-tools")
+FILES = ("/usr/lib/sch-bpf/fq.bpf.o", "/usr/share/doc/sch-bpf/README.md", "/etc/sch-bpf")
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y")
 
 
@@ -96,6 +98,7 @@ def apt_installs_them():
     lib.equal(installed(*PACKAGES), [""] * 3, "before")
     print(f"# {lib.run(*APT, 'install', *glob.glob('/check/deb/*.deb')).strip()[-300:]!r}")
     lib.equal(installed(*PACKAGES), ["installed"] * 3, "after")
+    lib.equal([name for name in FILES if not os.path.exists(name)], [], "files that sch-bpf(8) names and that are not there")
 
 
 def without_a_file_nothing_is_attached():
@@ -171,7 +174,7 @@ def tools_run():
 
 
 def a_file_is_written_for_the_next_boot():
-    configure("eth0", "# as in sch-bpf.conf(5)", "policy = fq", "  set quantum=9000  ", "", "limit = 20000")
+    configure("eth0", "# as in sch-bpf.conf(5)", "policy = fq", "  set quantum=9000  ", "", "limit = 5000")
     configure("eth1", "policy = nosuch")
 
 
@@ -182,7 +185,7 @@ def attached_at_boot():
     instances = lib.instances("eth0")
     lib.equal(len(instances), 4, "instances of four tx queues")
     for each in instances:
-        lib.equal((each["options"]["obj"], each["options"]["limit"]), ("fq.bpf.o", 20000), "options")
+        lib.equal((each["options"]["obj"], each["options"]["limit"]), ("fq.bpf.o", 5000), "options")
     lib.contains(lib.run("tc", "qdisc", "show", "dev", "eth0"), " quantum 9000b ")
     with open("/sys/class/net/eth0/operstate", encoding="ascii") as file:
         lib.equal(file.read(), "down\n", "the device's state, which nothing had to wait for")
@@ -227,21 +230,68 @@ def a_device_gets_a_name():
             is_attached("lan0")
         finally:
             lib.run("ip", "link", "set", "lan0", "name", device.a)
-        lib.wait_until(lambda: not is_active("lan0"), "the unit goes with the name")
+        lib.wait_until(lambda: state("lan0") == "inactive", "the unit goes with the name")
+        lib.true("no device" not in journal("lan0"), f"nothing is complained of:\n{journal('lan0')}")
+        lib.equal(root(device.a)[0], "bpf", "qdisc of the device that had the name")
+        lib.works("sch-bpf", "remove", "lan0")
+        lib.works("sch-bpf", "remove", device.a)
+        lib.true(root(device.a)[0] != "bpf", "no policy after remove")
     os.unlink(f"{CONFIGURATION}/lan0.conf")
 
 
-def programs(dev):
-    return [each["options"]["enqueue"]["tag"] for each in lib.instances(dev)]
+def the_loopback_device_is_refused():
+    """At once: systemd has no unit of it that ours could wait for."""
+    before = root("lo")
+    configure("lo", "policy = fifo")
+    begun = time.monotonic()
+    lib.refused("systemctl", "start", unit("lo"))
+    lib.contains(journal("lo"), "sch-bpf: the loopback device gets no policy from a file: use tc")
+    lib.true(time.monotonic() < begun + 60, "it is refused before systemd gives up on the device")
+    lib.equal((state("lo"), root("lo")), ("failed", before), "unit and qdisc")
+    os.unlink(f"{CONFIGURATION}/lo.conf")
+    lib.run("systemctl", "reset-failed", unit("lo"))
 
 
-def doing_it_again_changes_nothing():
+def programs(dev, what="id"):
+    return [each["options"]["enqueue"][what] for each in lib.instances(dev)]
+
+
+def starting_it_again_changes_nothing():
     with configured("policy = fq", "set quantum = 5000") as device:
         is_attached(device.a)
         before = root(device.a)[1]["set"], programs(device.a)
         lib.run("systemctl", "start", unit(device.a))
-        lib.run("sch-bpf", "apply", device.a)
         lib.equal((root(device.a)[1]["set"], programs(device.a)), before, "parameters and programs")
+
+
+def reloading_the_same_file():
+    """The same programs are loaded anew, with the file's parameters. What it no longer says of a table
+    stays, and restart takes it away."""
+    def weight():
+        return root(device.a)[1]["set"].get("fq_weights", {}).get("3", 0)
+    with configured("policy = fq", "set quantum = 5000", "set fq_weights[3] = 7") as device:
+        is_attached(device.a)
+        before = root(device.a)[1]["set"], programs(device.a, "tag")
+        ids = programs(device.a)
+        lib.run("systemctl", "reload", unit(device.a))
+        lib.equal((root(device.a)[1]["set"], programs(device.a, "tag")), before, "parameters and programs")
+        lib.true(programs(device.a) != ids, "the programs have been loaded anew")
+        lib.equal(weight(), 7, "weight")
+        configure(device.a, "policy = fq")
+        lib.run("systemctl", "reload", unit(device.a))
+        lib.equal((root(device.a)[1]["set"]["quantum"], weight()), (3028, 7), "quantum and weight without a line in the file")
+        lib.run("systemctl", "restart", unit(device.a))
+        lib.equal(weight(), 0, "weight after restart")
+
+
+def without_a_line_it_is_the_kernels_default():
+    with configured("policy = fq", "limit = 7", "horizon = 1s", "patience = 1s") as device, lib.link() as other:
+        is_attached(device.a)
+        configure(device.a, "policy = fq")
+        lib.run("systemctl", "reload", unit(device.a))
+        other.attach("fq")
+        for name in ("limit", "horizon", "patience"):
+            lib.equal(root(device.a)[1][name], root(other.a)[1][name], name)
 
 
 def reload_under_traffic():
@@ -260,6 +310,27 @@ def reload_under_traffic():
         lib.equal((options["set"]["quantum"], options["limit"]), (3028, 10000), "what the file no longer sets")
 
 
+def another_policy_while_packets_wait():
+    """reload is refused, for it would lose them; restart is what it names, and drops them."""
+    with configured("policy = edt", "set horizon = 3600s") as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        is_attached(device.a)
+        sender.send(0, when=time.monotonic_ns() + 1000 * lib.NSEC)
+        configure(device.a, "policy = fifo")
+        lib.refused("systemctl", "reload", unit(device.a))
+        lib.contains(journal(device.a), f'sch-bpf: "systemctl restart {unit(device.a)}" drops them, and attaches the policy\n'
+                                        f"sch-bpf: the qdisc of {device.a} is bpf with edt.bpf.o")
+        lib.equal((is_active(device.a), device.qdisc()["qlen"]), (True, 1), "the unit goes on, and the packet waits")
+        lib.run("systemctl", "restart", unit(device.a))
+        is_attached(device.a)
+        lib.equal(root(device.a)[1]["obj"], "fifo.bpf.o", "object")
+        sender.send(1)
+        lib.equal(lib.numbers(receiver.collect(1)), [1], "packets received")
+        # with nothing that waits, another one comes by reload
+        configure(device.a, "policy = prio")
+        lib.run("systemctl", "reload", unit(device.a))
+        lib.equal(root(device.a)[1]["obj"], "prio.bpf.o", "object after reload")
+
+
 def reload_of_all_queues_under_traffic():
     """rate, whose programs find the map of their queue, and fq, which is loaded for each queue."""
     for policy in ("rate", "fq"):
@@ -275,6 +346,7 @@ def reload_of_all_queues_under_traffic():
 # Lines of a file, and what is said of them
 WRONG = (
     (("policy = fq", "quantum 9000"), '%s:2: "quantum 9000" is not NAME = VALUE'),
+    (("policy = fq", r"C:\temp\new"), r'%s:2: "C:\temp\new" is not NAME = VALUE'),
     (("# first", "", "police = fq"), '%s:3: unknown "police"; there are policy, kind, '),
     (("set quantum = 9000",), '%s: "policy = NAME" is missing'),
     (("policy =",), "%s:1: policy has no value"),
@@ -284,6 +356,7 @@ WRONG = (
     (("policy = fq", "limit = many"), "%s:2: "),
     (("policy = fq", "horizon = 1s", "set quantums = 9000"), '%s:3: qdisc bpf: unknown parameter "quantums"; there are'),
     (("policy = fq", "set quantum = 0"), '%s:2: qdisc bpf: parameter "quantum" cannot be "0": it is'),
+    (("policy = fq", "limit = 2000000", "set flow_limit = 2000000"), '%s:3: qdisc bpf: parameter "flow_limit" cannot be "2000000"'),
     (("policy = nosuch",), "%s:1: qdisc bpf: nosuch: No such file or directory"),
     (("kind = bpf", "policy = /etc/passwd"), "%s:2: qdisc bpf: /etc/passwd: not an ELF object"),
     (("policy = /check/bad.bpf.o",), "%s"),
@@ -309,6 +382,14 @@ def errors_name_file_and_line():
         os.unlink(f"{CONFIGURATION}/{other.a}.conf")
 
 
+def a_wrong_command_line():
+    """Each is answered with the right ones, also where sch-bpf was not found in the path."""
+    for arguments in ((), ("apply",), ("aply", "lo"), ("check", "lo", "eth0")):
+        status, _, words = lib.said("env", "-C", "/usr/sbin", "sh", "sch-bpf", *arguments)
+        lib.equal(status, 2, f"status with {arguments}")
+        lib.contains(words, "sch-bpf apply DEV\tattach")
+
+
 def a_policy_that_does_not_load():
     """The verifier's words are in the journal, the unit has failed; a better file, and it starts."""
     with lib.link() as device:
@@ -317,13 +398,27 @@ def a_policy_that_does_not_load():
         lib.refused("systemctl", "start", unit(device.a))
         lib.equal((state(device.a), root(device.a)[0]), ("failed", kind), "unit and qdisc")
         lib.contains(journal(device.a), "Unreleased reference")
-        lib.contains(journal(device.a), f"sch-bpf: {device.a} keeps its qdisc, {kind}")
+        lib.contains(journal(device.a), f"sch-bpf: the qdisc of {device.a} is {kind}")
         configure(device.a, "policy = fifo")
         lib.run("systemctl", "start", unit(device.a))
         is_attached(device.a)
         lib.run("systemctl", "stop", unit(device.a))
         lib.equal(root(device.a)[0], kind, "qdisc after stop")
         os.unlink(f"{CONFIGURATION}/{device.a}.conf")
+
+
+def what_tc_has_done_before_it_failed():
+    """As when a table cannot be set after the change: it is said which qdisc there is, not which there was."""
+    os.mkdir("/run/late")
+    with open("/run/late/tc", "w", encoding="ascii") as file:
+        file.write('#!/bin/sh\n/sbin/tc "$@" || exit\n[ "$2" != replace ] || { echo too late; exit 1; }\n')
+    os.chmod("/run/late/tc", 0o755)
+    for options, kind in (((), "bpf"), (("numtxqueues", "4"), "bpf_mq")):
+        with lib.link(*options) as device:
+            configure(device.a, "policy = fifo")
+            said = lib.refused("env", "PATH=/run/late:/usr/sbin:/usr/bin:/sbin:/bin", "sch-bpf", "apply", device.a)
+            lib.contains(said, f"too late\nsch-bpf: the qdisc of {device.a} is {kind} with fifo.bpf.o\n")
+            os.unlink(f"{CONFIGURATION}/{device.a}.conf")
 
 
 def a_kernel_without_the_qdisc():
@@ -403,8 +498,9 @@ if sys.argv[1] == "install":
              bash_completes_policies_and_parameters, tools_run, a_file_is_written_for_the_next_boot)
 else:
     lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
-             a_virtual_device_is_made, a_device_gets_a_name, doing_it_again_changes_nothing, reload_under_traffic,
-             reload_of_all_queues_under_traffic, errors_name_file_and_line, a_policy_that_does_not_load,
-             a_kernel_without_the_qdisc, upgrade_under_traffic, downgrade_under_traffic,
-             remove_gives_devices_their_default, installed_again_it_takes_up_the_files,
-             purge_leaves_the_administrators_files)
+             a_virtual_device_is_made, a_device_gets_a_name, the_loopback_device_is_refused, starting_it_again_changes_nothing,
+             reloading_the_same_file, without_a_line_it_is_the_kernels_default, reload_under_traffic,
+             another_policy_while_packets_wait, reload_of_all_queues_under_traffic, errors_name_file_and_line,
+             a_wrong_command_line, a_policy_that_does_not_load, what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc,
+             upgrade_under_traffic, downgrade_under_traffic, remove_gives_devices_their_default,
+             installed_again_it_takes_up_the_files, purge_leaves_the_administrators_files)

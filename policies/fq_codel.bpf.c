@@ -4,13 +4,15 @@
  *
  * Each flow has a queue, which is a key of the map, and sends `quantum` bytes in its turn. One
  * that comes back after its turn has found it empty goes before those that always have packets:
- * so who sends little waits for nobody (RFC 8290). Packets that leave have waited for longer
- * than `target` since an `interval`: then CoDel drops one, or with `ecn` marks it, and the more
- * often the longer that lasts (RFC 8289). For what it drops the flow does not pay.
+ * so who sends little waits for nobody (RFC 8290). When every packet of a flow that has left for
+ * an `interval` has waited for longer than `target`, CoDel drops one, or with `ecn` marks it, and
+ * does so the more often the longer that lasts (RFC 8289). For what it drops the flow does not
+ * pay.
  *
  * Who fills the queue loses: a packet that finds it full, in packets (the qdisc's limit) or in
- * bytes (`limit_bytes`), pushes the oldest ones out of the flow that has most bytes here: half
- * of these, or 64 packets.
+ * bytes (`limit_bytes`), pushes the oldest ones out of the flow that has most bytes here, the
+ * new packet's counted: half of these, or 64 packets. Where that makes too little room it is
+ * dropped itself, so one that is longer than `limit_bytes` always is.
  *
  * With flows=1 it is codel. A packet that leaves after more than `ce_threshold` is marked,
  * whatever CoDel says. GSO packets longer than `split_gso` bytes are cut before: at 5 Mbit/s
@@ -22,9 +24,8 @@
  * shares. Senders that heed neither drops nor marks are bounded by the limits alone. A flow
  * whose packets are longer than the quantum waits for several turns, of which no more than 4096
  * are gone through at once: if a hundred flows owe a GSO packet each, shares are those of
- * packets for a while. `limit_bytes` counts lengths, not memory. What stands when the programs
- * are changed stays, in its order, but is no longer counted in its flow's bytes. It does not
- * pace (fq does), and filters choose no flow. PIE and dualpi2's queues are not here.
+ * packets for a while. `limit_bytes` counts lengths, not memory. It does not pace (fq does), and
+ * filters choose no flow. PIE and dualpi2's queues are not here.
  *
  * Statistics, by `tc -s qdisc show`: packets that were dropped because the queue was full, and
  * by CoDel; that were marked by CoDel, and because of ce_threshold; and how often a flow came
@@ -42,7 +43,7 @@ __u64 target SEC(".data.param") BPF_QDISC_RANGE(0, 10s) = 5 * NSEC_PER_MSEC;
 __u64 interval SEC(".data.param") BPF_QDISC_RANGE(1us, 100s) = 100 * NSEC_PER_MSEC;
 __u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark */
 __u32 quantum SEC(".data.param") BPF_QDISC_RANGE(256, 1mb) = 1514;
-__u32 mtu SEC(".data.param") BPF_QDISC_RANGE(0, 1mb) = 1514;	/* CoDel leaves so much */
+__u32 mtu SEC(".data.param") BPF_QDISC_RANGE(0, 1mb) = 1514;	/* CoDel leaves that much waiting */
 __u32 flows SEC(".data.param") BPF_QDISC_RANGE(1, 1024) = FLOWS;
 __u32 limit_bytes SEC(".data.param") BPF_QDISC_RANGE(0, 2gb) = 32 << 20;	/* 0: no limit */
 __u32 split_gso SEC(".data.param") BPF_QDISC_RANGE(0, 1mb);	/* 0: cut none */
@@ -67,58 +68,71 @@ struct flow {
 BPF_QDISC_QUEUE(fq_codel_pkts, __u32, MAX_PACKETS);	/* by number of the flow, from 1 on */
 
 /* Flows that have packets, or had some when their turn came last, stand in one list, whose head
- * is flow 0: first the new ones, then the others.
+ * is flow 0: first the new ones, then the others. It is in a map, not in variables: so new
+ * programs are given it with the packets.
  */
-struct flow fq_codel_flows[FLOWS + 1];
-__u32 last_new;			/* number of the last new flow; 0: there is none */
-__u32 last;			/* and of the last of all */
-__u32 generation;
+struct flows {
+	struct flow flow[FLOWS + 1];
+	__u32 last_new;			/* number of the last new flow; 0: there is none */
+	__u32 last;			/* and of the last of all */
+	__u32 generation;
+};
 
-static struct flow *flow_of(__u32 number)
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct flows);
+	__uint(max_entries, 1);
+} fq_codel_flows SEC(".maps");
+
+static struct flow *flow_of(struct flows *q, __u32 number)
 {
 	barrier_var(number);	/* what is compared is what is used, as the verifier wants it */
-	return &fq_codel_flows[number <= FLOWS ? number : 0];
+	return &q->flow[number <= FLOWS ? number : 0];
 }
 
 /* ---- the list ---- */
 
-static void insert(__u32 before, __u32 number, struct flow *flow)
+static void insert(struct flows *q, __u32 before, __u32 number, struct flow *flow)
 {
-	struct flow *other = flow_of(before);
+	struct flow *other = flow_of(q, before);
 
 	flow->listed = true;
 	flow->next = other->next;
 	other->next = number;
 	if (!flow->next)
-		last = number;
+		q->last = number;
 }
 
-static void remove_first(__u32 number, struct flow *flow)
+static void remove_first(struct flows *q, __u32 number, struct flow *flow)
 {
 	flow->listed = false;
-	fq_codel_flows[0].next = flow->next;
-	if (last_new == number)
-		last_new = 0;
-	if (last == number)
-		last = 0;
+	q->flow[0].next = flow->next;
+	if (q->last_new == number)
+		q->last_new = 0;
+	if (q->last == number)
+		q->last = 0;
 }
 
-/* The list is right for no packet but those that came after a reset or a change. */
-static void begin_anew(struct sch_bpf_ctx *ctx)
+/* After a reset no flow has packets; after a change those have that had, and what is known of
+ * them is still right, unless the flows of the programs before were others (then their bytes
+ * are those of packets that have come since).
+ */
+static void begin_anew(struct sch_bpf_ctx *ctx, struct flows *q)
 {
 	struct flow *flow;
 	__u32 number;
 	int i;
 
-	generation = ctx->generation;
-	last_new = 0;
-	last = 0;
-	fq_codel_flows[0].next = 0;
+	q->generation = ctx->generation;
+	q->last_new = 0;
+	q->last = 0;
+	q->flow[0].next = 0;
 	bpf_for(i, 1, FLOWS + 1) {
 		number = i;
-		flow = flow_of(number);
+		flow = flow_of(q, number);
 		if (bpf_map_lookup_elem(&fq_codel_pkts, &number))
-			insert(last, number, flow);
+			insert(q, q->last, number, flow);
 		else
 			*flow = (struct flow){};
 	}
@@ -134,16 +148,16 @@ static bool is_full(const struct Qdisc *sch, __u32 len)
 	       (limit_bytes && sch->qstats.backlog + len > limit_bytes);
 }
 
-static __u32 fattest(void)
+static __u32 fattest(struct flows *q)
 {
-	__u32 number = fq_codel_flows[0].next, found = 0, most = 0;
+	__u32 number = q->flow[0].next, found = 0, most = 0;
 	struct flow *flow;
 	int i;
 
 	bpf_for(i, 0, FLOWS) {
 		if (!number)
 			break;
-		flow = flow_of(number);
+		flow = flow_of(q, number);
 		if (flow->bytes > most) {
 			most = flow->bytes;
 			found = number;
@@ -153,16 +167,16 @@ static __u32 fattest(void)
 	return found;
 }
 
-/* A packet of the flow has left. What has stood since a change is not in its bytes. */
+/* A packet of the flow has left, which may have come before its bytes were counted. */
 static void flow_loses(struct flow *flow, __u32 len)
 {
 	flow->bytes -= len < flow->bytes ? len : flow->bytes;
 }
 
-static void drop_from_the_fattest(struct sch_bpf_ctx *ctx)
+static void drop_from_the_fattest(struct sch_bpf_ctx *ctx, struct flows *q)
 {
-	__u32 number = fattest();
-	struct flow *flow = flow_of(number);
+	__u32 number = fattest(q);
+	struct flow *flow = flow_of(q, number);
 	__u32 half = flow->bytes - flow->bytes / 2;
 	struct sk_buff *skb;
 	int i;
@@ -184,28 +198,37 @@ static void drop_from_the_fattest(struct sch_bpf_ctx *ctx)
 SEC("qdisc/enqueue")
 int fq_codel_enqueue(struct sch_bpf_ctx *ctx)
 {
+	struct flows *q = bpf_map_lookup_elem(&fq_codel_flows, &(__u32){ 0 });
 	struct sk_buff *skb = ctx->skb;
 	__u32 len = bpf_qdisc_pkt_len(skb), number;
 	struct flow *flow;
 	int err;
 
+	if (!q)
+		return bpf_qdisc_drop(ctx, skb, 0);
 	if (split_gso && len > split_gso && bpf_qdisc_pkt_segs(skb) > 1)
 		return bpf_qdisc_segment(ctx, skb);
 	if (bypass)
 		bpf_qdisc_bypass(ctx);
-	if (generation != ctx->generation)
-		begin_anew(ctx);
+	if (q->generation != ctx->generation)
+		begin_anew(ctx, q);
 	number = 1 + ((__u64)bpf_skb_get_hash(skb) * flows >> 32);
-	flow = flow_of(number);
+	flow = flow_of(q, number);
 	flow->bytes += len;
 	if (!flow->listed) {
 		flow->credit = quantum;
-		insert(last_new, number, flow);
-		last_new = number;
+		insert(q, q->last_new, number, flow);
+		q->last_new = number;
 		new_flow_count++;
 	}
-	if (is_full(ctx->qdisc, len))
-		drop_from_the_fattest(ctx);
+	if (is_full(ctx->qdisc, len)) {
+		drop_from_the_fattest(ctx, q);
+		if (is_full(ctx->qdisc, len)) {
+			flow_loses(flow, len);
+			drop_overlimit++;
+			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
+		}
+	}
 	*bpf_qdisc_note(skb, __u64) = bpf_ktime_get_ns();
 	err = bpf_qdisc_push(ctx, &fq_codel_pkts, &number, skb);
 	if (err) {
@@ -246,6 +269,7 @@ static bool deliver_or_drop(struct sch_bpf_ctx *ctx, struct flow *flow, struct s
 SEC("qdisc/dequeue")
 int fq_codel_dequeue(struct sch_bpf_ctx *ctx)
 {
+	struct flows *q = bpf_map_lookup_elem(&fq_codel_flows, &(__u32){ 0 });
 	__u64 now = bpf_ktime_get_ns();
 	struct sk_buff *skb;
 	struct flow *flow;
@@ -253,17 +277,20 @@ int fq_codel_dequeue(struct sch_bpf_ctx *ctx)
 	bool new;
 	int i;
 
-	if (generation != ctx->generation || !last)	/* packets stand, or this would not run */
-		begin_anew(ctx);
+	if (!q)
+		return 0;
+	/* Packets stand, or this would not run. */
+	if (q->generation != ctx->generation || !q->last)
+		begin_anew(ctx, q);
 	bpf_for(i, 0, MAX_TURNS + MAX_PACKETS + 2 * FLOWS) {
-		number = fq_codel_flows[0].next;
+		number = q->flow[0].next;
 		if (!number)
 			break;
-		flow = flow_of(number);
+		flow = flow_of(q, number);
 		if (flow->credit <= 0 && i < MAX_TURNS) {
 			flow->credit += quantum;
-			remove_first(number, flow);
-			insert(last, number, flow);
+			remove_first(q, number, flow);
+			insert(q, q->last, number, flow);
 			continue;
 		}
 		skb = bpf_qdisc_take_key(ctx, &fq_codel_pkts, &number);
@@ -272,11 +299,12 @@ int fq_codel_dequeue(struct sch_bpf_ctx *ctx)
 				break;
 			continue;
 		}
-		/* Empty: a new one stays for a turn among the others, or it could starve them. */
-		new = last_new;
-		remove_first(number, flow);
-		if (new && last != last_new)
-			insert(last, number, flow);
+		bpf_codel_empty(&flow->codel);
+		/* A new one stays for a turn among the others, or it could starve them. */
+		new = q->last_new;
+		remove_first(q, number, flow);
+		if (new && q->last != q->last_new)
+			insert(q, q->last, number, flow);
 	}
 	return 0;
 }

@@ -34,11 +34,27 @@ __u64 tx_time(__u32 len, __u64 rate)
 /* How long after the drop of a number is the next one? */
 __u64 codel_spacing(__u64 interval, __u32 number)
 {
-	struct bpf_codel codel = { 1, 1, number - 1, 0, true };
+	struct bpf_codel codel = { .first_above = 1, .drop_next = 1, .count = number - 1,
+				   .dropping = true };
 	struct bpf_codel_params params = { .interval = interval };
 
 	bpf_codel_dequeue(&codel, &params, 2, 1, 1);
 	return codel.drop_next - 1;
+}
+
+/* How many packets does a run drop that is behind by so many intervals, before it delivers one?
+ * The next drop must then be ahead of it.
+ */
+__u32 codel_drops(__u64 interval, __u64 behind)
+{
+	__u64 now = 2 + interval * behind;
+	struct bpf_codel codel = { .first_above = 1, .drop_next = 1, .count = 1, .dropping = true };
+	struct bpf_codel_params params = { .interval = interval };
+	__u32 drops = 0;
+
+	while (bpf_codel_dequeue(&codel, &params, now, 1, 1) != BPF_AQM_DELIVER)
+		drops++;
+	return codel.drop_next > now ? drops : ~0U;
 }
 
 /* The probability after up to 256 updates with a delay, from one on */
@@ -76,7 +92,8 @@ static bool codel_holds(__u32 n)
 {
 	struct bpf_codel_params params = { extreme(&n), extreme(&n), extreme(&n), false };
 	__u64 now = extreme(&n), enqueued = extreme(&n), before;
-	struct bpf_codel codel = { 1, extreme(&n), extreme(&n), 1, n & 1 };
+	struct bpf_codel codel = { .first_above = 1, .drop_next = extreme(&n),
+				   .count = extreme(&n), .lastcount = 1, .dropping = n & 1 };
 
 	before = codel.dropping ? codel.drop_next : now;
 	return bpf_codel_dequeue(&codel, &params, now, enqueued, ~0U) == BPF_AQM_DELIVER ||

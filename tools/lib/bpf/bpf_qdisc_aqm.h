@@ -87,6 +87,8 @@ static __always_inline __u64 bpf_qdisc_tx_time(__u32 len, __u64 rate)
 
 /* ---- CoDel (RFC 8289) ---- */
 
+#define BPF_CODEL_MAX_DROPS	256		/* of one queue in one run */
+
 /**
  * struct bpf_codel_params - parameters of CoDel
  * @target: a delay that is no reason to drop, ns; the RFC's is 5 ms
@@ -110,6 +112,8 @@ struct bpf_codel_params {
  * @count: packets dropped since packets are
  * @lastcount: what @count began with
  * @dropping: packets are dropped
+ * @drops: overdue drops at the time @run
+ * @run: when there was one last: the lower half of that time
  */
 struct bpf_codel {
 	__u64 first_above;
@@ -117,6 +121,8 @@ struct bpf_codel {
 	__u32 count;
 	__u32 lastcount;
 	bool dropping;
+	__u16 drops;
+	__u32 run;
 };
 
 /* interval / sqrt(count), where the root is in parts of 2^15. It is computed once a drop. The
@@ -138,25 +144,39 @@ static __always_inline __u64 __bpf_codel_spacing(__u64 interval, __u32 count)
 }
 
 /**
+ * bpf_codel_empty() - CoDel: note that a queue is empty
+ * @codel: state of the queue
+ *
+ * Where a qdisc has several queues, call it when one of them was to give a packet and had none:
+ * nothing in it waits for too long then. The last packet of a qdisc does the same by itself.
+ */
+static __always_inline void bpf_codel_empty(struct bpf_codel *codel)
+{
+	codel->first_above = 0;
+	codel->dropping = false;
+}
+
+/**
  * bpf_codel_dequeue() - CoDel: what becomes of a packet that was taken from its queue
  * @codel: state of the queue
  * @params: parameters
- * @now: the present time
+ * @now: the present time, the same for all packets of a run
  * @enqueued: when the packet came, from the policy's note on it
- * @backlog: bytes that still wait in the queue, without this packet. With a queue for each
- *           flow, those of the flow; or those of the qdisc, as Linux' fq_codel does it: then
- *           nothing is counted for a flow, but its last packet can be dropped while others wait
+ * @backlog: bytes that still wait in the qdisc, without this packet: in all of its queues, if
+ *           there are several
  *
  * Call it once for each packet that is taken from the queue's head, in dequeue programs, and
- * take the next one if this one is dropped. Only the policy that owns the queue may call it
- * (see the head of this file).
+ * take the next one if this one is dropped; where there are several queues, bpf_codel_empty()
+ * if there is none. Only the policy that owns the queue may call it (see the head of this file).
  *
- * Guarantees: no packet is dropped unless each one that left within the last interval had
- * waited for the target or longer, and @backlog is more than an MTU. The nth drop is
- * followed by the next one after interval / sqrt(n), to 0.01 %, or by as many as are overdue.
- * A queue that becomes too long again within 16 intervals goes on with the n that held it
- * before. The last packet that @backlog counts is never dropped, so a loop that takes packets
- * until one is delivered ends.
+ * Guarantees: no packet is dropped unless each one that left the queue within the last interval
+ * had waited for the target or longer, the queue was not found empty in it, and more than an MTU
+ * waits in the qdisc. The nth drop is followed by the next one after interval / sqrt(n), to
+ * 0.01 %, or by as many as are overdue. When these are more than BPF_CODEL_MAX_DROPS in one run,
+ * as after a long time without a dequeue, a packet is delivered and the next drop is due an
+ * interval / sqrt(n) from now. A queue that becomes too long again within 16 intervals goes on
+ * with the n that held it before. The last packet of a qdisc is never dropped, so a loop that
+ * takes packets until one is delivered ends.
  *
  * Return: BPF_AQM_DELIVER, or BPF_AQM_MARK with params->ecn, or BPF_AQM_DROP without.
  */
@@ -164,11 +184,11 @@ static __always_inline enum bpf_aqm_verdict
 bpf_codel_dequeue(struct bpf_codel *codel, const struct bpf_codel_params *params, __u64 now,
 		  __u64 enqueued, __u32 backlog)
 {
+	bool behind = false;
 	__u32 drops;
 
 	if (now < bpf_qdisc_time_add(enqueued, params->target) || backlog <= params->mtu) {
-		codel->first_above = 0;
-		codel->dropping = false;
+		bpf_codel_empty(codel);
 		return BPF_AQM_DELIVER;
 	}
 	if (!codel->first_above)
@@ -188,11 +208,24 @@ bpf_codel_dequeue(struct bpf_codel *codel, const struct bpf_codel_params *params
 		codel->dropping = true;
 	} else if (now < codel->drop_next) {
 		return BPF_AQM_DELIVER;
-	} else if (codel->count != ~0U) {
-		codel->count++;
+	} else {
+		if (codel->run != (__u32)now) {
+			codel->run = now;
+			codel->drops = 0;
+		}
+		behind = codel->drops == BPF_CODEL_MAX_DROPS;
+		if (behind) {
+			codel->drop_next = now;
+		} else {
+			codel->drops++;
+			if (codel->count != ~0U)
+				codel->count++;
+		}
 	}
 	codel->drop_next = bpf_qdisc_time_add(codel->drop_next,
 					      __bpf_codel_spacing(params->interval, codel->count));
+	if (behind)
+		return BPF_AQM_DELIVER;
 	return params->ecn ? BPF_AQM_MARK : BPF_AQM_DROP;
 }
 
