@@ -236,6 +236,7 @@ def what_a_queue_without_programs_does():
         queues.books([100] * TX)
         found = queues.instances()
         lib.equal(["enqueue" in each["options"] for each in found], [True, True, False, False], "programs")
+        lib.equal(len({each["handle"] for each in found} - {"0:"}), TX, "handles")
         lib.equal([each["options"]["limit"] for each in found], [500] * TX, "limits")
         shown = lib.run("tc", "-s", "qdisc", "show", "dev", queues.device.a)
         lib.equal(len(re.findall(r'NO PROGRAMS, .*"tc qdisc change dev DEV root bpf_mq obj FILE"', shown)), 2,
@@ -270,10 +271,11 @@ def queues_go_and_come_back():
     object, and it has none."""
     with device("obj", FIFO) as queues:
         before = [programs(each) for each in queues.instances()]
+        handles = [each["handle"] for each in queues.instances()]
         for count in 2, TX, 1, TX:
             lib.run("ethtool", "-L", queues.device.a, "tx", str(count))
-            queues.instances(count)
-        lib.equal([programs(each) for each in queues.instances()], before, "programs")
+            lib.equal([programs(each) for each in queues.instances()], before, "programs")
+        lib.equal([each["handle"] for each in queues.instances()], handles, "handles")
         queues.send_all(range(400))
         queues.arrive(range(400))
         lib.run("ethtool", "-L", queues.device.a, "tx", "1")

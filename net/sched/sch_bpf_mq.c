@@ -233,13 +233,13 @@ out:
 	return err;
 }
 
-/* mq_attach() makes the instances known, by their handles. */
+/* mq_attach() makes the instances of queues in use known, by their handles. */
 static void sch_bpf_mq_attach(struct Qdisc *sch)
 {
 	struct sch_bpf_mq *priv = qdisc_priv(sch);
 	unsigned int i;
 
-	for (i = 0; i < qdisc_dev(sch)->num_tx_queues; i++)
+	for (i = 0; i < qdisc_dev(sch)->real_num_tx_queues; i++)
 		priv->mq.qdiscs[i]->handle = qdisc_alloc_handle(qdisc_dev(sch));
 	mq_attach(sch);
 }
@@ -321,13 +321,25 @@ out:
 	return err;
 }
 
-/* What is to be known, and to be done, if queues are put in use without programs */
+/* An instance is known from the first time that its queue is in use. It stays so, as its
+ * classes and filters do, and nobody else gets its handle: mq_change_real_num_tx() leaves
+ * qdiscs with handles alone, too.
+ */
 static void sch_bpf_mq_change_real_num_tx(struct Qdisc *sch, unsigned int new_real_tx)
 {
 	struct sch_bpf_mq *priv = qdisc_priv(sch);
 	struct net_device *dev = qdisc_dev(sch);
+	struct Qdisc *child;
+	unsigned int i;
 
-	mq_change_real_num_tx(sch, new_real_tx);
+	for (i = dev->real_num_tx_queues; i < new_real_tx; i++) {
+		child = sch_bpf_mq_child(sch, i);
+		if (hash_hashed(&child->hash))
+			continue;
+		child->handle = qdisc_alloc_handle(dev);
+		qdisc_hash_add(child, false);
+	}
+	/* What is to be known, and to be done, if queues are put in use without programs */
 	if (priv->queues && new_real_tx > priv->queues && dev->real_num_tx_queues <= priv->queues)
 		netdev_warn(dev,
 			    "qdisc bpf_mq %x: tx queues from %u on have no programs, serving a FIFO until 'tc qdisc change dev %s root bpf_mq obj FILE'\n",
