@@ -222,7 +222,9 @@ static struct note *note(struct sk_buff *skb)
 	return bpf_qdisc_note(skb, struct note);
 }
 
-/* A dropped packet has not used its time: what its flow sends next may. */
+/* A dropped packet has not used its time: what its flow sends next may. A device that is
+ * not in edt_rate has no flows; and for tc a table is the qdisc's if its programs look at it.
+ */
 static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
 {
 	struct edt_flow flow = { .ifindex = skb->dev->ifindex, .mark = skb->mark };
@@ -230,7 +232,8 @@ static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
 
 	if (!flow.mark)
 		flow.hash = skb->hash;
-	next = bpf_map_lookup_elem(&edt_flows, &flow);
+	next = bpf_map_lookup_elem(&edt_rate, &flow.ifindex) ?
+	       bpf_map_lookup_elem(&edt_flows, &flow) : NULL;
 	if (next) {
 		bpf_qdisc_link_give_back(next, note(skb)->cost);
 		given_back += note(skb)->cost;
