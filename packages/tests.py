@@ -413,7 +413,7 @@ def what_tc_has_done_before_it_failed():
     with open("/run/late/tc", "w", encoding="ascii") as file:
         file.write('#!/bin/sh\n/sbin/tc "$@" || exit\n[ "$2" != replace ] || { echo too late; exit 1; }\n')
     os.chmod("/run/late/tc", 0o755)
-    for options, kind in (((), "bpf"), (("numtxqueues", "4"), "bpf_mq")):
+    for options, kind in (((), "bpf"), (("numtxqueues", "4", "numrxqueues", "4"), "bpf_mq")):
         with lib.link(*options) as device:
             configure(device.a, "policy = fifo")
             said = lib.refused("env", "PATH=/run/late:/usr/sbin:/usr/bin:/sbin:/bin", "sch-bpf", "apply", device.a)
