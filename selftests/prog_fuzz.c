@@ -1141,7 +1141,7 @@ static bool both(const unsigned int *accepted, unsigned int count)
 	       doing[USE_INNER], doing[WRITE], doing[READ_BYTES], doing[STAMP]);
 	expect(mistakes > count / 100);
 	for (int i = 0; i < DOINGS; i++)
-		expect(doing[i] > good / 50);
+		expect(doing[i] > good / 200);
 	expect(good > count / 5 && count - good > count / 5);
 	expect(accepted[0] > good / 5 && accepted[1] > good / 5);
 	return true;
