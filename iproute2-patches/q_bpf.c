@@ -139,7 +139,7 @@ struct loader {
 	const char *path;
 	bool verbose;
 	int queue;			/* for which tx queue of bpf_mq, or for all: 0 */
-	bool same;			/* the old object is for each queue if this is, and only then */
+	bool same;			/* old and new object are both loaded for each queue, or both once */
 	int old_queues;			/* with programs of their own; -1: there is no old object */
 	struct bpf_object *obj;
 	struct bpf_program *prog[OPS];
@@ -1818,41 +1818,45 @@ static int load_for(struct loader *ld, int queue, struct bpf_request *req,
 }
 
 /* Has a value of this type a packet? */
-static bool has_packet(__u32 btf_id, __u32 type)
+static bool has_packet(const struct btf *btf, __u32 type)
 {
-	struct btf *btf = btf__load_from_kernel_by_id(btf_id);
 	enum kind unused = OTHER;
-	const struct btf_type *t, *m;
-	bool found = false;
+	const struct btf_type *t = resolve(btf, type, &unused);
 	int i;
 
-	t = btf ? resolve(btf, type, &unused) : NULL;
-	for (i = 0; t && btf_is_struct(t) && i < btf_vlen(t); i++) {
-		m = resolve(btf, btf_members(t)[i].type, &unused);
-		m = m && btf_is_ptr(m) ? resolve(btf, m->type, &unused) : NULL;
-		found |= m && !strcmp(btf__name_by_offset(btf, m->name_off), "sk_buff");
+	if (!t)
+		return false;
+	if (btf_is_array(t))
+		return has_packet(btf, btf_array(t)->type);
+	if (btf_is_ptr(t)) {
+		t = resolve(btf, t->type, &unused);
+		return t && !strcmp(btf__name_by_offset(btf, t->name_off), "sk_buff");
 	}
-	btf__free(btf);
-	return found;
+	for (i = 0; btf_is_struct(t) && i < btf_vlen(t); i++) {
+		if (has_packet(btf, btf_members(t)[i].type))
+			return true;
+	}
+	return false;
 }
 
-/* Does a program name a map of packets? Then it is for one tx queue. */
-static bool names_packets(int prog_fd)
+/* Does a program of an object name a map of packets? Then it is for one tx queue. */
+static bool names_packets(const struct bpf_object *obj, int prog_fd)
 {
 	__u32 ids[MAX_MAP_IDS], len = sizeof(struct bpf_map_info);
-	int fd, i, n = get_map_ids(prog_fd, ids);
+	int i, n = get_map_ids(prog_fd, ids);
+	struct bpf_map *map;
 
-	for (i = 0; i < n; i++) {
+	bpf_object__for_each_map(map, obj) {
 		struct bpf_map_info info = {};
 
-		fd = bpf_map_get_fd_by_id(ids[i]);
-		if (fd < 0)
+		if (bpf_map__type(map) != BPF_MAP_TYPE_RBTREE ||
+		    !has_packet(bpf_object__btf(obj), bpf_map__btf_value_type_id(map)) ||
+		    bpf_map_get_info_by_fd(bpf_map__fd(map), &info, &len))
 			continue;
-		bpf_map_get_info_by_fd(fd, &info, &len);
-		close(fd);
-		if (info.type == BPF_MAP_TYPE_RBTREE &&
-		    has_packet(info.btf_id, info.btf_value_type_id))
-			return true;
+		for (i = 0; i < n; i++) {
+			if (ids[i] == info.id)
+				return true;
+		}
 	}
 	return false;
 }
@@ -1906,8 +1910,8 @@ static int load_for_queues(struct loader *ld, struct bpf_request *req,
 		return -1;
 	if (strcmp(target->opts.kind, "bpf_mq"))
 		return 0;
-	loaded.for_each = names_packets(loaded.fds[ENQUEUE][0]) ||
-			  names_packets(loaded.fds[DEQUEUE][0]);
+	loaded.for_each = names_packets(loaded.obj[0], loaded.fds[ENQUEUE][0]) ||
+			  names_packets(loaded.obj[0], loaded.fds[DEQUEUE][0]);
 	if (ld->old_queues >= 0 && loaded.for_each != (ld->old_queues > 0)) {
 		ld->same = other.same = false;
 		if (load_for(ld, 0, req, target))

@@ -274,13 +274,14 @@ def queues_go_and_come_back():
         handles = [each["handle"] for each in queues.instances()]
         for count in 2, TX, 1, TX:
             lib.run("ethtool", "-L", queues.device.a, "tx", str(count))
-            lib.equal([programs(each) for each in queues.instances()], before, "programs")
+            lib.equal([programs(each) for each in queues.instances(count)], before[:count], "programs")
         lib.equal([each["handle"] for each in queues.instances()], handles, "handles")
         queues.send_all(range(400))
         queues.arrive(range(400))
         lib.run("ethtool", "-L", queues.device.a, "tx", "1")
         lib.run(*tc("change", queues.device, "obj", FIFO))
         lib.equal(queues.root()["options"]["queues"], 1, "queues with their own")
+        lib.true("enqueue" in queues.instances(1)[0]["options"], "the queue in use has no programs")
         lib.run("ethtool", "-L", queues.device.a, "tx", str(TX))
         lib.equal(["enqueue" in each["options"] for each in queues.instances()], [True] + [False] * 3, "programs")
         for count in 2, TX:             # with nothing to run, the instances begin anew

@@ -93,12 +93,14 @@ def main(*tests):
 
 
 def wait_until(condition, what, timeout=TIMEOUT):
-    """Until the condition holds, which is asked for again and again."""
-    end = time.monotonic() + timeout
+    """Until the condition holds, which is asked for again and again: to ask may itself take
+    long, so the last time begins when the time is over."""
+    end, over = time.monotonic() + timeout, False
     while not condition():
-        if time.monotonic() > end:
+        if over:
             raise Failure(f"{what}: not within {timeout} s")
         time.sleep(0.002)
+        over = time.monotonic() > end
 
 
 # --- commands ----------------------------------------------------------------

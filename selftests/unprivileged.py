@@ -11,8 +11,8 @@ FIFO = f"{POLICIES}/fifo.bpf.o"
 OWN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
 
 
-def attach(dev):
-    return ("tc", "qdisc", "add", "dev", dev, "root", "bpf", "obj", FIFO)
+def attach(dev, kind="bpf"):
+    return ("tc", "qdisc", "add", "dev", dev, "root", kind, "obj", FIFO)
 
 
 def root_can():
@@ -38,14 +38,15 @@ def all_three_capabilities_are_needed():
     def with_capabilities(*names):
         wanted = ",".join(f"+{name}" for name in ("dac_read_search", *names))
         return ("setpriv", "--reuid", "65534", "--clear-groups", f"--inh-caps={wanted}",
-                f"--ambient-caps={wanted}", *attach(device.a))
+                f"--ambient-caps={wanted}", *attach(device.a, kind))
 
     needed = ("bpf", "perfmon", "net_admin")
-    with lib.link() as device:
-        for missing in needed:
-            others = [name for name in needed if name != missing]
-            lib.contains(lib.refused(*with_capabilities(*others)), "permi")
-        lib.run(*with_capabilities(*needed))
+    for kind in "bpf", "bpf_mq":
+        with lib.link("numtxqueues", "4") as device:
+            for missing in needed:
+                others = [name for name in needed if name != missing]
+                lib.contains(lib.refused(*with_capabilities(*others)), "permi")
+            lib.run(*with_capabilities(*needed))
 
 
 def root_of_a_user_namespace_cannot_attach():

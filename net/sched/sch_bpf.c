@@ -681,7 +681,7 @@ int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct sch_bpf_fds *fds,
 	if (IS_ERR(fds->dequeue))
 		return PTR_ERR(fds->dequeue);
 	if (nla_len(fds->enqueue) != nla_len(fds->dequeue)) {
-		NL_SET_ERR_MSG(extack, "An enqueue and a dequeue program are given together");
+		NL_SET_ERR_MSG(extack, "There are as many enqueue as dequeue programs");
 		return -EINVAL;
 	}
 	fds->pairs = nla_len(fds->enqueue) / sizeof(u32);
@@ -885,7 +885,8 @@ static struct bpf_map *sch_bpf_out_of_reach(struct sch_bpf_data *q,
 }
 
 /* What is in the maps leaves before all that comes from now on. Others have the tree lock
- * in between, and find the policy stuck: only who has RTNL, as the caller, ends that.
+ * in between, and find the policy stuck: only a change or a reset ends that, and both need
+ * RTNL, which the caller holds.
  */
 static void sch_bpf_rescue_all(struct Qdisc *sch)
 {
@@ -966,9 +967,10 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 	} else if (how != SCH_BPF_TRY) {
 		if (cfg->flags & SCH_BPF_FLUSH)
 			sch_bpf_flush(sch, &list);
-		sch_bpf_config_swap(sch, cfg);
 		if (again)
 			sch_bpf_take_over(q);
+		sch_bpf_config_swap(sch, cfg);
+		q->stuck |= again;
 		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);
 	}
 	sch_tree_unlock(sch);
@@ -1110,13 +1112,20 @@ static struct Qdisc_ops sch_bpf_qdisc_ops __read_mostly = {
 };
 
 /* The instances of bpf_mq: made without options, not changed alone */
+static int sch_bpf_queue_change(struct Qdisc *sch, struct nlattr *opt,
+				struct netlink_ext_ack *extack)
+{
+	NL_SET_ERR_MSG(extack, "The instances of bpf_mq are changed together");
+	return -EOPNOTSUPP;
+}
+
 struct Qdisc_ops sch_bpf_queue_ops __ro_after_init;
 
 static int __init sch_bpf_module_init(void)
 {
 	sch_bpf_queue_ops = sch_bpf_qdisc_ops;
 	sch_bpf_queue_ops.init = sch_bpf_queue_init;
-	sch_bpf_queue_ops.change = NULL;
+	sch_bpf_queue_ops.change = sch_bpf_queue_change;
 	return register_qdisc(&sch_bpf_qdisc_ops);
 }
 device_initcall(sch_bpf_module_init);

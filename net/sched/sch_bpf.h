@@ -45,11 +45,11 @@ struct sch_bpf_data {
 	u32 stored;			/* packets in the maps; qlen has more to it */
 	u32 bytes;			/* in the maps and in fifo; backlog has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
-	bool stuck;			/* the kernel serves fifo: so is the policy, or none */
+	bool stuck;			/* the kernel serves fifo: the policy is stuck, or there is none */
 	bool rescued;			/* stuck, or fifo may hold packets */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
-	struct sk_buff *rescued_last;	/* in fifo: up to it, they came before those in maps */
+	struct sk_buff *rescued_last;	/* of those in fifo that leave before those in maps */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
 	u64 trouble_last;
 	u64 horizon;			/* ns: no program waits for longer without being asked */

@@ -321,9 +321,9 @@ out:
 	return err;
 }
 
-/* An instance is known from the first time that its queue is in use. It stays so, as its
- * classes and filters do, and nobody else gets its handle: mq_change_real_num_tx() leaves
- * qdiscs with handles alone, too.
+/* An instance is known from the first time that its queue is in use: mq_change_real_num_tx()
+ * leaves qdiscs with handles alone, too. Its classes and filters stay, and nobody else gets
+ * its handle; but it is listed only while its queue is in use.
  */
 static void sch_bpf_mq_change_real_num_tx(struct Qdisc *sch, unsigned int new_real_tx)
 {
@@ -332,15 +332,25 @@ static void sch_bpf_mq_change_real_num_tx(struct Qdisc *sch, unsigned int new_re
 	struct Qdisc *child;
 	unsigned int i;
 
+	for (i = new_real_tx; i < dev->real_num_tx_queues; i++) {
+		child = sch_bpf_mq_child(sch, i);
+		sch_tree_lock(child);
+		child->flags |= TCQ_F_INVISIBLE;
+		sch_tree_unlock(child);
+	}
 	for (i = dev->real_num_tx_queues; i < new_real_tx; i++) {
 		child = sch_bpf_mq_child(sch, i);
+		sch_tree_lock(child);
+		child->flags &= ~TCQ_F_INVISIBLE;
+		sch_tree_unlock(child);
 		if (hash_hashed(&child->hash))
 			continue;
 		child->handle = qdisc_alloc_handle(dev);
 		qdisc_hash_add(child, false);
 	}
-	/* What is to be known, and to be done, if queues are put in use without programs */
-	if (priv->queues && new_real_tx > priv->queues && dev->real_num_tx_queues <= priv->queues)
+	/* Tell which queues have no programs, and what gives them some. */
+	if (priv->queues && new_real_tx > priv->queues &&
+	    dev->real_num_tx_queues <= priv->queues && net_ratelimit())
 		netdev_warn(dev,
 			    "qdisc bpf_mq %x: tx queues from %u on have no programs, serving a FIFO until 'tc qdisc change dev %s root bpf_mq obj FILE'\n",
 			    sch->handle >> 16, priv->queues, dev->name);

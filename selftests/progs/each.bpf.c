@@ -2,7 +2,17 @@
 /* For bpf_mq, with a map of packets that is named: what is an instance's own, what all share. */
 #include "../../policies/policy.h"
 
-BPF_QDISC_QUEUE(each_pkts, __u64, 100);
+struct entry {			/* a packet is one wherever it is in the value */
+	__u64 unused;
+	struct pkt pkt;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, struct entry);
+	__uint(max_entries, 100);
+} each_pkts SEC(".maps");
 
 bool hold SEC(".data.param");		/* nothing leaves */
 

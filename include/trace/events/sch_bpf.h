@@ -50,8 +50,8 @@ DEFINE_EVENT(sch_bpf_class, sch_bpf_stuck,
 	TP_ARGS(sch, enqueue, dequeue)
 );
 
-/* These programs, or other parameters, are in force now. A tx queue without programs has
- * those of the id 0.
+/* These programs, or other parameters, are in force now. Of a tx queue without
+ * programs both ids are 0.
  */
 DEFINE_EVENT(sch_bpf_class, sch_bpf_change,
 	TP_PROTO(const struct Qdisc *sch, const struct bpf_prog *enqueue,
