@@ -190,10 +190,10 @@ def through_a_bottleneck(attach, events, tos=0, rate=RATE):
             sent.append(time.monotonic_ns())
             lib.true(sender.send(number, size, port, tos=tos), f"packet {number} refused")
         last = time.monotonic_ns()
-        stats = statistics(device, "ecn_mark")
         lib.wait_until(lambda: sender.memory() == 0, "the queue is empty", 4 * lib.TIMEOUT)
         time.sleep(0.01)
         arrivals = receiver.drain()
+        stats = statistics(device, "ecn_mark")
     port_of = [port for _, port, _ in events]
     lost = collections.Counter(port_of) - collections.Counter(port_of[each.number] for each in arrivals)
     rates, delays = collections.Counter(), collections.defaultdict(list)
