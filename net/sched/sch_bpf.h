@@ -45,7 +45,7 @@ struct sch_bpf_data {
 	u32 stored;			/* packets in the maps; qlen has more to it */
 	u32 bytes;			/* in the maps and in fifo; backlog has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
-	bool stuck;			/* the kernel serves fifo: the policy is stuck, or there is none */
+	bool stuck;			/* the kernel serves fifo: no policy, or a stuck one */
 	bool rescued;			/* stuck, or fifo may hold packets */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */

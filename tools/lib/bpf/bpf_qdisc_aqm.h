@@ -197,6 +197,8 @@ bpf_codel_dequeue(struct bpf_codel *codel, const struct bpf_codel_params *params
 		codel->dropping = false;
 		return BPF_AQM_DELIVER;
 	}
+	if (codel->dropping && now < codel->drop_next)
+		return BPF_AQM_DELIVER;
 	if (!codel->dropping) {
 		drops = codel->count - codel->lastcount;
 		if (drops < 2 || (now >= codel->drop_next &&
@@ -206,8 +208,6 @@ bpf_codel_dequeue(struct bpf_codel *codel, const struct bpf_codel_params *params
 		codel->lastcount = drops;
 		codel->drop_next = now;
 		codel->dropping = true;
-	} else if (now < codel->drop_next) {
-		return BPF_AQM_DELIVER;
 	} else {
 		if (codel->run != (__u32)now) {
 			codel->run = now;
