@@ -73,9 +73,9 @@ def each_tx_queue_has_classes_and_filters():
     """By the commands of the document, but with a filter that is easier to send for. Neither fewer
     queues for a while nor another policy takes them away."""
     title = "Classes and filters"
-    (obj,) = (rst.path(f"idiom{number}") for number, (name, _) in enumerate(rst.idioms(), 1) if name == title)
-    _, *rest = rst.of_title("sch_bpf_idioms", title).split("bpf_mq", 1)
-    commands = "\n".join(re.findall(r"^\t(.*)$", rest[0], re.M)).replace("# ", "")
+    obj = rst.idiom(title)
+    _, rest = rst.of_title("sch_bpf_idioms", title).split("bpf_mq", 1)
+    commands = "\n".join(re.findall(r"^\t(.*)$", rest, re.M)).replace("# ", "")
 
     with lib.link("numtxqueues", "4") as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
         for old, new in (("eth0", device.a), ("mine.bpf.o", obj), ("flower ip_proto udp dst_port 53", "handle 11 fw")):
