@@ -443,7 +443,7 @@ def gso_packets_are_cut():
             lib.equal(receiver.drain(), [], f"more than {frames} frames, split_gso {length}")
 
 
-tests = [order_and_drops_are_fq_codels,
+lib.main(order_and_drops_are_fq_codels,
          a_thousand_flows_leave_as_fq_codels,
          a_full_queue_drops_from_the_fattest_flow,
          bytes_are_bounded,
@@ -452,8 +452,9 @@ tests = [order_and_drops_are_fq_codels,
          a_change_forgets_no_packet,
          a_change_forgets_nobodys_bytes,
          a_reset_forgets_all,
-         gso_packets_are_cut]
-if not lib.DEBUG:       # that kernel's times say nothing
-    tests += [flows_are_short_and_fair_as_fq_codels, a_packet_takes_longer_than_the_target, marks_as_fq_codel,
-              of_one_queue_it_is_codel, tcp_is_as_with_fq_codel]
-lib.main(*tests)
+         gso_packets_are_cut,
+         timed=[flows_are_short_and_fair_as_fq_codels,
+                a_packet_takes_longer_than_the_target,
+                marks_as_fq_codel,
+                of_one_queue_it_is_codel,
+                tcp_is_as_with_fq_codel])

@@ -120,10 +120,9 @@ def a_packet_is_no_burst_when_it_is_cut():
     lib.true(most["tbf"] <= 3 * FRAME, f"tbf: {most['tbf']} bytes")
 
 
-tests = [room_is_made_at_the_far_end,
+lib.main(room_is_made_at_the_far_end,
          its_bytes_are_looked_at,
          a_packet_is_found_again,
-         a_reset_puts_the_count_right]
-if not lib.DEBUG:       # that kernel's times say nothing
-    tests += [a_link_is_free_when_the_packet_before_has_left, a_packet_is_no_burst_when_it_is_cut]
-lib.main(*tests)
+         a_reset_puts_the_count_right,
+         timed=[a_link_is_free_when_the_packet_before_has_left,
+                a_packet_is_no_burst_when_it_is_cut])

@@ -67,8 +67,12 @@ def contains(text, part):
     true(part in text, f"{part!r} is not in: {text}")
 
 
-def main(*tests):
-    """Run the tests, whose names and number are the plan."""
+def main(*tests, timed=()):
+    """Run the tests, whose names and number are the plan. Those that judge times are left out on a
+    slow kernel, whose times say nothing."""
+    if not DEBUG:
+        tests = (*tests, *timed)
+
     def too_long(*_):
         raise Failure(f"not done within {TEST_SECONDS} s")
     signal.signal(signal.SIGALRM, too_long)

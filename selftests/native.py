@@ -456,12 +456,10 @@ def fq_marks_what_is_late_as_fq():
     lib.equal(marked["ours"], marked["theirs"], "marked")
 
 
-tests = [fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
+lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          prio_is_prio, prio_is_pfifo_fast, prio_is_skbprio,
          edt_paces_by_time_stamp_as_fq, edt_is_etf, edt_sends_nothing_before_what_has_left_as_etf,
          fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_gives_a_flow_its_quantum,
          fq_paces_by_time_stamp_as_fq, fq_paces_by_the_sockets_rate_as_fq, fq_marks_what_is_late_as_fq,
-         fq_has_bands_as_fq, fq_shares_by_class, fq_shares_by_cgroup]
-if not lib.DEBUG:       # that kernel's times say nothing
-    tests += [edt_leaves_at_the_times_of_etf, fq_shares_a_bottleneck_as_fq]
-lib.main(*tests)
+         fq_has_bands_as_fq, fq_shares_by_class, fq_shares_by_cgroup,
+         timed=[edt_leaves_at_the_times_of_etf, fq_shares_a_bottleneck_as_fq])

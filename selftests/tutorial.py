@@ -243,13 +243,11 @@ def measure():
 if sys.argv[1:] == ["--measure"]:
     measure()
 else:
-    tests = [each_step_takes_the_place_of_the_one_before]
-    if not lib.DEBUG:       # that kernel's times say nothing
-        tests += [a_fifo_holds_nothing,
-                  a_rate_is_kept,
-                  flows_share_it,
-                  what_waits_too_long_is_dropped,
-                  or_marked,
-                  it_changes_in_place,
-                  what_it_counts_is_shown]
-    lib.main(*tests)
+    lib.main(each_step_takes_the_place_of_the_one_before,
+             timed=[a_fifo_holds_nothing,
+                    a_rate_is_kept,
+                    flows_share_it,
+                    what_waits_too_long_is_dropped,
+                    or_marked,
+                    it_changes_in_place,
+                    what_it_counts_is_shown])
