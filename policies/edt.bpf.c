@@ -208,7 +208,7 @@ int edt_stamp(struct __sk_buff *skb)
  * was read before has no need of it.
  */
 static __u64 past;		/* what the clock said when it was read last */
-static __u64 next;		/* nothing is due before, unless it has come since */
+static __u64 next;		/* no packet that waits has an earlier time */
 static __u64 last_left;		/* time of the last packet that left, with drop_late */
 
 static __u64 read_clock(void)
@@ -256,15 +256,15 @@ static __u64 time_of_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	struct note *its = note(skb);
 
-	if (!skb->tstamp || its->when != skb->tstamp)
-		its->cost = 0;
-	if (skb->tstamp) {
-		its->when = bpf_qdisc_departure(ctx, skb);
-		return its->when;
+	if (!skb->tstamp) {
+		*its = (struct note) { .when = NEVER };
+		unpaced++;
+		return ctx->qdisc->q.qlen ? read_clock() : past;
 	}
-	its->when = NEVER;
-	unpaced++;
-	return ctx->qdisc->q.qlen ? read_clock() : past;
+	if (its->when != skb->tstamp)
+		its->cost = 0;
+	its->when = bpf_qdisc_departure(ctx, skb);
+	return its->when;
 }
 
 static bool is_late(struct sk_buff *skb)
@@ -302,16 +302,9 @@ int edt_enqueue(struct sch_bpf_ctx *ctx)
 		return drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	if (beyond_horizon(when))
 		return drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
+	if (when < next)
+		next = when;
 	return bpf_qdisc_push(ctx, &edt_pkts, &when, skb);
-}
-
-/* The first packet, if there is one, is due at ctx->expire, and leaves `delta` before. */
-static int throttle(struct sch_bpf_ctx *ctx)
-{
-	next = ctx->expire;
-	if (next)
-		ctx->expire -= delta;
-	return 0;
 }
 
 static int pop_in_time(struct sch_bpf_ctx *ctx)
@@ -322,8 +315,11 @@ static int pop_in_time(struct sch_bpf_ctx *ctx)
 
 	bpf_for(i, 0, MAX_PACKETS) {
 		skb = bpf_qdisc_take_until(ctx, &edt_pkts, &due);
-		if (!skb)
-			return throttle(ctx);
+		if (!skb) {
+			if (ctx->expire)
+				ctx->expire -= delta;
+			return 0;
+		}
 		if (note(skb)->when >= now) {
 			if (note(skb)->when != NEVER)
 				last_left = note(skb)->when;
@@ -334,30 +330,23 @@ static int pop_in_time(struct sch_bpf_ctx *ctx)
 	return 0;
 }
 
-static int pop_due(struct sch_bpf_ctx *ctx, __u64 due)
+static bool pop_due(struct sch_bpf_ctx *ctx, __u64 due)
 {
-	int err = bpf_qdisc_pop_until(ctx, &edt_pkts, &due);
-
-	if (err != -EAGAIN)
-		next = 0;
-	return err;
+	if (next > due)
+		return false;
+	next = bpf_qdisc_pop_until(ctx, &edt_pkts, &due) == -EAGAIN ? ctx->expire : 0;
+	return !next;
 }
 
 SEC("qdisc/dequeue")
 int edt_dequeue(struct sch_bpf_ctx *ctx)
 {
-	__u64 due = bpf_qdisc_time_add(past, delta);
-
 	if (drop_late)
 		return pop_in_time(ctx);
-	if (next > due)
-		due = bpf_qdisc_time_add(read_clock(), delta);
-	if (pop_due(ctx, due) != -EAGAIN)
-		return 0;
-	due = bpf_qdisc_time_add(read_clock(), delta);
-	if (ctx->expire <= due)
-		return pop_due(ctx, due);
-	return throttle(ctx);
+	if (!pop_due(ctx, bpf_qdisc_time_add(past, delta)) &&
+	    !pop_due(ctx, bpf_qdisc_time_add(read_clock(), delta)))
+		ctx->expire = next - delta;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";
