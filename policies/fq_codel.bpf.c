@@ -270,15 +270,18 @@ SEC("qdisc/dequeue")
 int fq_codel_dequeue(struct sch_bpf_ctx *ctx)
 {
 	struct flows *q = bpf_map_lookup_elem(&fq_codel_flows, &(__u32){ 0 });
-	__u64 now = bpf_ktime_get_ns();
 	struct sk_buff *skb;
 	struct flow *flow;
+	__u64 now = 0;
 	__u32 number;
 	bool new;
 	int i;
 
 	if (!q)
 		return 0;
+	/* CoDel delivers the last packet, however long it has waited. */
+	if (ctx->qdisc->q.qlen > 1 || ce_threshold)
+		now = bpf_ktime_get_ns();
 	/* Packets stand, or this would not run. */
 	if (q->generation != ctx->generation || !q->last)
 		begin_anew(ctx, q);
