@@ -2616,8 +2616,10 @@ static void print_values(const char *name, const char *text, const char *section
 	open_json_object(name);
 	print_string(PRINT_FP, NULL, "%s", text);
 	while (next_value(&vs, &i, &v)) {
-		if (v.kind == OTHER)
+		if (v.kind == OTHER) {
+			print_string(PRINT_FP, NULL, "%s (of a type that tc does not show) ", v.name);
 			continue;
+		}
 		if (v.table) {
 			print_table(&vs, &v);
 			continue;

@@ -177,6 +177,27 @@ def change_brings_the_policy_back():
         lib.true(not sender.send(3), "the new policy does not decide: packet taken")
 
 
+def a_reset_brings_the_policy_back():
+    """It can tell that what it remembers is stale: it was given packets that left without it."""
+    def generation():
+        return device.qdisc()["stats"]["generation"]
+
+    with lib.wire(STUCK, *SOON) as (device, sender, receiver), contextlib.ExitStack() as stack:
+        sender.set(SO_MARK, SAY_NOTHING)
+        sender.send(1)
+        wait_stuck(device)
+        receiver.collect(1)
+        before = generation()
+        for state in ("down", "up"):
+            lib.run("ip", "link", "set", device.a, state)
+        lib.wait_until(device.is_up, "the device is up")
+        sender = stack.enter_context(lib.Sender(device.a))      # the other has an error to tell
+        sender.send(2)
+        lib.equal(receiver.collect(1)[0].number, 2, "packet that leaves")
+        lib.true(generation() not in (0, before), "the same generation")
+        lib.equal(device.qdisc()["is_stuck"], False, "stuck")
+
+
 def change_with_many_packets(*options):
     """Most are in the stuck policy's map, some in the FIFO, and the device takes few. Returns
     numbers of those that arrived, and of all in the order in which they would."""
@@ -345,6 +366,7 @@ lib.main(never_dequeues,
          a_stopped_queue_is_left_alone,
          a_stopped_queue_of_several_is_left_alone,
          change_brings_the_policy_back,
+         a_reset_brings_the_policy_back,
          change_of_a_stuck_policy_loses_no_packet,
          change_of_a_stuck_policy_with_flush_drops_each_packet_once,
          horizon_and_patience_are_shown_and_changed,

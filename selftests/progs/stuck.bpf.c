@@ -19,6 +19,8 @@ struct {
 	__uint(max_entries, 10000);
 } stuck_pkts SEC(".maps");
 
+__u32 generation SEC(".data.stats");	/* in the last run of enqueue */
+
 static __u32 wrong;
 
 /* The key is descending: what leaves in key order leaves newest first. */
@@ -31,6 +33,7 @@ int stuck_enqueue(struct sch_bpf_ctx *ctx)
 	__u32 mine = key--;
 
 	wrong = skb->mark;
+	generation = ctx->generation;
 	if (wrong == DROP_AT_ENQUEUE)
 		return bpf_qdisc_drop(ctx, skb, 0);
 	return bpf_qdisc_push(ctx, &stuck_pkts, &mine, skb);
