@@ -5,7 +5,6 @@
 import collections
 import enum
 import itertools
-import json
 import random
 
 import lib
@@ -113,7 +112,7 @@ def all_verdicts_mixed():
 def parents_count_what_the_qdisc_holds():
     """prio above: its queue is ours after each packet, whatever became of it."""
     def parent():
-        listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+        listed = lib.qdiscs(device.a)
         (entry,) = [entry for entry in listed if entry["kind"] == "prio"]
         return entry["qlen"], entry["backlog"]
 

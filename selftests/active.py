@@ -4,7 +4,6 @@
 back with each packet."""
 
 import concurrent.futures
-import contextlib
 import os
 
 import lib
@@ -14,7 +13,6 @@ ACTIVE = f"{lib.PROGS}/active.bpf.o"
 FLOWS = 16
 COUNT = 10_000 if lib.DEBUG else 100_000
 DEV = f"active-{os.getpid()}"
-PKTGEN = "/proc/net/pktgen"
 
 
 def let_go(dev):
@@ -33,31 +31,6 @@ def flows_take_turns():
         lib.balance(device, sender, receiver)
 
 
-def write(path, *lines):
-    for words in lines:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(f"{words}\n")
-
-
-@contextlib.contextmanager
-def pktgen():
-    """Yields a function that sends so many packets of all flows."""
-    def send(count):
-        write(f"{PKTGEN}/{DEV}", f"count {count}")
-        write(f"{PKTGEN}/pgctrl", "start")
-
-    lib.run("ip", "link", "add", DEV, "type", "dummy")
-    lib.run("ip", "link", "set", DEV, "up")
-    write(f"{PKTGEN}/kpktgend_0", f"add_device {DEV}")
-    write(f"{PKTGEN}/{DEV}", "pkt_size 60", "delay 0", "xmit_mode queue_xmit", "dst_mac 02:00:00:00:00:02",
-          "udp_src_min 1000", f"udp_src_max {1000 + 4 * FLOWS}")
-    try:
-        yield send
-    finally:
-        write(f"{PKTGEN}/kpktgend_0", "rem_device_all")
-        lib.run("ip", "link", "del", DEV)
-
-
 def queued():
     return lib.instances(DEV)[0]["qlen"]
 
@@ -65,7 +38,8 @@ def queued():
 def none_is_lost(hold):
     """Of many packets: while all of them wait, and each flow has its next turn with each, or
     while each finds the queue empty, and its flow comes into the list for it alone."""
-    with pktgen() as send, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with (lib.pktgen(DEV, "udp_src_min 1000", f"udp_src_max {1000 + 4 * FLOWS}") as send,
+          concurrent.futures.ThreadPoolExecutor(1) as pool):
         lib.run("tc", "qdisc", "add", "dev", DEV, "root", "bpf", "obj", ACTIVE, "limit", str(COUNT),
                 "set", f"hold={hold}")
         sending = pool.submit(send, COUNT)      # until the last packet has left

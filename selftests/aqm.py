@@ -8,7 +8,6 @@ selftests/run gives this test a VM with --icount, whose time does not depend on 
 import bisect
 import collections
 import itertools
-import json
 import math
 import random
 import time
@@ -65,7 +64,7 @@ def through_a_bottleneck(attach, times, tos=0):
 
 
 def queued(device):
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+    listed = lib.qdiscs(device.a)
     return next(entry["qlen"] for entry in listed if entry.get("root"))
 
 

@@ -6,7 +6,6 @@ wrong class, or waits for a class, does no harm."""
 
 import collections
 import contextlib
-import json
 import subprocess
 
 import lib
@@ -80,7 +79,7 @@ def send(sender, mark, number, size=100, **more):
 
 def qdiscs(device):
     """What `tc -s qdisc show` says, by handle."""
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+    listed = lib.qdiscs(device.a)
     return {entry["handle"]: entry for entry in listed}
 
 

@@ -8,7 +8,6 @@ selftests/run gives this test a VM with --icount, whose time does not depend on 
 
 import collections
 import contextlib
-import json
 import os
 import random
 import select
@@ -49,7 +48,7 @@ def both(limit=10000, **parameters):
 
 def statistics(device, *names):
     """Of the native fq_codel or ours, whichever is there, and its drops."""
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+    listed = lib.qdiscs(device.a)
     entry = listed[-1]
     return {"drops": entry["drops"], **{name: entry.get("stats", entry).get(name, 0) for name in names}}
 

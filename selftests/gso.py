@@ -3,7 +3,6 @@
 """Packets that are cut into segments behind the qdisc, or by it."""
 
 import contextlib
-import json
 import re
 from errno import EINVAL
 
@@ -73,7 +72,7 @@ def send(sender, what, segments=5):
 
 
 def shown(device):
-    return json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+    return lib.qdiscs(device.a)
 
 
 def queued(device, packets, more=0, empty=()):

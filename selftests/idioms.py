@@ -5,7 +5,6 @@
 
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
 
-import json
 
 import lib
 import rst
@@ -23,7 +22,7 @@ def behind(title, *options):
 
 
 def drops(device):
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+    listed = lib.qdiscs(device.a)
     (stats,) = [entry for entry in listed if entry.get("parent") == "1:1"]
     return stats["drops"]
 

@@ -3,7 +3,6 @@
 """Two qdiscs of one object share nothing; what is pinned they share, and a map
 of packets belongs to one of them."""
 
-import json
 import os
 
 import lib
@@ -103,7 +102,7 @@ def inner_maps_swapped_by_user_space():
         device.attach(QUEUES, where=("parent", parent, "handle", "2:"))
 
     def queued(device):
-        listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+        listed = lib.qdiscs(device.a)
         (entry,) = [entry for entry in listed if entry["handle"] == "2:"]
         return entry["qlen"]
 

@@ -192,10 +192,14 @@ class Link:
         run("ip", "link", "del", self.a)
 
 
+def qdiscs(dev):
+    """What `tc -s qdisc show` says of each qdisc of the device."""
+    return json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", dev))
+
+
 def instances(dev, kind="bpf"):
-    """What `tc -s qdisc show` says of each, in the order of their queues."""
-    listed = json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", dev))
-    return sorted((each for each in listed if each["kind"] == kind),
+    """Of those of one kind, in the order of their queues."""
+    return sorted((each for each in qdiscs(dev) if each["kind"] == kind),
                   key=lambda each: int(each.get("parent", ":0").split(":")[1], 16))
 
 
@@ -290,6 +294,34 @@ def with_both(test):
 
 def qdisc(device, what, *options, kind="bpf"):
     return "qdisc", what, "dev", device.a, "root", kind, *options
+
+
+def write(path, *lines):
+    """One after the other, as files of the kernel want it."""
+    for words in lines:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{words}\n")
+
+
+@contextlib.contextmanager
+def pktgen(dev, *words):
+    """A dummy device, and a function that sends so many packets of 60 bytes to it, through its
+    qdisc: until the last one has left."""
+    folder = "/proc/net/pktgen"
+
+    def send(count):
+        write(f"{folder}/{dev}", f"count {count}")
+        write(f"{folder}/pgctrl", "start")
+
+    run("ip", "link", "add", dev, "type", "dummy")
+    run("ip", "link", "set", dev, "up")
+    write(f"{folder}/kpktgend_0", f"add_device {dev}")
+    write(f"{folder}/{dev}", "pkt_size 60", "delay 0", "xmit_mode queue_xmit", "dst_mac 02:00:00:00:00:02", *words)
+    try:
+        yield send
+    finally:
+        write(f"{folder}/kpktgend_0", "rem_device_all")
+        run("ip", "link", "del", dev)
 
 
 def man_page_examples(path):

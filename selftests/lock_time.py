@@ -14,16 +14,10 @@ from lib import PROGS
 MANY = f"{PROGS}/many.bpf.o"
 DEV = f"lock-{os.getpid()}"
 PINS = f"/sys/fs/bpf/{DEV}"
-PKTGEN = "/proc/net/pktgen"
 COUNTS = [int(count) for count in
           os.environ.get("LOCK_TIME_PACKETS", "1000 10000" if lib.DEBUG else "1000 100000").split()]
 TICKS = 50_000                  # ns of interrupts, that come with luck only
 RESET, CHANGE, DEQUEUE, RESCUE = range(4)       # as in lock_time.bpf.c
-
-
-def write(path, text):
-    with open(path, "w", encoding="ascii") as file:
-        file.write(f"{text}\n")
 
 
 def tc(what, *options, where=("root",)):
@@ -35,26 +29,11 @@ def queued():
     return entry["qlen"]
 
 
-@contextlib.contextmanager
-def device():
-    lib.run("ip", "link", "add", DEV, "type", "dummy")
-    lib.run("ip", "link", "set", DEV, "up")
-    write(f"{PKTGEN}/kpktgend_0", f"add_device {DEV}")
-    for words in ("pkt_size 60", "delay 0", "xmit_mode queue_xmit", "dst_mac 02:00:00:00:00:02"):
-        write(f"{PKTGEN}/{DEV}", words)
-    try:
-        yield
-    finally:
-        write(f"{PKTGEN}/kpktgend_0", "rem_device_all")
-        lib.run("ip", "link", "del", DEV)
-
-
-def fill(count, where=("root",)):
+def fill(send, count, where=("root",)):
     """One more is not queued: pktgen waits until its last packet has gone."""
     tc("add", "bpf", "obj", MANY, "limit", str(count), "horizon", "3600s", "patience", "10ms",
        "set", f"packets={count}", where=where)
-    write(f"{PKTGEN}/{DEV}", f"count {count + 1}")
-    write(f"{PKTGEN}/pgctrl", "start")
+    send(count + 1)
     lib.equal(queued(), count, "queued")
 
 
@@ -107,11 +86,11 @@ def get_stuck(time):
 def as_long_for_many(act, *slow):
     """Below another qdisc, if there is one that sends next to nothing."""
     times = []
-    with device():
+    with lib.pktgen(DEV) as send:
         for count in COUNTS:
             if slow:
                 tc("add", "handle", "1:", *slow)
-            fill(count, ("parent", "1:1") if slow else ("root",))
+            fill(send, count, ("parent", "1:1") if slow else ("root",))
             with longest() as time:
                 times.append(act(time))
     print(f"# {COUNTS} packets: {times} ns")

@@ -3,7 +3,6 @@
 """As child of mq: one instance for each tx queue of a real driver's NIC, eth0,
 whose other end is eth1 in the namespace peer."""
 
-import json
 import re
 import socket
 import subprocess
@@ -33,13 +32,13 @@ class Nic:
 
     @staticmethod
     def children():
-        listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", "eth0"))
+        listed = lib.qdiscs("eth0")
         return {int(entry["parent"].split(":")[1], 16): entry for entry in listed
                 if entry["kind"] == "bpf"}
 
     @staticmethod
     def root():
-        listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", "eth0"))
+        listed = lib.qdiscs("eth0")
         (entry,) = [entry for entry in listed if entry["kind"] == "mq"]
         return entry
 

@@ -7,7 +7,6 @@ agree within 1 %, mean delays within 5 % and the 99th percentile within 10 %.
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
 
 import collections
-import json
 import os
 import random
 import time
@@ -53,7 +52,7 @@ def leave(attach, traffic, wait=0):
 
 
 def drops_below(device, parent):
-    listed = json.loads(lib.run("tc", "-s", "-j", "qdisc", "show", "dev", device.a))
+    listed = lib.qdiscs(device.a)
     (stats,) = [entry for entry in listed if entry.get("parent") == parent]
     return stats["drops"]
 
