@@ -64,15 +64,23 @@ def a_packet_is_found_again():
         lib.equal(lib.numbers(receiver.collect(1)), [4], "a packet whose older one has left")
 
 
-def a_reset_puts_the_count_right():
-    """A hundred have room, and after a reset another hundred."""
-    with behind("A count that a reset puts right") as (device, sender, _):
-        lib.equal([sender.send(number) for number in range(101)], [True] * 100 + [False], "packets taken")
+def a_count_is_right_after_a_reset_and_a_change():
+    """A band has room for a hundred; and none after a change, when a hundred stand in it."""
+    title = "A count that a reset puts right"
+
+    def taken(sender, priority):
+        sender.set(SO_PRIORITY, priority)
+        return sum(sender.send(number) for number in range(101))
+
+    with behind(title) as (device, sender, _):
+        lib.equal([taken(sender, priority) for priority in (0, 1)], [100, 100], "packets taken, by band")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:1", "bpf", "obj", rst.idiom(title))
+        lib.equal([taken(sender, priority) for priority in (0, 1, 2)], [0, 0, 100], "packets taken after a change")
         lib.run("ip", "link", "set", device.a, "down")
         lib.run("ip", "link", "set", device.a, "up")
         lib.wait_until(device.is_up, "the link is up")
         with lib.Sender(device.a) as later:      # the other one is told that the link was down
-            lib.equal([later.send(number) for number in range(101)], [True] * 100 + [False], "packets taken after a reset")
+            lib.equal(taken(later, 0), 100, "packets taken after a reset")
 
 
 def a_rate_is_kept(title, each):
@@ -122,6 +130,6 @@ def a_packet_is_no_burst_when_it_is_cut():
 lib.main(room_is_made_at_the_far_end,
          its_bytes_are_looked_at,
          a_packet_is_found_again,
-         a_reset_puts_the_count_right,
+         a_count_is_right_after_a_reset_and_a_change,
          timed=[a_link_is_free_when_the_packet_before_has_left,
                 a_packet_is_no_burst_when_it_is_cut])
