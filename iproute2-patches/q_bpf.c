@@ -1839,16 +1839,20 @@ static bool has_packet(const struct btf *btf, __u32 type)
 	return false;
 }
 
-/* Does a program of an object name a map of packets? Then it is for one tx queue. */
-static bool names_packets(const struct bpf_object *obj, int prog_fd)
+/* Is an object for one tx queue? It is if a program of it names a map of packets, and if it has
+ * no array of maps, in which it could find those of each queue.
+ */
+static bool is_for_one_queue(const struct bpf_object *obj, int prog_fd)
 {
 	__u32 ids[MAX_MAP_IDS], len = sizeof(struct bpf_map_info);
 	int i, n = get_map_ids(prog_fd, ids);
+	bool for_one = true;
 	struct bpf_map *map;
 
 	bpf_object__for_each_map(map, obj) {
 		struct bpf_map_info info = {};
 
+		for_one &= bpf_map__type(map) != BPF_MAP_TYPE_ARRAY_OF_MAPS;
 		if (bpf_map__type(map) != BPF_MAP_TYPE_RBTREE ||
 		    !has_packet(bpf_object__btf(obj), bpf_map__btf_value_type_id(map)) ||
 		    bpf_map_get_info_by_fd(bpf_map__fd(map), &info, &len))
@@ -1858,7 +1862,7 @@ static bool names_packets(const struct bpf_object *obj, int prog_fd)
 				return true;
 		}
 	}
-	return false;
+	return for_one;
 }
 
 /* The tx queues in use, which may be fewer than those that netlink tells of */
@@ -1910,8 +1914,8 @@ static int load_for_queues(struct loader *ld, struct bpf_request *req,
 		return -1;
 	if (strcmp(target->opts.kind, "bpf_mq"))
 		return 0;
-	loaded.for_each = names_packets(loaded.obj[0], loaded.fds[ENQUEUE][0]) ||
-			  names_packets(loaded.obj[0], loaded.fds[DEQUEUE][0]);
+	loaded.for_each = is_for_one_queue(loaded.obj[0], loaded.fds[ENQUEUE][0]) ||
+			  is_for_one_queue(loaded.obj[0], loaded.fds[DEQUEUE][0]);
 	if (ld->old_queues >= 0 && loaded.for_each != (ld->old_queues > 0)) {
 		ld->same = other.same = false;
 		if (load_for(ld, 0, req, target))

@@ -14,6 +14,7 @@ import lib
 from lib import POLICIES, PROGS, SO_MARK
 
 EACH = f"{PROGS}/each.bpf.o"
+CLASSES = f"{PROGS}/class_drr.bpf.o"       # it keeps packets in classes alone
 FIFO, RATE = f"{POLICIES}/fifo.bpf.o", f"{POLICIES}/rate.bpf.o"
 HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
 QUEUES = f"{PROGS}/queues.bpf.o"        # made for all queues
@@ -110,7 +111,7 @@ def every_policy_serves_every_queue():
 
 
 def what_is_loaded_once_and_what_for_each():
-    for obj, own in (FIFO, TX), (EACH, TX), (QUEUES, 1), (RATE, 1):
+    for obj, own in (FIFO, TX), (EACH, TX), (CLASSES, TX), (QUEUES, 1), (RATE, 1):
         with device("obj", obj) as queues:
             found = queues.instances()
             lib.equal(len({programs(each) for each in found}), own, f"{obj}: pairs of programs")

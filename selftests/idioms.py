@@ -5,6 +5,8 @@
 
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
 
+import socket
+import time
 
 import lib
 import rst
@@ -83,6 +85,43 @@ def a_count_is_right_after_a_reset_and_a_change():
             lib.equal(taken(later, 0), 100, "packets taken after a reset")
 
 
+def a_delay_line_is_no_queue():
+    """All packets arrive a delay after they were sent, and their sender goes on meanwhile."""
+    with lib.wire(rst.idiom("A delay line")) as (device, sender, receiver):
+        sender.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)        # of which each takes half
+        sent = []
+        for number in range(50):
+            sent.append(time.monotonic_ns())
+            lib.true(sender.send(number, 1000), "refused")
+        lib.true(time.monotonic_ns() - sent[0] < 30 * MS, "the sender had to wait")
+        waited = [arrival.when - when for arrival, when in zip(receiver.collect(50), sent)]
+        lib.true(30 * MS <= min(waited) and max(waited) < 32 * MS, f"{min(waited)} to {max(waited)} ns")
+
+        lib.run("tc", *lib.qdisc(device, "change", "set", "lost=1000000"))
+        lib.equal([sender.send(number) for number in range(10)], [True] * 10, "what the sender is told")
+        lib.equal((device.qdisc()["drops"], device.qdisc()["qlen"]), (10, 0), "drops, queued")
+        lib.run("tc", *lib.qdisc(device, "change", "set", "lost=0", "set", "twice=1000000", "set", "delay=1s"))
+        sender.send(7)
+        lib.run("tc", *lib.qdisc(device, "change", "set", "delay=0"))
+        lib.equal(lib.numbers(receiver.collect(2)), [7, 7], "a packet twice, when the delay has ended")
+
+
+def classes_have_rounds():
+    """One packet of the first class to three of the second; those that came before there were classes go first."""
+    with behind("Rounds over classes") as (device, sender, receiver):
+        def send(*numbers):
+            for number in numbers:
+                sender.set(SO_PRIORITY, 1 + number % 2)
+                lib.true(sender.send(number, 1000), "refused")
+
+        send(20, 21)
+        (handle,) = [entry["handle"] for entry in lib.qdiscs(device.a) if entry.get("parent") == "1:1"]
+        for minor in 1, 2:
+            lib.run("tc", "class", "add", "dev", device.a, "parent", handle, "classid", f"{handle}{minor}", "bpf")
+        send(*range(12))
+        lib.equal(what_leaves(device, sender, receiver), [20, 21, 1, 3, 5, 0, 7, 9, 11, 2, 100, 4, 6, 8, 10], "order")
+
+
 def a_rate_is_kept(title, each):
     """ns for 1250 bytes."""
     with lib.wire(rst.idiom(title)) as (_, sender, receiver):
@@ -131,5 +170,7 @@ lib.main(room_is_made_at_the_far_end,
          its_bytes_are_looked_at,
          a_packet_is_found_again,
          a_count_is_right_after_a_reset_and_a_change,
-         timed=[a_link_is_free_when_the_packet_before_has_left,
+         classes_have_rounds,
+         timed=[a_delay_line_is_no_queue,
+                a_link_is_free_when_the_packet_before_has_left,
                 a_packet_is_no_burst_when_it_is_cut])

@@ -63,23 +63,23 @@ static unsigned int dice(unsigned int sides)
 enum { R0, R1, R2, R3, R4, R5, CTX, OWN, OTHER, COUNT, FP };	/* what registers are for */
 
 static const char *const kfunc_names[] = {
-	"bpf_qdisc_push_skb", "bpf_qdisc_push_front_skb", "bpf_qdisc_drop_skb", "bpf_qdisc_pass_skb",
-	"bpf_qdisc_steal_skb", "bpf_qdisc_segment_skb", "bpf_qdisc_deliver_skb",
+	"bpf_qdisc_push_skb", "bpf_qdisc_push_front_skb", "bpf_qdisc_drop_skb", "bpf_qdisc_lose_skb",
+	"bpf_qdisc_pass_skb", "bpf_qdisc_steal_skb", "bpf_qdisc_segment_skb", "bpf_qdisc_deliver_skb",
 	"bpf_qdisc_pop", "bpf_qdisc_pop_until", "bpf_qdisc_pop_key", "bpf_qdisc_pop_from",
 	"bpf_qdisc_pop_class", "bpf_qdisc_class_head", "bpf_qdisc_class_len",
 	"bpf_qdisc_take", "bpf_qdisc_take_last", "bpf_qdisc_take_until", "bpf_qdisc_take_key",
 	"bpf_qdisc_take_youngest", "bpf_qdisc_take_from", "bpf_qdisc_clone",
 	"bpf_rbtree_map_len", "bpf_rbtree_map_bytes", "bpf_rbtree_map_first", "bpf_rbtree_map_last",
 	"bpf_rbtree_map_lower_bound", "bpf_rbtree_map_upper_bound",
-	"bpf_qdisc_ecn_mark", "bpf_qdisc_set_queue", "bpf_qdisc_departure",
+	"bpf_qdisc_ecn_mark", "bpf_qdisc_orphan", "bpf_qdisc_set_queue", "bpf_qdisc_departure",
 	"bpf_qdisc_set_departure", "bpf_qdisc_bypass",
 	"bpf_skb_tc_classify", "bpf_skb_get_hash", "bpf_dynptr_from_skb",
 };
-enum { PUSH, PUSH_FRONT, DROP, PASS, STEAL, SEGMENT, DELIVER,
+enum { PUSH, PUSH_FRONT, DROP, LOSE, PASS, STEAL, SEGMENT, DELIVER,
        POP, POP_UNTIL, POP_KEY, POP_FROM, POP_CLASS, CLASS_HEAD, CLASS_LEN,
        TAKE, TAKE_LAST, TAKE_UNTIL, TAKE_KEY, TAKE_YOUNGEST, TAKE_FROM, CLONE,
        LEN, BYTES, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
-       ECN_MARK, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, FROM_SKB,
+       ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, FROM_SKB,
        KFUNCS };
 
 static int kfunc_ids[KFUNCS];
@@ -261,11 +261,11 @@ static int32_t class_of_ours(void)
 /* Give a packet to one of the functions that take one */
 static void give(int skb)
 {
-	static const int ways[2][8] = {
-		{ DELIVER, DELIVER, DELIVER, DELIVER, PUSH, PUSH, PUSH_FRONT, DROP },
-		{ PUSH, PUSH, PUSH, PUSH_FRONT, DROP, SEGMENT, PASS, STEAL },
+	static const int ways[2][9] = {
+		{ DELIVER, DELIVER, DELIVER, DELIVER, PUSH, PUSH, PUSH_FRONT, DROP, LOSE },
+		{ PUSH, PUSH, PUSH, PUSH_FRONT, DROP, LOSE, SEGMENT, PASS, STEAL },
 	};
-	int way = ways[slip() ? dice(2) : enqueue][dice(8)];
+	int way = ways[slip() ? dice(2) : enqueue][dice(9)];
 
 	if (way <= PUSH_FRONT && dice(2))
 		choose_key();
@@ -539,8 +539,9 @@ static void do_context(void)
 
 static void do_call(void)
 {
-	static const int calls[] = { ECN_MARK, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH };
-	int which = calls[dice(7)];
+	static const int calls[] = { ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, SET_DEPARTURE,
+				     SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH };
+	int which = calls[dice(10)];
 
 	if (which != BYPASS && !owns && !slip())
 		return;

@@ -504,6 +504,7 @@ static void sch_bpf_reset(struct Qdisc *sch)
 	if (q->watchdog.qdisc != sch)
 		return;
 	qdisc_watchdog_cancel(&q->watchdog);
+	__qdisc_qstats_drop(sch, qdisc_qlen(sch));	/* those in classes, too */
 	__skb_queue_head_init(&list);
 	sch_bpf_purge(q, &list);
 	sch_bpf_free_list(&list);

@@ -3,7 +3,7 @@
  *
  * What was done is the verdict. An enqueue program starts by owning ctx->skb, and
  * the verifier sees to it that a program gives every packet that it owns to exactly
- * one of the functions below: push, drop, pass, steal, segment or deliver. The functions count
+ * one of the functions below: push, drop, lose, pass, steal, segment or deliver. They count
  * what they store, take out and drop in the qdisc's qlen, backlog and statistics, and
  * leave in q->run what the qdisc has to tell its caller and its parents. What the
  * program returns means nothing.
@@ -17,6 +17,7 @@
 #include <linux/timekeeping.h>
 #include <net/gso.h>
 #include <net/inet_ecn.h>
+#include <net/tcp.h>
 #include "sch_bpf.h"
 
 /* ---- what programs call ---- */
@@ -137,6 +138,29 @@ __bpf_kfunc int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 	if (reason <= __QDISC_DROP_REASON || reason >= QDISC_DROP_MAX)
 		reason = QDISC_DROP_GENERIC;
 	sch_bpf_drop(sch_bpf_data(ctx), skb, reason);
+	return 0;
+}
+
+/**
+ * bpf_qdisc_lose_skb() - drop a packet and count it, and do not tell its sender
+ * @skb: an owned packet; it is given away
+ * @ctx: context of the program
+ *
+ * For a policy that stands for a network that loses packets. The sender of ctx->skb is told
+ * that it was sent, where bpf_qdisc_drop_skb() tells of a drop.
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: 0.
+ */
+__bpf_kfunc int bpf_qdisc_lose_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+
+	if (skb == ctx->skb) {
+		q->run.state |= SCH_BPF_RUN_RET;
+		q->run.ret = NET_XMIT_SUCCESS | __NET_XMIT_BYPASS;
+	}
+	sch_bpf_drop(q, skb, QDISC_DROP_GENERIC);
 	return 0;
 }
 
@@ -489,12 +513,37 @@ __bpf_kfunc int bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, u32 classid)
  * @ctx: context of the program
  * @skb: the packet
  *
+ * It has the length, mark, priority, time stamp and note of the packet, and no socket.
+ *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
  * Return: a packet that the program owns, or NULL without memory.
  */
 __bpf_kfunc struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	return skb_clone(skb, GFP_ATOMIC);
+}
+
+/**
+ * bpf_qdisc_orphan() - let the sender of a packet go on as if the packet had been sent
+ * @ctx: context of the program
+ * @skb: the packet
+ *
+ * A packet that waits takes room in its socket's send buffer, and TCP lets few of them wait
+ * (small queues). That keeps a queue short; where the wait stands for the distance to the
+ * receiver, as with netem, call this. skb->sk stays.
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ */
+__bpf_kfunc void bpf_qdisc_orphan(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	/* As skb_orphan_partial(), which lets go of the socket where it cannot keep it: the
+	 * program may have read skb->sk, and may go on to use it.
+	 */
+	if (skb->destructor != sock_wfree &&
+	    !(IS_ENABLED(CONFIG_INET) && skb->destructor == tcp_wfree))
+		return;
+	if (!skb_is_tcp_pure_ack(skb) && !skb_is_decrypted(skb))
+		skb_set_owner_sk_safe(skb, skb->sk);
 }
 
 /**
@@ -615,6 +664,7 @@ BTF_KFUNCS_START(sch_bpf_kfunc_ids)
 BTF_ID_FLAGS(func, bpf_qdisc_push_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_push_front_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_drop_skb, KF_RELEASE)
+BTF_ID_FLAGS(func, bpf_qdisc_lose_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_pass_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_steal_skb, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_qdisc_segment_skb, KF_RELEASE)
@@ -633,6 +683,7 @@ BTF_ID_FLAGS(func, bpf_qdisc_pop_class)
 BTF_ID_FLAGS(func, bpf_qdisc_class_head)
 BTF_ID_FLAGS(func, bpf_qdisc_class_len)
 BTF_ID_FLAGS(func, bpf_qdisc_clone, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_qdisc_orphan)
 BTF_ID_FLAGS(func, bpf_qdisc_ecn_mark)
 BTF_ID_FLAGS(func, bpf_qdisc_set_queue)
 BTF_ID_FLAGS(func, bpf_qdisc_departure)

@@ -14,6 +14,7 @@
  *	bpf_qdisc_push()	stores it under a key, behind others
  *	bpf_qdisc_push_front()	stores it under a key, before others
  *	bpf_qdisc_drop()	drops and counts it
+ *	bpf_qdisc_lose()	does the same, and does not tell its sender
  *	bpf_qdisc_pass()	passes it to the qdisc of a class	(enqueue)
  *	bpf_qdisc_steal()	ends it, as a filter's action took it	(enqueue)
  *	bpf_qdisc_segment()	cuts a GSO packet: each segment comes	(enqueue)
@@ -132,8 +133,8 @@
  * Both programs of a qdisc run under its lock, so that a plain addition counts right. A
  * variable is not static, or clang leaves out what nobody reads.
  *
- * bpf_mq makes an instance for each tx queue. Programs that name a map of packets are
- * loaded once for each, with maps and variables of their own; one for all instances are
+ * bpf_mq makes an instance for each tx queue. Programs that name a map of packets, or have no
+ * array of maps, are loaded once for each, with maps and variables of their own; one for all are
  * parameters, what is pinned by name, and what is declared as shared: the global variables
  * of the section .data.shared, and the maps with BPF_QDISC_SHARED. An object whose programs
  * find their packets by ctx->queue (BPF_QDISC_QUEUES()) is loaded once, and shares all.
@@ -151,6 +152,9 @@
  * range. It is an attribute of the variable or map:
  *
  *	__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 10s) = 2 * NSEC_PER_SEC;
+ *	__s32 overhead SEC(".data.param") BPF_QDISC_RANGE(-64, 256) = 24;
+ *
+ * The two may have different units. tc shows a value in a unit of the same kind.
  */
 #define BPF_QDISC_RANGE(min, max) __attribute__((btf_decl_tag(__BPF_QDISC_RANGE(min, max))))
 #define __BPF_QDISC_RANGE(min, max) "range:" #min ":" #max
@@ -253,6 +257,21 @@ static __always_inline __u32 bpf_qdisc_pkt_len(const struct sk_buff *skb)
 }
 
 /**
+ * bpf_qdisc_network_offset() - where the network header of a packet begins
+ * @skb: the packet
+ *
+ * Returns the offset in what bpf_dynptr_from_skb() gives, bytes: of the IP header, whatever is
+ * in front of it, as the sender has set it.
+ */
+static __always_inline __u32 bpf_qdisc_network_offset(const struct sk_buff *skb)
+{
+	long headroom = skb->data - skb->head;
+
+	barrier_var(headroom);		/* the verifier wants it to have 64 bits */
+	return skb->network_header - headroom;
+}
+
+/**
  * bpf_qdisc_pkt_segs() - how many packets a packet is on the wire
  * @skb: the packet
  *
@@ -294,6 +313,7 @@ extern int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void
 extern int bpf_qdisc_push_front_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, void *map,
 				    const void *key) __ksym;
 extern int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, int reason) __ksym;
+extern int bpf_qdisc_lose_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
 extern int bpf_qdisc_pass_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 extern int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
 extern int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) __ksym;
@@ -339,11 +359,24 @@ static __always_inline int bpf_qdisc_push_front(struct sch_bpf_ctx *ctx, void *m
  * @reason: enum qdisc_drop_reason, shown by the tracepoint qdisc:qdisc_drop; 0 for
  *          the qdisc's ordinary one
  *
- * Returns 0.
+ * The sender of the packet that came is told, if it was dropped in the run for which it came:
+ * ENOBUFS for a UDP socket with IP_RECVERR or a raw one, congestion for TCP. Returns 0.
  */
 static __always_inline int bpf_qdisc_drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
 {
 	return bpf_qdisc_drop_skb(skb, ctx, reason);
+}
+
+/**
+ * bpf_qdisc_lose() - drop a packet and count it, and do not tell its sender
+ * @ctx: context of the program
+ * @skb: an owned packet; it is given away
+ *
+ * For a policy that stands for a network that loses packets. Returns 0.
+ */
+static __always_inline int bpf_qdisc_lose(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return bpf_qdisc_lose_skb(skb, ctx);
 }
 
 /**
@@ -538,8 +571,9 @@ extern int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
  * @classid: handle of the class
  *
  * In dequeue programs, for rounds of fair queueing over classes. A program that has seen a
- * packet and leaves it is asked again after 1 ms, and is stuck after its patience, as one
- * that leaves packets in its maps: let the loop go on until a class may send.
+ * packet and leaves it is asked again at ctx->expire, or after 1 ms if it does not set that,
+ * and is stuck then after its patience, as one that leaves packets in its maps: let the loop
+ * go on until a class may send.
  *
  * Returns the length in bytes of the packet that bpf_qdisc_pop_class() delivers next, or
  * -ENOENT or -EAGAIN as that does.
@@ -560,9 +594,23 @@ extern int bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
  * @ctx: context of the program
  * @skb: the packet
  *
+ * It has the length, mark, priority, time stamp and note of the packet, and no socket. It is
+ * to be given away like any other; what becomes of it is nothing that a sender is told.
+ *
  * Returns a packet that the program owns, or NULL without memory.
  */
 extern struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
+
+/**
+ * bpf_qdisc_orphan() - let the sender of a packet go on as if the packet had been sent
+ * @ctx: context of the program
+ * @skb: the packet
+ *
+ * A packet that waits takes room in its socket's send buffer, and TCP lets few of them wait
+ * (small queues). That keeps a queue short; where the wait stands for the distance to the
+ * receiver, as with netem, call this when the packet comes. skb->sk stays.
+ */
+extern void bpf_qdisc_orphan(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
 
 /**
  * bpf_qdisc_ecn_mark() - mark a packet: congestion experienced
@@ -609,6 +657,10 @@ extern int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int
 /**
  * bpf_skb_get_hash() - the flow hash of a packet
  * @skb: the packet
+ *
+ * Returns a hash of addresses, ports and protocol, as the kernel's flow dissector finds them, or
+ * the one that a local TCP connection has chosen, which it changes after a time-out. Packets of
+ * one flow have one hash; two flows may have the same.
  */
 extern __u32 bpf_skb_get_hash(struct sk_buff *skb) __ksym;
 
