@@ -1198,9 +1198,10 @@ static int complain_of(const struct values *vs, const struct value *v, const cha
 	char kind[256];
 
 	describe(vs, v, kind, sizeof(kind));
-	complain("%s \"%s%s%s%s\" cannot be \"%s\": it is %s", what, s->name,
+	complain("%s \"%s%s%s%s\" cannot be \"%s\": it is %s%s", what, s->name,
 		 v->name && s->key ? "[" : "", v->name && s->key ? s->key : "",
-		 v->name && s->key ? "]" : "", text, kind);
+		 v->name && s->key ? "]" : "", text, kind,
+		 v->table && !*text ? "; elements of an array are not removed" : "");
 	return -1;
 }
 
@@ -1609,6 +1610,8 @@ static int set_live_params(struct bpf_request *req, const struct target *target)
 
 	ret = query_programs(target, prog_id);
 	if (ret) {
+		if (ret == -ENOENT && is_bpf_mq(target->ifindex, 0))
+			ret = -EOPNOTSUPP;
 		complain("no parameters to set on \"%s\": %s", target->dev, why_not_set(ret));
 		return -1;
 	}

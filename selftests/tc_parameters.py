@@ -3,6 +3,7 @@
 """`set NAME=VALUE` and `set NAME[KEY]=VALUE`: what is stored and shown, what is refused; with
 both tc."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -275,7 +276,8 @@ def one_instance_is_not_set(tc, device):
     handle = lib.instances(device.a)[0]["handle"]
     words = [fails(1, 'the instances of bpf_mq are changed together, by "root bpf_mq"',
                    *tc, "qdisc", what, "dev", device.a, *which, "bpf", "set", "rate=1mbit")
-             for what in ("change", "replace") for which in (("parent", "7:1"), ("handle", handle))]
+             for what, which in (*itertools.product(("change", "replace"), (("parent", "7:1"), ("handle", handle))),
+                                 ("change", ("root",)))]
     lib.equal(options(tc, device)["set"], before, "of all")
     works(*tc, *qdisc(device, "change", "set", "rate=1mbit", kind="bpf_mq"))
     lib.equal(options(tc, device)["set"], {**before, "rate": 125000}, "of all, by the root")
@@ -307,7 +309,7 @@ def arrays_and_tables_that_are_wrong(tc, device):
              ("of_address[localhost]=1", "an IPv4 address"), ("of_address[192.0.2.1]=1,2,3,4", "at most 3 of these"),
              ("of_text[eight by]=1", "it is a text of 7 characters at most"),
              ("of_index[8]=1", 'key of "of_index" cannot be "8": it is a number from 0 to 7'),
-             ("of_index[0]=101", "a number from 0 to 100"), ("of_index[0]=", "a number from 0 to 100"),
+             ("of_index[0]=101", "a number from 0 to 100"), ("of_index[0]=", "a number from 0 to 100; elements of an array are not removed"),
              ("of_pairs[1]=1", "of a type that cannot be set"), ("by_pairs[1]=1", "of a type that cannot be set"),
              ("of_cpus[1]=1", "of a type that cannot be set"),
              (f"{SHARED}[nosuch0]=1", f'key of "{SHARED}" cannot be "nosuch0": it is the name or the index of a '

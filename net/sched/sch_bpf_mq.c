@@ -371,12 +371,30 @@ static int sch_bpf_mq_graft(struct Qdisc *sch, unsigned long cl, struct Qdisc *n
 	return -EOPNOTSUPP;
 }
 
+/* The classes of bpf_mq are the tx queues. Who wants others, or filters, is told where. */
+static int sch_bpf_mq_change_class(struct Qdisc *sch, u32 classid, u32 parentid,
+				   struct nlattr **tca, unsigned long *arg,
+				   struct netlink_ext_ack *extack)
+{
+	NL_SET_ERR_MSG(extack, "Add classes to each instance, \"parent HANDLE:\" of its qdisc bpf");
+	return -EOPNOTSUPP;
+}
+
+static struct tcf_block *sch_bpf_mq_tcf_block(struct Qdisc *sch, unsigned long cl,
+					      struct netlink_ext_ack *extack)
+{
+	NL_SET_ERR_MSG(extack, "Add filters to each instance, \"parent HANDLE:\" of its qdisc bpf");
+	return NULL;
+}
+
 static const struct Qdisc_class_ops sch_bpf_mq_class_ops = {
 	.select_queue	= mq_select_queue,
 	.graft		= sch_bpf_mq_graft,
 	.leaf		= mq_leaf,
 	.find		= mq_find,
+	.change		= sch_bpf_mq_change_class,
 	.walk		= mq_walk,
+	.tcf_block	= sch_bpf_mq_tcf_block,
 	.dump		= mq_dump_class,
 	.dump_stats	= mq_dump_class_stats,
 };

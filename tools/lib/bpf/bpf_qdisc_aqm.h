@@ -525,8 +525,10 @@ struct bpf_drr_flow {
 /**
  * bpf_drr_round() - the round in which a packet leaves that has come
  * @flow: state of the packet's flow
- * @round: the latest round from which a packet has left, 2 at the beginning. A map that may
- *         hold packets of before a change begins with the present time, which is later
+ * @round: the latest round from which a packet has left; at the beginning bpf_ktime_get_ns(),
+ *         which is later than any round that packets or flows remember: those of before a
+ *         change, and with rounds in rounds those of a host whose place another one gets. 2
+ *         is enough where nothing is remembered
  * @quantum: bytes that the flow may send in a round, at least 1
  * @initial: bytes that it may send in its first round
  * @len: length of the packet, or what its flow is to pay for it, bytes
