@@ -69,13 +69,11 @@ def seen():
     return seen_all()[0]
 
 
-def classes_and_filters_are_those_of_the_instances():
+def classes_are_those_of_the_instances():
     with lib.link("numtxqueues", "4") as device:
         lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf_mq", "obj", rst.idiom("Classes and filters"))
-        for what, words in (("class", ("classid", "7:10", "bpf")), ("filter", ("matchall", "classid", "7:10"))):
-            kind = "classes" if what == "class" else "filters"
-            lib.contains(lib.refused("tc", what, "add", "dev", device.a, "parent", "7:", *words),
-                         f'Add {kind} to each instance, "parent HANDLE:" of its qdisc bpf')
+        lib.contains(lib.refused("tc", "class", "add", "dev", device.a, "parent", "7:", "classid", "7:10", "bpf"),
+                     'Add classes and filters to each instance, "parent HANDLE:" of its qdisc')
 
 
 def each_tx_queue_has_classes_and_filters():
@@ -566,7 +564,7 @@ def actions_of_another_device_cannot_hurt():
 
 
 lib.main(filters_choose_the_class,
-         classes_and_filters_are_those_of_the_instances,
+         classes_are_those_of_the_instances,
          each_tx_queue_has_classes_and_filters,
          what_a_class_drops_is_no_trouble,
          rounds_over_classes_by_the_lengths_of_their_first_packets,

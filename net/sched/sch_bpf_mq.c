@@ -371,20 +371,13 @@ static int sch_bpf_mq_graft(struct Qdisc *sch, unsigned long cl, struct Qdisc *n
 	return -EOPNOTSUPP;
 }
 
-/* The classes of bpf_mq are the tx queues. Who wants others, or filters, is told where. */
+/* The classes of bpf_mq are the tx queues. Who wants others is told where. */
 static int sch_bpf_mq_change_class(struct Qdisc *sch, u32 classid, u32 parentid,
 				   struct nlattr **tca, unsigned long *arg,
 				   struct netlink_ext_ack *extack)
 {
-	NL_SET_ERR_MSG(extack, "Add classes to each instance, \"parent HANDLE:\" of its qdisc bpf");
+	NL_SET_ERR_MSG(extack, "Add classes and filters to each instance, \"parent HANDLE:\" of its qdisc");
 	return -EOPNOTSUPP;
-}
-
-static struct tcf_block *sch_bpf_mq_tcf_block(struct Qdisc *sch, unsigned long cl,
-					      struct netlink_ext_ack *extack)
-{
-	NL_SET_ERR_MSG(extack, "Add filters to each instance, \"parent HANDLE:\" of its qdisc bpf");
-	return NULL;
 }
 
 static const struct Qdisc_class_ops sch_bpf_mq_class_ops = {
@@ -394,7 +387,6 @@ static const struct Qdisc_class_ops sch_bpf_mq_class_ops = {
 	.find		= mq_find,
 	.change		= sch_bpf_mq_change_class,
 	.walk		= mq_walk,
-	.tcf_block	= sch_bpf_mq_tcf_block,
 	.dump		= mq_dump_class,
 	.dump_stats	= mq_dump_class_stats,
 };
