@@ -150,7 +150,9 @@ static uint64_t hash_message(const struct nlmsghdr *n, bool *is_bpf)
 	const struct tcmsg *t = NLMSG_DATA(n);
 	int left = n->nlmsg_len - NLMSG_LENGTH(sizeof(*t));
 	const struct nlattr *attr = (const void *)(t + 1);
-	uint64_t sum = hash(0xcbf29ce484222325, &t->tcm_handle, 2 * sizeof(uint32_t));
+	/* An instance of bpf_mq has a handle that the kernel chooses, another one each time. */
+	uint32_t where[] = { t->tcm_handle < 1U << 31 ? t->tcm_handle : 1U << 31, t->tcm_parent };
+	uint64_t sum = hash(0xcbf29ce484222325, where, sizeof(where));
 
 	*is_bpf = false;
 	for (; left > 0; left -= NLA_ALIGN(attr->nla_len), attr = (void *)attr + NLA_ALIGN(attr->nla_len)) {
