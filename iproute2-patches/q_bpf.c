@@ -1610,7 +1610,8 @@ static int set_live_params(struct bpf_request *req, const struct target *target)
 
 	ret = query_programs(target, prog_id);
 	if (ret) {
-		if (ret == -ENOENT && is_bpf_mq(target->ifindex, 0))
+		if (ret == -ENOENT && !strcmp(target->opts.kind, "bpf") && !target->opts.handle &&
+		    is_bpf_mq(target->ifindex, 0))
 			ret = -EOPNOTSUPP;
 		complain("no parameters to set on \"%s\": %s", target->dev, why_not_set(ret));
 		return -1;
@@ -1842,8 +1843,8 @@ static bool has_packet(const struct btf *btf, __u32 type)
 	return false;
 }
 
-/* Is an object for one tx queue? It is if a program of it names a map of packets, and if it has
- * no array of maps, in which it could find those of each queue.
+/* Is an object for one tx queue? It is if a program of it names a map of packets. It is, too, if
+ * it has no array of maps, in which its programs could find those of each queue.
  */
 static bool is_for_one_queue(const struct bpf_object *obj, int prog_fd)
 {

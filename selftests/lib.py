@@ -314,10 +314,10 @@ def pktgen(dev, *words):
         write(f"{folder}/pgctrl", "start")
 
     run("ip", "link", "add", dev, "type", "dummy")
-    run("ip", "link", "set", dev, "up")
-    write(f"{folder}/kpktgend_0", f"add_device {dev}")
-    write(f"{folder}/{dev}", "pkt_size 60", "delay 0", "xmit_mode queue_xmit", "dst_mac 02:00:00:00:00:02", *words)
     try:
+        run("ip", "link", "set", dev, "up")
+        write(f"{folder}/kpktgend_0", f"add_device {dev}")
+        write(f"{folder}/{dev}", "pkt_size 60", "delay 0", "xmit_mode queue_xmit", "dst_mac 02:00:00:00:00:02", *words)
         yield send
     finally:
         write(f"{folder}/kpktgend_0", "rem_device_all")

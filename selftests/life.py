@@ -70,7 +70,7 @@ def device_down_with_packets_queued():
     def down(device):
         lib.run("ip", "link", "set", device.a, "down")
         stats = device.qdisc()
-        lib.equal((stats["drops"], stats["qlen"]), (COUNT, 0), "dropped and queued")
+        lib.equal((stats["drops"], stats["qlen"], stats["backlog"]), (COUNT, 0, 0), "dropped and queued")
         stats = device.qdisc()
         lib.equal((stats["qlen"], stats["backlog"]), (0, 0), "queued")
     ends_clean(down)

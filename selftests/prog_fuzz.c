@@ -539,6 +539,7 @@ static void do_context(void)
 
 static void do_call(void)
 {
+	/* A stamp matters only with a policy that reads it: so there are more of them. */
 	static const int calls[] = { ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, SET_DEPARTURE,
 				     SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH };
 	int which = calls[dice(10)];

@@ -533,17 +533,20 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_b
  * receiver, as with netem, call this. skb->sk stays.
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: true if the packet takes no room now; false for one without a socket, of a socket
+ * that is closed, of a ring or AF_XDP, or that the device is to encrypt, and for a pure ACK,
+ * which takes none.
  */
-__bpf_kfunc void bpf_qdisc_orphan(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+__bpf_kfunc bool bpf_qdisc_orphan(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	/* As skb_orphan_partial(), which lets go of the socket where it cannot keep it: the
 	 * program may have read skb->sk, and may go on to use it.
 	 */
 	if (skb->destructor != sock_wfree &&
 	    !(IS_ENABLED(CONFIG_INET) && skb->destructor == tcp_wfree))
-		return;
-	if (!skb_is_tcp_pure_ack(skb) && !skb_is_decrypted(skb))
-		skb_set_owner_sk_safe(skb, skb->sk);
+		return false;
+	return !skb_is_tcp_pure_ack(skb) && !skb_is_decrypted(skb) &&
+	       skb_set_owner_sk_safe(skb, skb->sk);
 }
 
 /**

@@ -360,7 +360,7 @@ static __always_inline int bpf_qdisc_push_front(struct sch_bpf_ctx *ctx, void *m
  *          the qdisc's ordinary one
  *
  * The sender of the packet that came is told, if it was dropped in the run for which it came:
- * ENOBUFS for a UDP socket with IP_RECVERR or a raw one, congestion for TCP. Returns 0.
+ * TCP slows down; a packet socket, and a UDP or raw one with IP_RECVERR, get ENOBUFS. Returns 0.
  */
 static __always_inline int bpf_qdisc_drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
 {
@@ -595,7 +595,8 @@ extern int bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
  * @skb: the packet
  *
  * It has the length, mark, priority, time stamp and note of the packet, and no socket. It is
- * to be given away like any other; what becomes of it is nothing that a sender is told.
+ * to be given away like any other. If a clone of the packet that came stays, its sender is told
+ * that it was sent.
  *
  * Returns a packet that the program owns, or NULL without memory.
  */
@@ -609,8 +610,12 @@ extern struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_buff *
  * A packet that waits takes room in its socket's send buffer, and TCP lets few of them wait
  * (small queues). That keeps a queue short; where the wait stands for the distance to the
  * receiver, as with netem, call this when the packet comes. skb->sk stays.
+ *
+ * Returns true if the packet takes no room now; false for one without a socket, of a socket that
+ * is closed, of a ring or AF_XDP, or that the device is to encrypt, and for a pure ACK, which
+ * takes none.
  */
-extern void bpf_qdisc_orphan(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
+extern bool bpf_qdisc_orphan(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
 
 /**
  * bpf_qdisc_ecn_mark() - mark a packet: congestion experienced
