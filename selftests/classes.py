@@ -73,7 +73,7 @@ def classes_are_those_of_the_instances():
     with lib.link("numtxqueues", "4") as device:
         lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf_mq", "obj", rst.idiom("Classes and filters"))
         lib.contains(lib.refused("tc", "class", "add", "dev", device.a, "parent", "7:", "classid", "7:10", "bpf"),
-                     'Add classes and filters to each instance, "parent HANDLE:" of its qdisc')
+                     "Add classes and filters to each instance, 'parent HANDLE:' of its qdisc")
 
 
 def each_tx_queue_has_classes_and_filters():

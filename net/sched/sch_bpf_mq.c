@@ -376,7 +376,8 @@ static int sch_bpf_mq_change_class(struct Qdisc *sch, u32 classid, u32 parentid,
 				   struct nlattr **tca, unsigned long *arg,
 				   struct netlink_ext_ack *extack)
 {
-	NL_SET_ERR_MSG(extack, "Add classes and filters to each instance, \"parent HANDLE:\" of its qdisc");
+	NL_SET_ERR_MSG(extack,
+		       "Add classes and filters to each instance, 'parent HANDLE:' of its qdisc");
 	return -EOPNOTSUPP;
 }
 
