@@ -208,8 +208,8 @@ int edt_stamp(struct __sk_buff *skb)
  * was read before has no need of it.
  */
 static __u64 past;		/* what the clock said when it was read last */
-static __u64 next;		/* no packet that waits has an earlier time, in this generation */
-static __u32 generation;
+static __u64 next;		/* no packet that waits has an earlier time, in this generation: */
+static __u32 generation;	/* other programs may have stored some */
 static __u64 last_left;		/* time of the last packet that left, with drop_late */
 
 static __u64 read_clock(void)
@@ -333,19 +333,19 @@ static int pop_in_time(struct sch_bpf_ctx *ctx)
 
 static bool pop_due(struct sch_bpf_ctx *ctx, __u64 due)
 {
-	if (next > due)
+	if (next > due && generation == ctx->generation)
 		return false;
-	next = bpf_qdisc_pop_until(ctx, &edt_pkts, &due) == -EAGAIN ? ctx->expire : 0;
-	return !next;
+	next = 0;
+	if (bpf_qdisc_pop_until(ctx, &edt_pkts, &due) != -EAGAIN)
+		return true;
+	next = ctx->expire;
+	generation = ctx->generation;
+	return false;
 }
 
 SEC("qdisc/dequeue")
 int edt_dequeue(struct sch_bpf_ctx *ctx)
 {
-	if (generation != ctx->generation) {	/* other programs may have stored packets */
-		generation = ctx->generation;
-		next = 0;
-	}
 	if (drop_late)
 		return pop_in_time(ctx);
 	if (!pop_due(ctx, bpf_qdisc_time_add(past, delta)) &&
