@@ -1843,20 +1843,16 @@ static bool has_packet(const struct btf *btf, __u32 type)
 	return false;
 }
 
-/* Is an object for one tx queue? It is if a program of it names a map of packets. It is, too, if
- * it has no array of maps, in which its programs could find those of each queue.
- */
-static bool is_for_one_queue(const struct bpf_object *obj, int prog_fd)
+/* Does a program of an object name a map of packets? Then it is for one tx queue. */
+static bool names_packets(const struct bpf_object *obj, int prog_fd)
 {
 	__u32 ids[MAX_MAP_IDS], len = sizeof(struct bpf_map_info);
 	int i, n = get_map_ids(prog_fd, ids);
-	bool for_one = true;
 	struct bpf_map *map;
 
 	bpf_object__for_each_map(map, obj) {
 		struct bpf_map_info info = {};
 
-		for_one &= bpf_map__type(map) != BPF_MAP_TYPE_ARRAY_OF_MAPS;
 		if (bpf_map__type(map) != BPF_MAP_TYPE_RBTREE ||
 		    !has_packet(bpf_object__btf(obj), bpf_map__btf_value_type_id(map)) ||
 		    bpf_map_get_info_by_fd(bpf_map__fd(map), &info, &len))
@@ -1866,7 +1862,19 @@ static bool is_for_one_queue(const struct bpf_object *obj, int prog_fd)
 				return true;
 		}
 	}
-	return for_one;
+	return false;
+}
+
+/* Has an object an array of maps? In that its programs find those of each tx queue. */
+static bool has_array_of_maps(const struct bpf_object *obj)
+{
+	struct bpf_map *map;
+
+	bpf_object__for_each_map(map, obj) {
+		if (bpf_map__type(map) == BPF_MAP_TYPE_ARRAY_OF_MAPS)
+			return true;
+	}
+	return false;
 }
 
 /* The tx queues in use, which may be fewer than those that netlink tells of */
@@ -1918,8 +1926,9 @@ static int load_for_queues(struct loader *ld, struct bpf_request *req,
 		return -1;
 	if (strcmp(target->opts.kind, "bpf_mq"))
 		return 0;
-	loaded.for_each = is_for_one_queue(loaded.obj[0], loaded.fds[ENQUEUE][0]) ||
-			  is_for_one_queue(loaded.obj[0], loaded.fds[DEQUEUE][0]);
+	loaded.for_each = !has_array_of_maps(loaded.obj[0]) ||
+			  names_packets(loaded.obj[0], loaded.fds[ENQUEUE][0]) ||
+			  names_packets(loaded.obj[0], loaded.fds[DEQUEUE][0]);
 	if (ld->old_queues >= 0 && loaded.for_each != (ld->old_queues > 0)) {
 		ld->same = other.same = false;
 		if (load_for(ld, 0, req, target))
