@@ -526,9 +526,9 @@ int main(int argc, char **argv)
 	result(refused("refused_update", "cannot pass map_type"), "refused: update by a program");
 	result(refused("refused_delete", "cannot pass map_type"), "refused: delete by a program");
 	result(refused("refused_plain_push", "neither packets nor maps"), "refused: push of a value");
-	result(refused("refused_different_map", "is not a map that map 'outer' can hold"),
+	result(refused("refused_different_map", "expected a map that the map of maps before it can hold"),
 	       "refused: push of a different map");
-	result(refused("refused_outer_as_inner", "is not a map that map 'outer' can hold"),
+	result(refused("refused_outer_as_inner", "expected a map that the map of maps before it can hold"),
 	       "refused: push of a map of maps");
 	result(refused("refused_not_of_maps", "expected an rbtree map of maps"),
 	       "refused: push into another map");

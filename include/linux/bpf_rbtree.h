@@ -46,17 +46,28 @@ struct bpf_rbtree_cursor {
 	u8 key[BPF_RBTREE_KEY_MAX] __aligned(8);
 };
 
+/**
+ * struct bpf_rbtree_arg - an argument of a kfunc that takes some ordered maps
+ * @suffix: how its name ends
+ * @expected: which maps, for messages
+ * @takes: is the map one of them? NULL: those that the map before it can hold
+ */
+struct bpf_rbtree_arg {
+	const char *suffix;
+	const char *expected;
+	bool (*takes)(const struct bpf_map *map);
+};
+
 static inline void bpf_rbtree_owner_init(struct bpf_rbtree_owner *owner)
 {
 	INIT_LIST_HEAD(&owner->maps);
 }
 
-bool bpf_map_is_rbtree(const struct bpf_map *map);
-bool bpf_rbtree_holds_values(const struct bpf_map *map);
-bool bpf_rbtree_holds_maps(const struct bpf_map *map);
 bool bpf_rbtree_holds_packets(const struct bpf_map *map);
-bool bpf_rbtree_holds_no_packets(const struct bpf_map *map);
-bool bpf_rbtree_holds_tasks(const struct bpf_map *map);
+bool bpf_rbtree_leads_to_packets(const struct bpf_map *map);
+const struct bpf_rbtree_arg *bpf_rbtree_arg(const char *name);
+bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, const struct bpf_map *map,
+			  const struct bpf_map *outer);
 int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 			 const struct btf_type *key_type, const struct btf_type *value_type,
 			 struct bpf_verifier_log *log);

@@ -783,60 +783,21 @@ static __always_inline void rbtree_spare_put(struct bpf_rbtree *rb, struct rbtre
 
 /* ---- maps of packets: claims, push and pop ---- */
 
-/**
- * bpf_map_is_rbtree() - is this an ordered map?
- * @map: any map, also the template of an inner map
- *
- * Context: any.
- * Return: true for a BPF_MAP_TYPE_RBTREE.
- */
-bool bpf_map_is_rbtree(const struct bpf_map *map)
+static bool rbtree_is(const struct bpf_map *map)
 {
 	return map->map_type == BPF_MAP_TYPE_RBTREE;
 }
 
-/**
- * bpf_rbtree_holds_maps() - is this an ordered map of maps?
- * @map: any map, also the template of an inner map
- *
- * Context: any.
- * Return: true for a BPF_MAP_TYPE_RBTREE that was created with an inner map.
- */
-bool bpf_rbtree_holds_maps(const struct bpf_map *map)
+static bool rbtree_holds_maps(const struct bpf_map *map)
 {
-	return bpf_map_is_rbtree(map) && map->inner_map_meta;
-}
-
-/**
- * bpf_rbtree_holds_values() - may elements come and go without an object?
- * @map: any map, also the template of an inner map
- *
- * Context: any.
- * Return: true for a BPF_MAP_TYPE_RBTREE that holds neither packets nor maps.
- */
-bool bpf_rbtree_holds_values(const struct bpf_map *map)
-{
-	return bpf_map_is_rbtree(map) && !bpf_rbtree_holds_maps(map) &&
-	       !bpf_rbtree_holds_packets(map);
-}
-
-/**
- * bpf_rbtree_holds_no_packets() - may programs of all types move elements about?
- * @map: any map, also the template of an inner map
- *
- * Context: any.
- * Return: true for a BPF_MAP_TYPE_RBTREE that does not hold packets.
- */
-bool bpf_rbtree_holds_no_packets(const struct bpf_map *map)
-{
-	return bpf_map_is_rbtree(map) && !bpf_rbtree_holds_packets(map);
+	return rbtree_is(map) && map->inner_map_meta;
 }
 
 static bool rbtree_holds(const struct bpf_map *map, u32 btf_id)
 {
 	const struct btf_record *rec = map->record;
 
-	return bpf_map_is_rbtree(map) && !IS_ERR_OR_NULL(rec) &&
+	return rbtree_is(map) && !IS_ERR_OR_NULL(rec) &&
 	       rec->cnt == 1 && rec->fields[0].type == BPF_KPTR_REF &&
 	       btf_is_kernel(rec->fields[0].kptr.btf) &&
 	       rec->fields[0].kptr.btf_id == btf_id;
@@ -855,16 +816,82 @@ bool bpf_rbtree_holds_packets(const struct bpf_map *map)
 }
 
 /**
- * bpf_rbtree_holds_tasks() - is this an ordered map of tasks?
- * @map: any map, also the template of an inner map
+ * bpf_rbtree_leads_to_packets() - can a program get at packets by this map?
+ * @map: any map
  *
  * Context: any.
- * Return: true for a BPF_MAP_TYPE_RBTREE whose value holds one task_struct kptr
- * and no other special field.
+ * Return: true for a map of packets, and for a map of such maps.
  */
-bool bpf_rbtree_holds_tasks(const struct bpf_map *map)
+bool bpf_rbtree_leads_to_packets(const struct bpf_map *map)
+{
+	return bpf_rbtree_holds_packets(map) ||
+	       (map->inner_map_meta && bpf_rbtree_holds_packets(map->inner_map_meta));
+}
+
+static bool rbtree_holds_tasks(const struct bpf_map *map)
 {
 	return rbtree_holds(map, rbtree_btf_ids[2]);
+}
+
+static bool rbtree_holds_values(const struct bpf_map *map)
+{
+	return rbtree_is(map) && !rbtree_holds_maps(map) && !bpf_rbtree_holds_packets(map);
+}
+
+static bool rbtree_holds_no_packets(const struct bpf_map *map)
+{
+	return rbtree_is(map) && !bpf_rbtree_holds_packets(map);
+}
+
+static const struct bpf_rbtree_arg rbtree_args[] = {
+	{ "__rbtree", "an rbtree map", rbtree_is },
+	{ "__value_map", "an rbtree map that holds neither packets nor maps",
+	  rbtree_holds_values },
+	{ "__no_packet_map", "an rbtree map that holds no packets", rbtree_holds_no_packets },
+	{ "__packet_map", "an rbtree map whose value holds one sk_buff kptr",
+	  bpf_rbtree_holds_packets },
+	{ "__task_map", "an rbtree map whose value holds one task_struct kptr",
+	  rbtree_holds_tasks },
+	{ "__map_map", "an rbtree map of maps", rbtree_holds_maps },
+	{ "__inner_map", "a map that the map of maps before it can hold" },
+};
+
+/**
+ * bpf_rbtree_arg() - which maps does this argument of a kfunc take?
+ * @name: the argument's name; its end says it
+ *
+ * Context: any.
+ * Return: what the verifier asks of the map, NULL if the argument is no such map.
+ */
+const struct bpf_rbtree_arg *bpf_rbtree_arg(const char *name)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(rbtree_args); i++)
+		if (name && strends(name, rbtree_args[i].suffix))
+			return &rbtree_args[i];
+	return NULL;
+}
+
+/**
+ * bpf_rbtree_arg_takes() - may this map be this argument of a kfunc?
+ * @arg: the argument
+ * @map: the map
+ * @outer: the map that is an argument before it, NULL if there is none
+ *
+ * Context: any.
+ * Return: true if it may.
+ */
+bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, const struct bpf_map *map,
+			  const struct bpf_map *outer)
+{
+	const struct bpf_map *meta;
+
+	if (arg->takes)
+		return arg->takes(map);
+	meta = outer ? outer->inner_map_meta : NULL;
+	return meta && !map->excl_prog_sha && map->ops->map_meta_equal &&
+	       meta->ops->map_meta_equal(meta, map);
 }
 
 /* Under both locks: the claim ends, the caller drops the reference. */
@@ -1439,7 +1466,7 @@ u64 bpf_rbtree_mark(struct bpf_map *map, u64 mark)
 {
 	u64 before;
 
-	if (!bpf_map_is_rbtree(map))
+	if (!rbtree_is(map))
 		return 0;
 	before = READ_ONCE(to_rbtree(map)->mark);
 	WRITE_ONCE(to_rbtree(map)->mark, mark);
@@ -1715,7 +1742,7 @@ void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark)
 	struct rbtree_elem *elem;
 	unsigned long flags;
 
-	if (!bpf_rbtree_holds_maps(outer))
+	if (!rbtree_holds_maps(outer))
 		return;
 	do {
 		if (raw_res_spin_lock_irqsave(&rb->lock, flags))
@@ -2482,7 +2509,7 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 	}
 	rb->has_objects = btf_record_has_nmi_unsafe_fields(map->record);
 	rb->has_packets = bpf_rbtree_holds_packets(map);
-	if (rb->has_packets || bpf_rbtree_holds_tasks(map))
+	if (rb->has_packets || rbtree_holds_tasks(map))
 		rb->obj_off = rb->value_off + map->record->fields[0].offset;
 	rb->is_plain = rb->has_packets && rb->key_is_u64 && !rb->no_prealloc &&
 		       map->value_size == sizeof(void *) &&
