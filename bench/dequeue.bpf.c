@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What functions cost that need a device: those of dequeue programs, and segment. The parameter
- * says which. A packet with a mark goes to the class and stays there; any other one leaves, or, for
+ * What functions cost that need a device: those of dequeue programs, segment, and orphan. The
+ * parameter says which. A packet with a mark goes to the class and stays there; any other one leaves, or, for
  * the functions of a class, has the next dequeue call it N times, and is dropped.
  */
 #include "vmlinux.h"
@@ -20,6 +20,8 @@ enum {				/* in the order of DEVICE_FUNCTIONS in bench/run */
 	POP_FROM,
 	WHOLE,			/* a GSO packet */
 	SEGMENT,
+	SENT,
+	ORPHAN,
 };
 
 __u32 which SEC(".data.param");
@@ -37,6 +39,8 @@ int enqueue(struct sch_bpf_ctx *ctx)
 		return bpf_qdisc_pass(ctx, skb, CLASS);
 	if (which == SEGMENT && bpf_qdisc_pkt_segs(skb) > 1)
 		return bpf_qdisc_segment(ctx, skb);
+	if (which == ORPHAN)
+		failed += !bpf_qdisc_orphan(ctx, skb);
 	return bpf_qdisc_push(ctx, &pkts, &key, skb);
 }
 

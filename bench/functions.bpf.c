@@ -67,6 +67,15 @@ int name(struct sch_bpf_ctx *ctx)							\
 			failed = true;							\
 	} while (0)
 
+#define REFUSE(give)									\
+	do {										\
+		other = bpf_qdisc_clone(ctx, skb);					\
+		if (other)								\
+			give;								\
+		else									\
+			failed = true;							\
+	} while (0)
+
 PROGRAM(nothing)
 PROGRAM(take_push, TAKE(other, bpf_qdisc_take(ctx, &pkts), bpf_qdisc_push))
 PROGRAM(take_until_push, TAKE(other, bpf_qdisc_take_until(ctx, &pkts, &(__u64){ -1 }), bpf_qdisc_push))
@@ -75,6 +84,8 @@ PROGRAM(take_last_push, TAKE(other, bpf_qdisc_take_last(ctx, &pkts), bpf_qdisc_p
 PROGRAM(take_key_push, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push))
 PROGRAM(take_key_push_front, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push_front))
 PROGRAM(take_youngest_push, TAKE(other, bpf_qdisc_take_youngest(ctx, &pkts, &key), bpf_qdisc_push))
+PROGRAM(clone_drop, REFUSE(bpf_qdisc_drop(ctx, other, 0)))
+PROGRAM(clone_lose, REFUSE(bpf_qdisc_lose(ctx, other)))
 PROGRAM(first, MUST(bpf_rbtree_map_first(&pkts, &key)))
 PROGRAM(last, MUST(bpf_rbtree_map_last(&pkts, &key)))
 PROGRAM(lower_bound, MUST(bpf_rbtree_map_lower_bound(&pkts, &key)))

@@ -5,6 +5,7 @@ a line of JSON for each measure."""
 
 import contextlib
 import ctypes
+import functools
 import json
 import mmap
 import os
@@ -601,6 +602,9 @@ def on_a_device(measure, pktgen, counter):
             sender = Marked(measure["segments"])
             times = count // measure["segments"]
             action, count = lambda: sender.send(times), times * measure["segments"]
+        elif operation in ("sent", "orphan"):
+            sender = Marked()
+            action = functools.partial(sender.send, count)
         elif operation in ("pop", "pop_from"):
             pktgen.prepare(count, 1)
             action = pktgen.start

@@ -5,6 +5,7 @@
 
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
 
+import select
 import socket
 import time
 
@@ -105,6 +106,30 @@ def a_delay_line_is_no_queue():
         lib.equal(lib.numbers(receiver.collect(2)), [7, 7], "a packet twice, when the delay has ended")
 
 
+def tcp_fills_the_path():
+    """Its windows of 10, 20, 40 ... segments bring 300 kB in five round trips of 100 ms. Its small queues
+    would let a few segments be on the path at a time."""
+    size, sent, received = 300_000, 0, 0
+    lib.quiet_wire()
+    lib.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")     # QEMU 7 would send a TSO packet as IP fragments
+    lib.run("tc", "qdisc", "add", "dev", "eth0", "root", "bpf", "obj", rst.idiom("A delay line"), "set", "delay=100ms")
+    with lib.namespace("peer"):
+        server = socket.create_server(("10.0.0.2", 5001))
+    with server, socket.create_connection(("10.0.0.2", 5001)) as client, server.accept()[0] as peer:
+        client.setblocking(False)
+        begin = time.monotonic_ns()
+        while received < size:
+            readable, writable, _ = select.select([peer], [client] if sent < size else [], [])
+            if writable:
+                sent += client.send(bytes(size - sent))
+            if readable:
+                received += len(peer.recv(size))
+        took = time.monotonic_ns() - begin
+    lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
+    print(f"# {size} bytes by TCP over a path of 100 ms: {took / MS:.0f} ms")
+    lib.true(took < 1000 * MS, f"{took} ns")
+
+
 def classes_have_rounds():
     """One packet of the first class to three of the second; those that came before there were classes go first."""
     with behind("Rounds over classes") as (device, sender, receiver):
@@ -171,5 +196,6 @@ lib.main(room_is_made_at_the_far_end,
          a_count_is_right_after_a_reset_and_a_change,
          classes_have_rounds,
          timed=[a_delay_line_is_no_queue,
+                tcp_fills_the_path,
                 a_link_is_free_when_the_packet_before_has_left,
                 a_packet_is_no_burst_when_it_is_cut])
