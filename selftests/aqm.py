@@ -297,10 +297,10 @@ def drr_shares_by_quantum():
 
 
 lib.main(drr_shares_by_quantum,
-         timed=[codel_marks_as_codel,
-                codel_drops_as_codel,
-                codel_drops_by_the_square_root,
-                pie_keeps_the_delay_as_pie,
-                red_marks_by_the_average,
-                tbf_is_tbf,
-                tbf_sends_what_is_longer_than_the_burst])
+         measured=[codel_marks_as_codel,
+                   codel_drops_as_codel,
+                   codel_drops_by_the_square_root,
+                   pie_keeps_the_delay_as_pie,
+                   red_marks_by_the_average,
+                   tbf_is_tbf,
+                   tbf_sends_what_is_longer_than_the_burst])

@@ -68,9 +68,7 @@ def fair_drops_the_oldest_of_who_has_most():
     with below_the_gate("fair", "limit", "50") as (device, sender, receiver):
         for number in range(40):
             lib.true(sender.send(number, 1500, 2000), "dropped")
-        for state in ("down", "up"):
-            lib.run("ip", "link", "set", device.a, state)
-        lib.wait_until(device.is_up, "the device is up")
+        device.flap()
         with lib.Sender(device.a) as sender_after:
             for number in range(100):
                 lib.true(sender_after.send(1000 + number, 1000, 1000), "a packet that comes is dropped")

@@ -461,4 +461,4 @@ lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_gives_a_flow_its_quantum,
          fq_paces_by_time_stamp_as_fq, fq_paces_by_the_sockets_rate_as_fq, fq_marks_what_is_late_as_fq,
          fq_has_bands_as_fq, fq_shares_by_class, fq_shares_by_cgroup,
-         timed=[edt_leaves_at_the_times_of_etf, fq_shares_a_bottleneck_as_fq])
+         measured=[edt_leaves_at_the_times_of_etf, fq_shares_a_bottleneck_as_fq])

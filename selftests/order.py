@@ -201,9 +201,7 @@ def what_is_remembered_is_stale_after_some_commands_and_no_others():
         tc("obj", ORDER, "flush")
         another("a flush")
         push(sender, [5, 5])
-        for state in ("down", "up"):
-            lib.run("ip", "link", "set", device.a, state)
-        lib.wait_until(device.is_up, "the device is up")
+        device.flap()
         sender = stack.enter_context(lib.Sender(device.a))      # the other has an error to tell
         another("a reset")
         lib.equal(device.qdisc()["qlen"], 0, "queued after a reset")

@@ -188,9 +188,7 @@ def a_reset_brings_the_policy_back():
         wait_stuck(device)
         receiver.collect(1)
         before = generation()
-        for state in ("down", "up"):
-            lib.run("ip", "link", "set", device.a, state)
-        lib.wait_until(device.is_up, "the device is up")
+        device.flap()
         sender = stack.enter_context(lib.Sender(device.a))      # the other has an error to tell
         sender.send(2)
         lib.equal(receiver.collect(1)[0].number, 2, "packet that leaves")

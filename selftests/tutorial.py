@@ -244,10 +244,10 @@ if sys.argv[1:] == ["--measure"]:
     measure()
 else:
     lib.main(each_step_takes_the_place_of_the_one_before,
-             timed=[a_fifo_holds_nothing,
-                    a_rate_is_kept,
-                    flows_share_it,
-                    what_waits_too_long_is_dropped,
-                    or_marked,
-                    it_changes_in_place,
-                    what_it_counts_is_shown])
+             measured=[a_fifo_holds_nothing,
+                       a_rate_is_kept,
+                       flows_share_it,
+                       what_waits_too_long_is_dropped,
+                       or_marked,
+                       it_changes_in_place,
+                       what_it_counts_is_shown])

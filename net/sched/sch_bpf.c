@@ -1112,7 +1112,6 @@ static struct Qdisc_ops sch_bpf_qdisc_ops __read_mostly = {
 	.owner		= THIS_MODULE,
 };
 
-/* The instances of bpf_mq: made without options, not changed alone */
 static int sch_bpf_queue_change(struct Qdisc *sch, struct nlattr *opt,
 				struct netlink_ext_ack *extack)
 {
@@ -1120,6 +1119,7 @@ static int sch_bpf_queue_change(struct Qdisc *sch, struct nlattr *opt,
 	return -EOPNOTSUPP;
 }
 
+/* The instances of bpf_mq: made without options, not changed alone */
 struct Qdisc_ops sch_bpf_queue_ops __ro_after_init;
 
 static int __init sch_bpf_module_init(void)
