@@ -6,7 +6,7 @@ import contextlib
 import time
 
 import lib
-from lib import LATE, MS, POLICIES
+from lib import LATE, MS, NSEC, POLICIES
 
 RATE = f"{POLICIES}/rate.bpf.o"
 BURST = 5 * MS                          # of the policy
@@ -139,6 +139,20 @@ def without_a_rate_packets_leave_at_once():
         lib.equal(totals(device), (60, 0, 0), "sent, dropped and queued")
 
 
+def a_packet_is_cut_to_keep_the_rate():
+    """Of 64 kB at 5 Mbit/s: one segment after the other, each when the one before has left; or, as it is, at once."""
+    segments, size, rate = 43, 1514, 625_000
+    each = size * NSEC // rate
+    for split, least, most in ((size, each * 0.99, each * 1.01), (0, 0, each * 0.01)):
+        with queues("set", "rate=5mbit", "set", "burst=0", "set", f"split_gso={split}") as (device, sender, receiver):
+            lib.run("ethtool", "-K", device.a, "tx-udp-segmentation", "off")
+            lib.true(sender.send_gso(size - lib.HEADERS, segments), "refused")
+            arrivals = receiver.collect(segments)
+        lib.equal(lib.numbers(arrivals), list(range(segments)), "order")
+        gaps = [later.when - arrival.when for arrival, later in zip(arrivals, arrivals[1:])]
+        lib.true(least <= min(gaps) and max(gaps) <= most, f"split_gso {split}: {min(gaps)} to {max(gaps)} ns between segments")
+
+
 def one_instance_for_all_queues():
     with lib.wire(RATE, "set", SLOW) as (device, sender, receiver):
         _, start, sent = send(sender, range(20))
@@ -154,4 +168,5 @@ lib.main(all_queues_keep_to_one_rate,
          other_programs_go_on_where_these_were,
          a_rate_that_was_a_mistake,
          without_a_rate_packets_leave_at_once,
-         one_instance_for_all_queues)
+         one_instance_for_all_queues,
+         measured=[a_packet_is_cut_to_keep_the_rate])
