@@ -335,7 +335,6 @@ static bool pop_due(struct sch_bpf_ctx *ctx, __u64 due)
 {
 	if (next > due && generation == ctx->generation)
 		return false;
-	next = 0;
 	if (bpf_qdisc_pop_until(ctx, &edt_pkts, &due) != -EAGAIN)
 		return true;
 	next = ctx->expire;
