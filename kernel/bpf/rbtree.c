@@ -2635,7 +2635,7 @@ __bpf_kfunc int bpf_rbtree_map_push(void *map__value_map, const void *key__mapke
  * Context: any; not in an NMI if values hold objects.
  * Return: 0; -ENOENT if the map is empty; -EPERM if it was created with
  * BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG; -EBUSY if its lock could not be had;
- * -EOPNOTSUPP in an NMI.
+ * -EOPNOTSUPP in an NMI, if values hold objects.
  */
 __bpf_kfunc int bpf_rbtree_map_pop(void *map__value_map, void *key__mapkey,
 				   void *value__mapvalue)

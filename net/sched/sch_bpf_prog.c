@@ -147,7 +147,8 @@ __bpf_kfunc int bpf_qdisc_drop_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
  * @ctx: context of the program
  *
  * For a policy that stands for a network that loses packets. The sender of ctx->skb is told
- * that it was sent, where bpf_qdisc_drop_skb() tells of a drop.
+ * that it was sent, where bpf_qdisc_drop_skb() tells of a drop. The reason of the drop is
+ * QDISC_DROP_GENERIC.
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
  * Return: 0.
@@ -268,10 +269,12 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map__p
  * @map__packet_map: an ordered map of packets
  * @key__mapkey: the highest key to take, as long as the map's keys
  *
+ * Each call sets ctx->expire: to the lowest key if that is a u64 and higher, else to 0, also
+ * if it returns a packet. bpf_qdisc_pop_until() sets it with -EAGAIN alone.
+ *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
- * Return: the oldest packet of the lowest key; NULL if that key is higher, which
- * ctx->expire is then set to (keys that are no u64: 0), or if this qdisc keeps no
- * packet in the map, with 0 in ctx->expire.
+ * Return: the oldest packet of the lowest key; NULL if that key is higher, or if this
+ * qdisc keeps no packet in the map.
  */
 __bpf_kfunc struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map__packet_map,
 						 const void *key__mapkey)
@@ -404,7 +407,7 @@ __bpf_kfunc int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map__packet_map)
  *
  * Context: dequeue programs, under the qdisc's root lock, bottom halves off.
  * Return: as bpf_qdisc_pop(); -EAGAIN if the first key is higher, which ctx->expire is
- * then set to (keys that are no u64: 0).
+ * then set to (keys that are no u64: 0). Else ctx->expire stays as it is.
  */
 __bpf_kfunc int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map__packet_map,
 				    const void *key__mapkey)
@@ -533,9 +536,10 @@ __bpf_kfunc struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_b
  * receiver, as with netem, call this. skb->sk stays.
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
- * Return: true if the packet takes no room now; false for one without a socket, of a socket
- * that is closed, of a ring or AF_XDP, or that the device is to encrypt, and for a pure ACK,
- * which takes none.
+ * Return: true if this call let the sender go on; false where there is nothing to let go of,
+ * after a call before, for a packet without a socket, of a socket that is closed, and for a
+ * pure ACK; and false for a packet of a ring or AF_XDP, or that the device is to encrypt, which
+ * goes on taking room.
  */
 __bpf_kfunc bool bpf_qdisc_orphan(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {

@@ -26,6 +26,20 @@
  * Functions return 0 or a negative error. A packet that was given to a function is
  * given away also if that function fails: it has then been dropped and counted.
  *
+ * The context, struct sch_bpf_ctx, is to read; a dequeue program writes expire, too:
+ *
+ *	skb		the packet that has come, which the program owns	(enqueue)
+ *			the packet that was delivered, to look at and to
+ *			mark; NULL before					(dequeue)
+ *	qdisc		the qdisc: q.qlen, qstats.backlog, limit, handle, ...
+ *	expire		when the program is to be asked again if it delivers
+ *			nothing, ns CLOCK_MONOTONIC; 0, as it begins: no time
+ *			is known						(dequeue)
+ *	classid		the class that bpf_skb_tc_classify() has found, or 0	(enqueue)
+ *	queue		the tx queue that the qdisc belongs to
+ *	generation	another number after each reset, flush and change of
+ *			programs; never 0, never that of another qdisc
+ *
  * A tutorial, idioms, and what the verifier's refusals mean are in Documentation/networking/,
  * sch_bpf_tutorial.rst, sch_bpf_idioms.rst and sch_bpf_refused.rst (of the package
  * libbpf-qdisc-dev in /usr/share/doc).
@@ -372,7 +386,8 @@ static __always_inline int bpf_qdisc_drop(struct sch_bpf_ctx *ctx, struct sk_buf
  * @ctx: context of the program
  * @skb: an owned packet; it is given away
  *
- * For a policy that stands for a network that loses packets. Returns 0.
+ * For a policy that stands for a network that loses packets. The tracepoint shows the qdisc's
+ * ordinary reason, QDISC_DROP_GENERIC. Returns 0.
  */
 static __always_inline int bpf_qdisc_lose(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
@@ -458,9 +473,10 @@ extern struct sk_buff *bpf_qdisc_take(struct sch_bpf_ctx *ctx, void *map) __ksym
  * @map: where from
  * @key: the highest key to take
  *
- * Returns the oldest packet of the lowest key; or NULL. In a dequeue program ctx->expire is
- * then the lowest key, if that is higher than @key and a __u64, else 0: set it to what is
- * right where keys are no times.
+ * Returns the oldest packet of the lowest key; NULL if that key is higher, or if this qdisc
+ * holds no packet in @map. Each call sets ctx->expire, also one that returns a packet: to the
+ * lowest key if that is higher than @key and a __u64, else to 0. (bpf_qdisc_pop_until() sets it
+ * with -EAGAIN alone.) So a dequeue program that knows another time writes it after the call.
  */
 extern struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map,
 					    const void *key) __ksym;
@@ -530,7 +546,7 @@ extern int bpf_qdisc_pop(struct sch_bpf_ctx *ctx, void *map) __ksym;
  *
  * In dequeue programs. Returns as bpf_qdisc_pop(); -EAGAIN if the first key is higher
  * than @key. ctx->expire is then that key (0 if keys are no __u64), so that a program
- * that delivers nothing is asked again at that time.
+ * that delivers nothing is asked again at that time; else it stays as it is.
  */
 extern int bpf_qdisc_pop_until(struct sch_bpf_ctx *ctx, void *map, const void *key) __ksym;
 
@@ -611,9 +627,10 @@ extern struct sk_buff *bpf_qdisc_clone(struct sch_bpf_ctx *ctx, struct sk_buff *
  * (small queues). That keeps a queue short; where the wait stands for the distance to the
  * receiver, as with netem, call this when the packet comes. skb->sk stays.
  *
- * Returns true if the packet takes no room now; false for one without a socket, of a socket that
- * is closed, of a ring or AF_XDP, or that the device is to encrypt, and for a pure ACK, which
- * takes none.
+ * Returns true if this call let the sender go on. False where there is nothing to let go of: a
+ * call before has done it, the packet has no socket, its socket is closed, or it is a pure ACK.
+ * False also for a packet of a ring or AF_XDP, or that the device is to encrypt, which goes on
+ * taking room.
  */
 extern bool bpf_qdisc_orphan(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
 
@@ -650,11 +667,12 @@ extern int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u
  * queue as the own qdisc's filters leave them are taken over; redirects to a device
  * are refused.
  *
- * Returns TC_ACT_UNSPEC (-1) if no filter matches; another negative number if there is no
- * such device or qdisc; else what the filter says. TC_ACT_SHOT wants the packet dropped;
- * TC_ACT_STOLEN, QUEUED and TRAP, bpf_qdisc_steal(). All others are a match: TC_ACT_OK, or
- * TC_ACT_PIPE of an action that lets others follow, as skbedit does. ctx->classid is the
- * filter's class then, or 0.
+ * Returns TC_ACT_UNSPEC (-1) if no filter matches; -ENODEV if the namespace has no such device;
+ * -ENOENT if the device has no such qdisc; -EOPNOTSUPP if that qdisc can have no filters; -EINVAL
+ * for another minor number of clsact; -ENOMEM without memory for the clone; else what the filter
+ * says. TC_ACT_SHOT wants the packet dropped; TC_ACT_STOLEN, QUEUED and TRAP, bpf_qdisc_steal().
+ * All others are a match: TC_ACT_OK, or TC_ACT_PIPE of an action that lets others follow, as
+ * skbedit does. ctx->classid is the filter's class then, or 0.
  */
 extern int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int ifindex,
 			       __u32 handle) __ksym;
