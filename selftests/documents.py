@@ -11,6 +11,13 @@ import lib
 import rst
 
 HEADER = f"{lib.TOP}/tools/lib/bpf/bpf_qdisc.h"
+BLOCKS = f"{lib.TOP}/tools/lib/bpf/bpf_qdisc_aqm.h"
+MAPS = f"{lib.TOP}/tools/lib/bpf/bpf_rbtree.h"
+
+
+def read(path):
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 def named(name, test, *arguments):
@@ -46,18 +53,21 @@ def is_accepted(name, program):
 def other_words_are_the_verifiers():
     """refused.bpf.c has it say them."""
     section = rst.of_title("sch_bpf_refused", "Messages that need no example")
-    with open(f"{lib.TOP}/selftests/refused.bpf.c", encoding="ascii") as file:
-        annotations = re.findall(r'__refused\("(.*)"\)', file.read())
+    annotations = re.findall(r'__refused\("(.*)"\)', read(f"{lib.TOP}/selftests/refused.bpf.c"))
     words = re.findall(r"^``(.*?)``  ", section, re.M)
     lib.true(len(words) > 5, f"{len(words)} rows")
     for each in words:
         lib.true(any(each in annotation for annotation in annotations), f"no program of refused.bpf.c is refused with {each!r}")
 
 
+def described(header):
+    """The functions of a header, with what their comments say."""
+    return dict(re.findall(r"^/\*\*\n \* (bpf_\w+)\(\) - (.*?)\*/", read(header), re.M | re.S))
+
+
 def kernels_lists():
     """Functions that the kernel allows in one direction only."""
-    with open(f"{lib.TOP}/net/sched/sch_bpf_prog.c", encoding="ascii") as file:
-        text = file.read()
+    text = read(f"{lib.TOP}/net/sched/sch_bpf_prog.c")
     for what in ("enqueue", "dequeue"):
         (names,) = re.findall(rf"^BTF_SET_START\(sch_bpf_{what}_kfunc_ids\)\n(.*?)^BTF_SET_END", text, re.M | re.S)
         yield from ((name.removesuffix("_skb"), what) for name in re.findall(r"func, (\w+)", names))
@@ -65,13 +75,12 @@ def kernels_lists():
 
 def the_documents_agree_where_a_function_can_be_called():
     """The header, the reference and the kernel."""
-    with open(HEADER, encoding="ascii") as file:
-        comments = re.findall(r"^/\*\*\n \* (bpf_\w+)\(\) - (.*?)\*/", file.read(), re.M | re.S)
+    comments = described(HEADER)
     kernel = dict(kernels_lists())
-    lib.equal(kernel.keys() - dict(comments).keys(), set(), "functions that the header does not have")
+    lib.equal(kernel.keys() - comments.keys(), set(), "functions that the header does not have")
     text = rst.of_title("sch_bpf", "Functions")
     lists = {what: rst.item(text, what) for what in ("enqueue and dequeue", "enqueue", "dequeue")}
-    for name, comment in comments:
+    for name, comment in comments.items():
         where = re.search(r"^ \* In (enqueue|dequeue) programs", comment, re.M)
         lib.equal(where and where[1], kernel.get(name), f"the header says of {name}, against the kernel")
         if re.match(r"bpf_qdisc_(take|pop)_(?!class)", name):
@@ -84,15 +93,50 @@ def the_documents_agree_where_a_function_can_be_called():
 
 def the_documents_list_all_functions_that_take_a_packet():
     """Those that release a reference to it, for the verifier."""
-    with open(f"{lib.TOP}/net/sched/sch_bpf_prog.c", encoding="ascii") as file:
-        takes = {name.removesuffix("_skb") for name in re.findall(r"^BTF_ID_FLAGS\(func, (\w+), .*KF_RELEASE", file.read(), re.M)}
-    with open(HEADER, encoding="ascii") as file:
-        head = file.read().split("*/\n#ifndef", 1)[0]
+    kernel = read(f"{lib.TOP}/net/sched/sch_bpf_prog.c")
+    takes = {name.removesuffix("_skb") for name in re.findall(r"^BTF_ID_FLAGS\(func, (\w+), .*KF_RELEASE", kernel, re.M)}
+    head = read(HEADER).split("*/\n#ifndef", 1)[0]
     where = dict(kernels_lists())
     for what, listed in (("header", re.findall(r"^ \*\t(bpf_qdisc_\w+)\(\)\t.*?(?:\((\w+)\))?$", head, re.M)),
                          ("reference", re.findall(r"^``(bpf_qdisc_\w+)\(\)`` +(\w+)", rst.of_title("sch_bpf", "Who owns a packet"), re.M))):
         lib.equal({name: direction.replace("both", "") for name, direction in listed},
                   {name: where.get(name, "") for name in takes}, f"the {what}'s list")
+
+
+def the_documents_list_the_members_of_the_context():
+    """Those of the kernel's structure: the header, which is installed without it, and the reference."""
+    (members,) = re.findall(r"^struct sch_bpf_ctx {\n(.*?)^};", read(f"{lib.TOP}/include/net/sch_bpf.h"), re.M | re.S)
+    names = re.findall(r"(\w+);$", members, re.M)
+    for what, listed in (("header", re.findall(r"^ \*\t(\w+)\t", read(HEADER).split("*/\n#ifndef", 1)[0], re.M)),
+                         ("reference", re.findall(r"^``(\w+)``  ", rst.of_title("sch_bpf", "Programs"), re.M))):
+        lib.equal(listed, names, f"the {what}'s list")
+
+
+def the_reference_lists_all_errors():
+    """That the header says functions return."""
+    said = {error for comment in described(HEADER).values() for error in re.findall(r"-(E[A-Z]+)", comment)}
+    lib.equal(set(re.findall(r"^``-(E[A-Z]+)``  ", rst.of_title("sch_bpf", "Functions"), re.M)), said, "errors")
+
+
+def the_reference_lists_all_building_blocks():
+    rows = re.findall(r"^``(bpf_\w+)\(\)``,?  ", rst.of_title("sch_bpf", "Building blocks"), re.M)
+    lib.equal(sorted(rows), sorted(described(BLOCKS)), "functions of the table")
+
+
+def declarations(text, pattern):
+    """Without the names of parameters."""
+    return sorted(re.sub(r"\w+(?=[,)])", "", " ".join(found.split())) for found in re.findall(pattern, text, re.M | re.S))
+
+
+def the_documents_list_all_functions_of_ordered_maps():
+    """And the reference of the qdisc those that maps of packets have."""
+    document = read(f"{lib.TOP}/Documentation/bpf/map_rbtree.rst")
+    lib.equal(declarations(document, r"^\t([^\n(]*\bbpf_rbtree_map_\w+\([^()]*\));$"),
+              declarations(read(MAPS), r"^extern ([^()]*\([^()]*\)) __ksym;$"), "declarations")
+    of_packets = {name for name, comment in described(MAPS).items()
+                  if re.search(r"^ \* @map: (any ordered map|an ordered map of packets)$", comment, re.M)}
+    listed = rst.item(rst.of_title("sch_bpf", "Functions"), "both, and other program types, of ``<bpf/bpf_rbtree.h>``")
+    lib.equal(set(re.findall(r"``(\w+)\(\)``", listed)), of_packets, "functions for maps of packets")
 
 
 def each_function_is_used_by_an_example():
@@ -101,15 +145,12 @@ def each_function_is_used_by_an_example():
     lib.true(len(rows) > 10, f"{len(rows)} rows")
     used = {word for _, program in (*rst.idioms(), *rst.steps()) for word in re.findall(r"\w+", program)}
     for functions, path in rows:
-        with open(f"{lib.TOP}/{path}", encoding="ascii") as file:
-            words = set(re.findall(r"\w+", file.read()))
+        words = set(re.findall(r"\w+", read(f"{lib.TOP}/{path}")))
         named = set(re.findall(r"``(\w+)\(\)``", functions))
         lib.equal((named - words, named & used), (set(), set()), f"not in {path}, or in the documents")
         used |= named
-    for header in (HEADER, HEADER.replace("qdisc.h", "qdisc_aqm.h")):
-        with open(header, encoding="ascii") as file:
-            functions = set(re.findall(r"^ \* (bpf_\w+)\(\) - ", file.read(), re.M))
-        lib.equal(functions - used, set(), "functions without an example")
+    for header in (HEADER, BLOCKS):
+        lib.equal(described(header).keys() - used, set(), "functions without an example")
 
 
 def policies_are_as_long_as_said():
@@ -118,8 +159,7 @@ def policies_are_as_long_as_said():
         said = re.findall(r"^\| \[`\w+`\]\(../(selftests/progs/\w+.bpf.c)\).*?\| (\d+), (\d+) \|", file.read(), re.M)
     lib.equal(len(said), 3, "policies")
     for path, *lines in said:
-        with open(f"{lib.TOP}/{path}", encoding="ascii") as file:
-            text = file.read()
+        text = read(f"{lib.TOP}/{path}")
         code = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.S).splitlines()
         lib.equal([int(count) for count in lines],
                   [len(text.splitlines()), sum(bool(line.strip()) and not line.startswith("#include") for line in code)], path)
@@ -140,5 +180,9 @@ lib.main(there_are_eleven,
          other_words_are_the_verifiers,
          the_documents_agree_where_a_function_can_be_called,
          the_documents_list_all_functions_that_take_a_packet,
+         the_documents_list_the_members_of_the_context,
+         the_reference_lists_all_errors,
+         the_reference_lists_all_building_blocks,
+         the_documents_list_all_functions_of_ordered_maps,
          each_function_is_used_by_an_example,
          policies_are_as_long_as_said)
