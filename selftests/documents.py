@@ -169,6 +169,11 @@ REFUSED = rst.refused()
 IDIOMS = [(f"idiom{number}", title, program) for number, (title, program) in enumerate(rst.idioms(), 1)]
 
 
+def drawings_are_of_the_programs_that_are_printed():
+    for path, program in rst.drawings():
+        lib.true(program in read(path), f"{os.path.basename(path)} is of another program: scripts/draw-tutorial")
+
+
 def there_are_eleven():
     lib.equal(len(REFUSED), 11, "refusals")
 
@@ -185,4 +190,5 @@ lib.main(there_are_eleven,
          the_reference_lists_all_building_blocks,
          the_documents_list_all_functions_of_ordered_maps,
          each_function_is_used_by_an_example,
-         policies_are_as_long_as_said)
+         policies_are_as_long_as_said,
+         drawings_are_of_the_programs_that_are_printed)

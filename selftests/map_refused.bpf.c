@@ -264,6 +264,28 @@ int exchange_a_packet(void *ctx)
 	return 0;
 }
 
+struct packets {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, 8);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(max_entries, 8);
+	__array(values, struct packets);
+} maps_of_packets SEC(".maps");
+
+SEC("raw_tp/sys_enter")
+__refused("tracing progs cannot use rbtree maps of packets")
+int trace_maps_of_packets(void *ctx)
+{
+	return !bpf_map_lookup_elem(&maps_of_packets, NUMBER);
+}
+
 SEC("raw_tp/sys_enter")
 __refused("tracing progs cannot use rbtree maps of packets")
 int trace_packets(void *ctx)

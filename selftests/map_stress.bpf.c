@@ -23,6 +23,7 @@ struct books {
 };
 
 ORDERED(numbers, __u64, __u64, ENTRIES);
+ORDERED(few, __u64, __u64, ENTRIES);
 ORDERED_FLAGS(allocated, __u64, __u64, ENTRIES, BPF_F_NO_PREALLOC);
 ORDERED(tasks, __u64, struct held, ENTRIES);
 
@@ -117,6 +118,30 @@ int churn_##map(struct books *args)					\
 
 MIX(numbers)
 MIX(allocated)
+
+/* The map is empty, or nearly so, whenever it is asked how many there are. */
+static int mix_few(__u32 i, struct books *books)
+{
+	__u64 key = bpf_get_prandom_u32() % KEYS, value = value_of(key);
+
+	note(bpf_rbtree_map_push(&few, &key, &value), &books->pushed, books);
+	if (bpf_rbtree_map_len(&few) > ENTRIES)
+		books->wrong++;
+	note(bpf_rbtree_map_pop(&few, &key, &value), &books->removed, books);
+	if (bpf_rbtree_map_len(&few) > ENTRIES)
+		books->wrong++;
+	return 0;
+}
+
+SEC("syscall")
+int churn_few(struct books *args)
+{
+	struct books books = *args;
+
+	bpf_loop(2000, mix_few, &books, 0);
+	*args = books;
+	return 0;
+}
 
 static int mix_tasks(__u32 i, struct books *books)
 {

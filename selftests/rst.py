@@ -12,6 +12,7 @@ The C that precedes the first section of the first two is what all of their prog
 A program that is only one of enqueue and dequeue gets the other one here, that of a FIFO."""
 
 import collections
+import hashlib
 import os
 import re
 
@@ -128,6 +129,14 @@ def steps():
         if of(section, "c", "diff"):
             found.append((section.title, program))
     return found
+
+
+def drawings():
+    """File of each drawing of the tutorial, and what it says of the program that it was drawn of: the
+    fifth is of the fourth step again, changed in place."""
+    programs = [program for _, program in steps()[:4]]
+    return [(f"{DOCUMENTS}/sch_bpf_step{number}.svg", f"<!-- of a program with SHA-256 {hashlib.sha256(program.encode()).hexdigest()} -->")
+            for number, program in enumerate([*programs, programs[-1]], 1)]
 
 
 def path(name):

@@ -92,6 +92,18 @@ def drops_all_at_enqueue():
     drops_all(DROP_AT_ENQUEUE, told=True)
 
 
+def drops_are_no_idleness():
+    """One in each run, of a hundred that wait, while nothing comes: as soon as the kernel asks."""
+    with lib.wire(STUCK) as (device, sender, receiver):
+        sender.set(SO_MARK, THROTTLE_A_YEAR)
+        for number in range(100):
+            sender.send(number)
+        sender.set(SO_MARK, DROP_AT_DEQUEUE)
+        sender.send(100)
+        lib.wait_until(lambda: device.qdisc()["qlen"] == 0, "all are dropped")
+        lib.equal((device.qdisc()["stuck"], device.qdisc()["drops"], receiver.drain()), (0, 101, []), "found stuck, drops, packets that left")
+
+
 def a_policy_that_waits_is_left_alone():
     with lib.wire(STUCK) as (device, sender, receiver):
         sender.set(SO_MARK, THROTTLE_TWO_SECONDS)
@@ -360,6 +372,7 @@ lib.main(never_dequeues,
          throttles_for_a_year,
          drops_all_at_dequeue,
          drops_all_at_enqueue,
+         drops_are_no_idleness,
          a_policy_that_waits_is_left_alone,
          a_stopped_queue_is_left_alone,
          a_stopped_queue_of_several_is_left_alone,

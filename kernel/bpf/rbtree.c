@@ -224,6 +224,14 @@ static u64 rbtree_count(const struct bpf_rbtree *rb)
 	return READ_ONCE(rb->pushed) - READ_ONCE(rb->popped);
 }
 
+/* Without the lock the two numbers may be of different times, and their difference below
+ * zero, or too large.
+ */
+static u32 rbtree_count_unlocked(const struct bpf_rbtree *rb)
+{
+	return clamp_t(s64, rbtree_count(rb), 0, rb->map.max_entries);
+}
+
 /* ---- order ---- */
 
 static noinline u64 field_load_bytes(const struct rbtree_field *f, const void *key)
@@ -1422,9 +1430,10 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
  * @owner: the owner, who has no claims afterwards
  * @free: frees an object, in process context; the same one in all calls for a map
  *
- * It takes as long for a million objects as for one: each map's tree comes out whole,
- * and a worker frees what is in it. Until an object is freed its element counts
- * against max_entries: pushes can fail with -E2BIG meanwhile. bpf_rbtree_flush() waits.
+ * It takes a step for each map, as long for a million objects in it as for one: the map's
+ * tree comes out whole, and a worker frees what is in it. Elements that were allocated
+ * beforehand are free again when their object is: pushes can fail with -E2BIG meanwhile.
+ * bpf_rbtree_flush() waits.
  *
  * Context: any but hard interrupt and NMI. The caller sees to it that @owner does not
  * push or pop meanwhile.
@@ -2188,7 +2197,7 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	rbtree_set_rank(rb);
 
 	if (attr->inner_map_fd) {
-		rb->elem_size += sizeof(void *);
+		rb->elem_size += sizeof(u64);
 		err = rbtree_alloc_outer(rb, attr->inner_map_fd);
 		if (err)
 			goto free_rb;
@@ -2373,7 +2382,7 @@ static u64 rbtree_map_mem_usage(const struct bpf_map *map)
 	const struct bpf_rbtree *rb = to_rbtree(map);
 
 	if (rb->no_prealloc)
-		return sizeof(*rb) + rbtree_count(rb) * rb->elem_size;
+		return sizeof(*rb) + rbtree_count_unlocked(rb) * rb->elem_size;
 	return sizeof(*rb) + READ_ONCE(rb->chunk_bytes);
 }
 
@@ -2748,12 +2757,12 @@ __bpf_kfunc void *bpf_rbtree_map_last(void *map__rbtree, void *key__mapkey)
  * @map__rbtree: an ordered map
  *
  * Context: any.
- * Return: the number of elements; while others push and pop, one that was right a
- * moment ago.
+ * Return: the number of elements, exact where nobody else pushes, pops or moves any; else
+ * about so many, and never more than max_entries.
  */
 __bpf_kfunc u32 bpf_rbtree_map_len(void *map__rbtree)
 {
-	return rbtree_count(to_rbtree(map__rbtree));
+	return rbtree_count_unlocked(to_rbtree(map__rbtree));
 }
 
 /**
@@ -2981,7 +2990,8 @@ static const struct btf_kfunc_id_set rbtree_kfunc_set = {
 
 static int __init rbtree_init(void)
 {
-	rbtree_wq = alloc_workqueue("bpf_rbtree", WQ_UNBOUND, 0);
+	/* destroy() of a qdisc waits for it with RTNL held, also where memory is short. */
+	rbtree_wq = alloc_workqueue("bpf_rbtree", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!rbtree_wq)
 		return -ENOMEM;
 	return register_btf_kfunc_id_set(BPF_PROG_TYPE_UNSPEC, &rbtree_kfunc_set);

@@ -400,8 +400,10 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q)
 			qdisc_tree_reduce_backlog(sch, -q->run.more, -q->run.bytes);
 			WRITE_ONCE(sch->q.qlen, sch->q.qlen - !!skb);
 		}
-		if (q->run.more < 0)	/* a drop on purpose is no trouble */
+		if (q->run.more < 0) {	/* a drop on purpose is neither trouble nor idleness */
 			q->trouble = 0;
+			q->idle = 0;
+		}
 	}
 
 	if (skb) {
@@ -477,7 +479,8 @@ void sch_bpf_new_generation(struct sch_bpf_data *q)
 }
 
 /* Take all packets, those of classes excepted: a worker frees what is in the maps, the
- * caller what is in @list. It takes as long for a million packets as for one.
+ * caller what is in @list. It takes a step for each map, as long for a million packets
+ * in it as for one.
  */
 static void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list)
 {

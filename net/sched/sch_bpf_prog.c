@@ -90,8 +90,7 @@ __bpf_kfunc_start_defs();
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
  * Return: 0; or, with the packet dropped and counted, -ENOSPC if the map or the
  * qdisc is at its limit; -EBUSY if another qdisc keeps packets in the map, or the map
- * is an inner one that is about to go away; -ENOMEM without memory, if elements are
- * not preallocated.
+ * is an inner one that is about to go away; -ENOMEM if there is no memory for its element.
  */
 __bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 				   void *map__packet_map, const void *key__mapkey)
