@@ -10,7 +10,9 @@
  *	put in + cloned + more by cutting = sent + freed as drops + queued
  *
  * where all but the last are seen where they happen; the qdisc's own counters and those
- * of its parent say the same.
+ * of its parent say the same. The sender hears of a drop, and not of a loss. Each function
+ * of bpf_qdisc.h, and of bpf_rbtree.h those that need neither a task nor a map of maps, is in
+ * a program that was accepted, in each direction that may call it.
  *
  * SEED=N takes other programs, PROGRAMS=N so many (make check-debug: 2,000).
  */
@@ -21,6 +23,11 @@ enum { CLONED, CUT, DROPPED, SENT, WAYS };
 
 struct book {
 	uint64_t packets, segments, bytes;
+};
+
+struct events {
+	uint64_t lost, dropped, found, passed, held, chosen, not_chosen;
+	int64_t numbers;
 };
 
 #include "prog_fuzz.skel.h"
@@ -38,7 +45,7 @@ struct book {
 #include <sys/time.h>
 #include <unistd.h>
 
-#define DEVICES		4
+#define DEVICES		5
 #define HANDLE		0x100000	/* 10:, the qdisc under test */
 #define PARENT		0x10000		/* 1:, if it has one */
 #define LIFE		64		/* changes, after which it is made anew */
@@ -59,6 +66,9 @@ static unsigned int dice(unsigned int sides)
 #define INNER		(-16)		/* a map that was looked up */
 #define DYNPTR		(-32)
 #define BYTES_READ	(-56)
+#define NUMBER		(-64)		/* a value of `numbers` */
+/* In the context */
+#define CLASSID		24
 
 enum { R0, R1, R2, R3, R4, R5, CTX, OWN, OTHER, COUNT, FP };	/* what registers are for */
 
@@ -74,33 +84,44 @@ static const char *const kfunc_names[] = {
 	"bpf_qdisc_ecn_mark", "bpf_qdisc_orphan", "bpf_qdisc_set_queue", "bpf_qdisc_departure",
 	"bpf_qdisc_set_departure", "bpf_qdisc_bypass",
 	"bpf_skb_tc_classify", "bpf_skb_get_hash", "bpf_dynptr_from_skb",
+	"bpf_rbtree_map_push", "bpf_rbtree_map_pop", "bpf_rbtree_map_pop_until",
+	"bpf_rbtree_map_pop_key", "bpf_rbtree_map_move",
 };
 enum { PUSH, PUSH_FRONT, DROP, LOSE, PASS, STEAL, SEGMENT, DELIVER,
        POP, POP_UNTIL, POP_KEY, POP_FROM, POP_CLASS, CLASS_HEAD, CLASS_LEN,
        TAKE, TAKE_LAST, TAKE_UNTIL, TAKE_KEY, TAKE_YOUNGEST, TAKE_FROM, CLONE,
        LEN, BYTES, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
        ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, FROM_SKB,
+       NUMBER_PUSH, NUMBER_POP, NUMBER_POP_UNTIL, NUMBER_POP_KEY, NUMBER_MOVE,
        KFUNCS };
+
+/* Packets that a program does something with, which is not its end */
+static const char *const packet_kinds[] = { "that came", "taken", "cloned", "delivered" };
+enum { THAT_CAME, TAKEN, CLONED_ONE, DELIVERED, PACKET_KINDS };
 
 static int kfunc_ids[KFUNCS];
 static int map_fds[DEVICES][3], arrays[DEVICES], wrong_maps[2];
 
-/* Of a packet what can be written, and where it is */
+/* Of a packet what can be written, then what the inline functions read; where it is */
 static struct field {
 	const char *name;
 	int offset, size;
 } fields[] = {
 	{ "mark", .size = 4 }, { "priority", .size = 4 }, { "tstamp", .size = 8 }, { "cb", .size = 20 },
+	{ "pkt_len", .size = 4 }, { "pkt_segs", .size = 2 },
+	{ "network_header", .size = 2 }, { "data", .size = 8 }, { "head", .size = 8 },
 };
-enum { NOTE = 3, FIELDS };
+enum { NOTE = 3, WRITABLE, PKT_LEN = WRITABLE, PKT_SEGS, NETWORK_HEADER, DATA, HEAD, FIELDS };
 
 static struct bpf_insn insns[INSNS_MAX];
 static int length;
 static bool enqueue;		/* the program's direction */
 static bool owns, same;		/* OWN is a packet that it owns; on every path ctx->skb */
 static bool inner;		/* INNER is a map */
-enum { USE_INNER, WRITE, READ_BYTES, STAMP, DOINGS };
+static bool classified;		/* filters may have found a class */
+enum { USE_INNER, WRITE, READ_BYTES, STAMP, LENGTH, SEGMENTS, NETWORK_OFFSET, DOINGS };
 static bool does[DOINGS];	/* the program, somewhere */
+static bool calls[KFUNCS], treats[PACKET_KINDS][KFUNCS];	/* the latter if it has no mistakes */
 static unsigned int slips;	/* one chance in so many is a mistake, if only for a while; 0: none */
 static bool mistaken;		/* there is one that must be noticed */
 static int on_device;
@@ -131,7 +152,17 @@ static void set(int dst, int32_t value)
 
 static void call(int kfunc)
 {
-	emit(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, slip() ? (int)dice(100000) : kfunc_ids[kfunc]);
+	bool other = slip();
+
+	calls[kfunc] |= !other;
+	emit(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, other ? (int)dice(100000) : kfunc_ids[kfunc]);
+}
+
+/* What a function has returned, if it is a number, is a key like any other. */
+static void use_result(void)
+{
+	if (!dice(3))
+		emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, KEY, 0);
 }
 
 static void helper(int number)
@@ -215,7 +246,7 @@ static void choose_key(void)
 static void write_to(int skb)
 {
 	static const uint8_t sizes[] = { BPF_B, BPF_H, BPF_W, BPF_DW };
-	const struct field *field = &fields[dice(FIELDS)];
+	const struct field *field = &fields[dice(WRITABLE)];
 	int log = field->size == 8 ? 3 : 2, place = field->offset;
 
 	if (field == &fields[NOTE]) {
@@ -239,14 +270,49 @@ static void dynptr_of(int skb)
 	call(FROM_SKB);
 }
 
-static void read_bytes(void)
+/* R0 = bpf_qdisc_network_offset() */
+static void network_offset(int skb)
 {
+	emit(BPF_LDX | BPF_MEM | BPF_DW, R1, (uint8_t)skb, (int16_t)fields[DATA].offset, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_DW, R2, (uint8_t)skb, (int16_t)fields[HEAD].offset, 0);
+	emit(BPF_ALU64 | BPF_SUB | BPF_X, R1, R2, 0, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_H, R0, (uint8_t)skb, (int16_t)fields[NETWORK_HEADER].offset, 0);
+	emit(BPF_ALU | BPF_SUB | BPF_X, R0, R1, 0, 0);
+	does[NETWORK_OFFSET] = true;
+}
+
+/* Something that is written on a packet */
+static void look_at(int skb)
+{
+	int which = (int)dice(FIELDS);
+
+	if (which >= NETWORK_HEADER) {
+		network_offset(skb);
+		return;
+	}
+	emit(BPF_LDX | BPF_MEM | (fields[which].size == 2 ? BPF_H : BPF_W), R0, (uint8_t)skb,
+	     (int16_t)fields[which].offset, 0);
+	does[LENGTH] |= which == PKT_LEN;
+	does[SEGMENTS] |= which == PKT_SEGS;
+	use_result();
+}
+
+/* From the network header on, or from anywhere */
+static void read_bytes(int skb)
+{
+	bool header = skb && dice(2);
+
+	if (header) {
+		network_offset(skb);
+		move(R4, R0);
+	}
 	move(R1, FP);
 	emit(BPF_ALU64 | BPF_ADD | BPF_K, R1, 0, 0, BYTES_READ);
 	set(R2, 1 + (int)dice(DYNPTR - BYTES_READ) + (slip() ? 100 : 0));
 	move(R3, FP);
 	emit(BPF_ALU64 | BPF_ADD | BPF_K, R3, 0, 0, DYNPTR);
-	set(R4, (int)dice(2) ? (int)dice(100) : (int)random());
+	if (!header)
+		set(R4, (int)dice(2) ? (int)dice(100) : (int)random());
 	set(R5, slip());
 	helper(BPF_FUNC_dynptr_read);
 	does[READ_BYTES] = true;
@@ -266,7 +332,10 @@ static void give(int skb)
 		{ PUSH, PUSH, PUSH, PUSH_FRONT, DROP, LOSE, SEGMENT, PASS, STEAL },
 	};
 	int way = ways[slip() ? dice(2) : enqueue][dice(9)];
+	bool found = classified && dice(2);
 
+	if (found)
+		way = PASS;
 	if (way <= PUSH_FRONT && dice(2))
 		choose_key();
 	skb_argument(R1, skb);
@@ -274,55 +343,93 @@ static void give(int skb)
 	if (way <= PUSH_FRONT) {
 		map_argument(R3);
 		key_argument(R4);
+	} else if (found) {
+		emit(BPF_LDX | BPF_MEM | BPF_W, R3, CTX, CLASSID, 0);
 	} else if (way == DROP || way == PASS) {
 		set(R3, way == DROP ? (int)dice(200) : class_of_ours());
 	}
 	call(way);
 }
 
-/* Another packet: R0, which may be NULL */
-static void get_other(void)
+/* The filters of the own qdisc, of clsact, and of another device's qdisc, if there are any */
+static void classify(int skb)
 {
-	int which = TAKE + (int)dice(enqueue && owns ? 8 : 6);
+	unsigned int where = dice(4);
+
+	ctx_argument(R1);
+	skb_argument(R2, skb);
+	set(R3, where == 3 ? (int)dice(8) : 0);
+	set(R4, where < 2 ? 0 : where == 2 ? (int)TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS) : HANDLE);
+	call(CLASSIFY);
+	classified = true;
+}
+
+/* Something with a packet, which stays what it is */
+static void treat(int skb, int kind)
+{
+	/* A stamp matters only with a policy that reads it: so there are more of them. */
+	static const int ways[] = { ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, SET_DEPARTURE,
+				    GET_HASH, FROM_SKB, CLASSIFY, CLASSIFY };
+	int which = ways[dice(enqueue || slip() ? 10 : 8)];
+
+	treats[kind][which] |= !slips;
+	switch (which) {
+	case FROM_SKB:
+		dynptr_of(skb);
+		read_bytes(skb);
+		return;
+	case CLASSIFY:
+		classify(skb);
+		break;
+	case GET_HASH:
+		skb_argument(R1, skb);
+		call(GET_HASH);
+		break;
+	case SET_DEPARTURE:		/* at a time: none, soon, or any */
+		helper(BPF_FUNC_ktime_get_ns);
+		emit(BPF_ALU64 | (dice(2) ? BPF_ADD : BPF_MUL) | BPF_K, R0, 0, 0, (int)dice(3) * (int)dice(1U << 30));
+		move(R3, R0);
+		ctx_argument(R1);
+		skb_argument(R2, skb);
+		call(SET_DEPARTURE);
+		does[STAMP] = true;
+		return;
+	default:
+		ctx_argument(R1);
+		skb_argument(R2, skb);
+		set(R3, (int)dice(3));
+		call(which);
+	}
+	use_result();
+}
+
+/* Another packet, as R0, which may be NULL. Returns its kind. */
+static int get_other(void)
+{
+	int which = TAKE + (int)dice(enqueue && owns ? 10 : 6);
 
 	ctx_argument(R1);
 	if (which >= CLONE) {
 		skb_argument(R2, OWN);
 		call(CLONE);
-		return;
+		return CLONED_ONE;
 	}
 	map_argument(R2);
 	if (which >= TAKE_UNTIL)
 		key_argument(R3);
 	call(which);
+	return TAKEN;
 }
 
 static void do_other(void)
 {
-	int null;
+	int kind = get_other(), null = slip() ? -1 : jump(BPF_JEQ, R0, 0);
 
-	get_other();
-	null = slip() ? -1 : jump(BPF_JEQ, R0, 0);
 	move(OTHER, R0);
-	switch (dice(8)) {
-	case 0:
-		ctx_argument(R1);
-		skb_argument(R2, OTHER);
-		call(ECN_MARK);
-		break;
-	case 1:
-		ctx_argument(R1);
-		skb_argument(R2, OTHER);
-		set(R3, (int)dice(3));
-		call(SET_QUEUE);
-		break;
-	case 2:
+	if (kind == CLONED_ONE || dice(2))
+		treat(OTHER, kind);
+	else if (!dice(3))
 		write_to(OTHER);
-		break;
-	case 3:
-		dynptr_of(OTHER);
-		read_bytes();
-	}
 	if (!slip())
 		give(OTHER);
 	if (slip())
@@ -361,7 +468,7 @@ static void do_own(void)
 	owns = false;
 	if (keep) {		/* its bytes are gone */
 		mistaken = true;
-		read_bytes();
+		read_bytes(0);
 	}
 }
 
@@ -370,14 +477,10 @@ static void do_field(void)
 {
 	if (!owns && !slip())
 		return;
-	if (dice(2)) {
+	if (dice(2))
 		write_to(OWN);
-	} else if (dice(2)) {
-		dynptr_of(OWN);
-		read_bytes();
-	} else {
-		emit(BPF_LDX | BPF_MEM | BPF_W, R0, OWN, (int16_t)fields[dice(FIELDS)].offset, 0);
-	}
+	else
+		look_at(OWN);
 }
 
 /* Another packet in the place of the own one, on one path of two that join here */
@@ -435,25 +538,26 @@ static void do_pop(void)
 			key_argument(R3);
 	}
 	call(which);
+	use_result();
 }
 
 /* What only its owner may do with a packet */
 static void use(int skb)
 {
-	switch (dice(4)) {
+	switch (dice(5)) {
 	case 0:
 		write_to(skb);
 		break;
 	case 1:
-		dynptr_of(skb);
-		break;
-	case 2:
 		ctx_argument(R1);
 		skb_argument(R2, skb);
-		call(dice(2) ? ECN_MARK : CLONE);
+		call(CLONE);
+		break;
+	case 2:
+		give(skb);
 		break;
 	default:
-		give(skb);
+		treat(skb, TAKEN);
 	}
 }
 
@@ -466,12 +570,14 @@ static void do_look(void)
 	if (which > BYTES)
 		key_argument(R2);
 	call(which);
-	if (which <= BYTES)
+	if (which <= BYTES) {
+		use_result();
 		return;
+	}
 	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
 	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R0, 0, 0);
 	taken = jump(BPF_JEQ, OTHER, 0);
-	emit(BPF_LDX | BPF_MEM | BPF_W, R0, OTHER, (int16_t)fields[dice(FIELDS)].offset, 0);
+	look_at(OTHER);
 	if (!slips && !dice(5)) {
 		mistaken = true;
 		use(OTHER);
@@ -490,18 +596,20 @@ static void do_delivered(void)
 	null = slip() ? -1 : jump(BPF_JEQ, OTHER, 0);
 	if (!dice(4))
 		write_to(OTHER);
-	if (!dice(4)) {
-		dynptr_of(OTHER);
-		read_bytes();
-	}
-	ctx_argument(R1);
-	skb_argument(R2, OTHER);
-	call(dice(3) ? ECN_MARK : CLONE);
-	if (insns[length - 1].imm == kfunc_ids[CLONE]) {
-		int no_clone = jump(BPF_JEQ, R0, 0), drop, done;
+	if (!dice(4))
+		look_at(OTHER);
+	if (dice(2)) {
+		treat(OTHER, DELIVERED);
+	} else {
+		int no_clone, drop, done;
 
+		ctx_argument(R1);
+		skb_argument(R2, OTHER);
+		call(CLONE);
+		no_clone = jump(BPF_JEQ, R0, 0);
 		/* Seldom stored: or for each that leaves another one comes, for ever. */
 		move(OTHER, R0);
+		treat(OTHER, CLONED_ONE);
 		helper(BPF_FUNC_get_prandom_u32);
 		drop = jump(BPF_JSET, R0, 15);
 		give(OTHER);
@@ -523,7 +631,7 @@ static void do_delivered(void)
 static void do_context(void)
 {
 	/* skb, qdisc, expire, classid, queue, generation */
-	static const int8_t places[] = { 0, 8, 16, 24, 28, 32 };
+	static const int8_t places[] = { 0, 8, 16, CLASSID, 28, 32 };
 
 	if (slip()) {
 		emit(BPF_ST | BPF_MEM | (dice(2) ? BPF_W : BPF_DW), CTX, 0, places[dice(6)] + (slip() ? 4 : 0),
@@ -539,35 +647,33 @@ static void do_context(void)
 
 static void do_call(void)
 {
-	/* A stamp matters only with a policy that reads it: so there are more of them. */
-	static const int calls[] = { ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, SET_DEPARTURE,
-				     SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH };
-	int which = calls[dice(10)];
-
-	if (which != BYPASS && !owns && !slip())
-		return;
-	if (which == BYPASS && dice(8))
-		return;
-	if (which == SET_DEPARTURE) {		/* at a time: none, soon, or any */
-		helper(BPF_FUNC_ktime_get_ns);
-		emit(BPF_ALU64 | (dice(2) ? BPF_ADD : BPF_MUL) | BPF_K, R0, 0, 0, (int)dice(3) * (int)dice(1U << 30));
-		move(COUNT, R0);
-		does[STAMP] = true;
-	}
-	if (which == GET_HASH) {
-		skb_argument(R1, OWN);
-	} else {
+	if (!dice(20)) {
 		ctx_argument(R1);
-		if (which != BYPASS)
-			skb_argument(R2, OWN);
-		set(R3, which == SET_QUEUE ? (int)dice(3) : 0);
-		if (which == SET_DEPARTURE)
-			move(R3, COUNT);
-		set(R4, 0);
+		call(BYPASS);
+	} else if (owns || slip()) {
+		treat(OWN, THAT_CAME);
+	}
+}
+
+/* A map of numbers; that of packets is nothing for these functions. */
+static void do_numbers(void)
+{
+	int which = NUMBER_PUSH + (int)dice(5), key = R2;
+
+	if (!slips && !dice(8)) {
+		mistaken = true;
+		map_argument(R1);
+	} else {
+		load_map(R1, slip() ? wrong_maps[0] : wrong_maps[1]);
+	}
+	key_argument(key++);
+	if (which == NUMBER_POP_UNTIL || which == NUMBER_MOVE)
+		key_argument(key++);
+	if (which != NUMBER_MOVE) {
+		move(key, FP);
+		emit(BPF_ALU64 | BPF_ADD | BPF_K, (uint8_t)key, 0, 0, slip() ? -4 : NUMBER);
 	}
 	call(which);
-	if (which == DEPARTURE && dice(2))
-		emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, KEY, 0);
 }
 
 static void end(void)
@@ -588,7 +694,7 @@ static void end(void)
 static void statements(int depth)
 {
 	for (unsigned int n = 1 + dice(4); n--;) {
-		switch (dice(19)) {
+		switch (dice(22)) {
 		case 0:
 			choose_key();
 			break;
@@ -608,28 +714,33 @@ static void statements(int depth)
 			do_context();
 			break;
 		case 7:
+		case 8:
 			if (!enqueue)
 				do_delivered();
 			break;
-		case 8:
 		case 9:
+		case 10:
 			do_pop();
 			break;
-		case 10:
+		case 11:
+		case 12:
 			do_call();
 			break;
-		case 11:
+		case 13:
 			do_swap();
 			break;
-		case 12:
+		case 14:
 			do_read_again();
 			break;
-		case 13:
+		case 15:
 			do_look();
 			break;
-		case 14:
-		case 15:
+		case 16:
+		case 17:
 			do_field();
+			break;
+		case 18:
+			do_numbers();
 			break;
 		default:
 			if (depth) {
@@ -674,8 +785,11 @@ static void generate(void)
 	owns = enqueue;
 	same = true;
 	inner = false;
+	classified = false;
 	mistaken = false;
 	memset(does, 0, sizeof(does));
+	memset(calls, 0, sizeof(calls));
+	memset(treats, 0, sizeof(treats));
 	slips = dice(5) < 2 ? 0 : 5 + dice(40);
 	move(CTX, R1);
 	if (enqueue)
@@ -706,15 +820,21 @@ static int load_program(void)
 
 static struct device {
 	const char *name, *setup;	/* of its parent */
+	const char *inside;		/* of its class and its filters */
 	int ifindex, sender, gso_sender, changes;
 	int programs[2];		/* dequeue, enqueue */
 	uint64_t packets, bytes;	/* put in */
 	struct book before[WAYS];
 } devices[DEVICES] = {
-	{ .name = "dev0" },
-	{ .name = "dev1", .setup = "tc qdisc add dev dev1 root handle 1: prio bands 2 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0" },
-	{ .name = "dev2", .setup = "tc qdisc add dev dev2 root handle 1: tbf rate 100gbit burst 1mb limit 10mb" },
+	{ .name = "dev0", .setup = "tc qdisc add dev dev0 clsact && tc filter add dev dev0 egress matchall classid 10:1" },
+	{ .name = "dev1", .setup = "tc qdisc add dev dev1 root handle 1: prio bands 2 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
+	  .inside = "tc filter add dev dev1 parent 10: protocol ip pref 1 u32 match u16 1 1 at 2 action drop && "
+		    "tc filter add dev dev1 parent 10: pref 2 matchall classid 10:1" },
+	{ .name = "dev2", .setup = "tc qdisc add dev dev2 root handle 1: tbf rate 100gbit burst 1mb limit 10mb",
+	  .inside = "tc qdisc add dev dev2 parent 10:1 netem delay 2ms limit 8" },
 	{ .name = "dev3" },		/* below another bpf */
+	{ .name = "dev4", .setup = "tc qdisc add dev dev4 root handle 1: mq && tc qdisc add dev dev4 clsact && "
+				   "tc filter add dev dev4 egress matchall action skbedit queue_mapping 0" },
 };
 
 struct stats {
@@ -814,6 +934,12 @@ static bool set_patience(int ifindex, uint32_t parent, uint32_t handle, uint64_t
 	return true;
 }
 
+static void shell(const char *command)
+{
+	if (system(command))
+		errx(1, "failed: %s", command);
+}
+
 static bool attach(struct device *device)
 {
 	LIBBPF_OPTS(bpf_qdisc_opts, opts, .handle = HANDLE, .limit = 40,
@@ -824,6 +950,8 @@ static bool attach(struct device *device)
 	begin(RTM_NEWTCLASS, NLM_F_ACK | NLM_F_CREATE, device->ifindex, HANDLE, HANDLE + 1);
 	attribute(TCA_KIND, "bpf", 4);
 	expect_equal(talk(), 0);
+	if (device->inside)
+		shell(device->inside);
 	if (device - devices >= 2)
 		expect(set_patience(device->ifindex, opts.parent, HANDLE, 10000000));
 
@@ -892,8 +1020,14 @@ static bool wait_balance(const struct device *device, bool gone)
 
 #define HEADERS		42		/* Ethernet, IPv4, UDP */
 
-static void put_in(struct device *device)
+static unsigned int told;
+
+/* One packet more. Its sender hears of a drop, if nothing of the packet stays, and not of a loss. */
+static bool put_in(struct device *device)
 {
+	volatile const struct events *events = &skel->bss->events;
+	struct events before = *events;
+	uint64_t clones = since(device, CLONED).packets;
 	static struct {
 		struct virtio_net_hdr gso;
 		unsigned char frame[10000];
@@ -923,12 +1057,22 @@ static void put_in(struct device *device)
 		sent = send(device->sender, packet.frame, size, 0);
 	if (sent < 0 && errno != ENOBUFS)
 		err(1, "%s", device->name);
+	told += sent < 0;
+	if (segments > 1)		/* of which each may have become something else */
+		return true;
+	if (events->lost > before.lost)
+		expect(sent >= 0);
+	if (events->dropped > before.dropped && since(device, CLONED).packets == clones)
+		expect(sent < 0);
+	return true;
 }
 
 /* ---- the whole ---- */
 
 static unsigned int mistakes;	/* programs that had to be refused */
-static unsigned int doing[DOINGS];	/* of those that were accepted */
+/* Of those that were accepted */
+static unsigned int doing[DOINGS];
+static bool called[2][KFUNCS], treated[2][PACKET_KINDS][KFUNCS];	/* dequeue, enqueue */
 static uint64_t stuck, stolen, all_cloned, all_cut, all_dropped, all_sent, all_packets;
 
 static bool end_life(struct device *device)
@@ -966,11 +1110,11 @@ static bool put_in_force(struct device *device)
 	expect(wait_balance(device, false));
 
 	for (int i = 0; i < PACKETS; i++)
-		put_in(device);
+		expect(put_in(device));
 	if (!dice(32)) {		/* long enough to be found stuck, if it is impatient */
 		usleep(15000);
 		for (int i = 0; i < PACKETS; i++)
-			put_in(device);
+			expect(put_in(device));
 	}
 	expect(wait_balance(device, false));
 	if (++device->changes < LIFE)
@@ -1008,6 +1152,11 @@ static bool one_program(unsigned int seed, unsigned int *accepted)
 	accepted[enqueue]++;
 	for (int i = 0; i < DOINGS; i++)
 		doing[i] += does[i];
+	for (int i = 0; i < KFUNCS; i++) {
+		called[enqueue][i] |= calls[i];
+		for (int kind = 0; kind < PACKET_KINDS; kind++)
+			treated[enqueue][kind][i] |= treats[kind][i];
+	}
 	if (device->programs[enqueue] > 0)
 		close(device->programs[enqueue]);
 	device->programs[enqueue] = fd;
@@ -1017,12 +1166,6 @@ static bool one_program(unsigned int seed, unsigned int *accepted)
 	if (!ok)
 		print_program(seed);
 	return ok;
-}
-
-static void shell(const char *command)
-{
-	if (system(command))
-		errx(1, "failed: %s", command);
 }
 
 static int packet_socket(int ifindex)
@@ -1061,11 +1204,13 @@ static void set_up(void)
 	static const char *const names[DEVICES][3] = {
 		{ "pkts0", "small0", "allocated0" }, { "pkts1", "small1", "allocated1" },
 		{ "pkts2", "small2", "allocated2" }, { "pkts3", "small3", "allocated3" },
+		{ "pkts4", "small4", "allocated4" },
 	};
-	static const char *const array_names[DEVICES] = { "inner0", "inner1", "inner2", "inner3" };
+	static const char *const array_names[DEVICES] = { "inner0", "inner1", "inner2", "inner3", "inner4" };
 	LIBBPF_OPTS(bpf_qdisc_opts, parent, .handle = PARENT);
 	struct timeval patience = { .tv_sec = 60 };
 	struct btf *btf = btf__load_vmlinux_btf();
+	uint32_t skb, cb;
 	char command[100];
 
 	if (!btf)
@@ -1075,14 +1220,18 @@ static void set_up(void)
 		if (kfunc_ids[i] < 0)
 			errx(1, "no function %s", kfunc_names[i]);
 	}
+	skb = (uint32_t)btf__find_by_name_kind(btf, "sk_buff", BTF_KIND_STRUCT);
+	cb = (uint32_t)btf__find_by_name_kind(btf, "qdisc_skb_cb", BTF_KIND_STRUCT);
 	for (int i = 0; i < FIELDS; i++) {
-		fields[i].offset = offset_of(btf, (uint32_t)btf__find_by_name_kind(btf, "sk_buff", BTF_KIND_STRUCT),
-					     fields[i].name);
+		bool in_cb = i == PKT_LEN || i == PKT_SEGS;
+
+		fields[i].offset = offset_of(btf, in_cb ? cb : skb, fields[i].name);
 		if (fields[i].offset < 0)
 			errx(1, "no member %s", fields[i].name);
+		if (in_cb)
+			fields[i].offset += fields[NOTE].offset;
 	}
-	fields[NOTE].offset += offset_of(btf, (uint32_t)btf__find_by_name_kind(btf, "qdisc_skb_cb", BTF_KIND_STRUCT),
-					 "data");
+	fields[NOTE].offset += offset_of(btf, cb, "data");
 	btf__free(btf);
 	obj = skel->obj;
 	for (int i = 0; i < DEVICES; i++) {
@@ -1101,7 +1250,7 @@ static void set_up(void)
 	for (int i = 0; i < DEVICES; i++) {
 		struct device *device = &devices[i];
 
-		snprintf(command, sizeof(command), "ip link add name %s type dummy && ip link set dev %s up",
+		snprintf(command, sizeof(command), "ip link add name %s numtxqueues 2 type dummy && ip link set dev %s up",
 			 device->name, device->name);
 		shell(command);
 		device->ifindex = (int)if_nametoindex(device->name);
@@ -1133,30 +1282,70 @@ static bool all_programs(unsigned int seed, unsigned int count, unsigned int *ac
 	return true;
 }
 
+/* Each function, where it may be called, and on each kind of packet that there may be */
+static bool each_function(bool to_enqueue)
+{
+	const char *way = to_enqueue ? "enqueue" : "dequeue";
+	bool all = true;
+
+	for (int i = 0; i < KFUNCS; i++) {
+		bool of_packets = (i >= ECN_MARK && i <= SET_DEPARTURE) || (i >= CLASSIFY && i <= FROM_SKB);
+
+		if (to_enqueue ? i == DELIVER || (i >= POP && i <= CLASS_HEAD) :
+				 i == PASS || i == STEAL || i == SEGMENT || i == CLASSIFY)
+			continue;
+		if (!called[to_enqueue][i]) {
+			printf("# no program to %s calls %s\n", way, kfunc_names[i]);
+			all = false;
+		}
+		for (int kind = 0; kind < PACKET_KINDS && of_packets; kind++) {
+			if (kind == (to_enqueue ? DELIVERED : THAT_CAME) || treated[to_enqueue][kind][i])
+				continue;
+			printf("# no program to %s calls %s on a packet %s\n", way, kfunc_names[i], packet_kinds[kind]);
+			all = false;
+		}
+	}
+	return all;
+}
+
 static bool both(const unsigned int *accepted, unsigned int count)
 {
 	unsigned int good = accepted[0] + accepted[1];
 
 	printf("# %u programs: accepted %u to enqueue, %u to dequeue; refused %u, %u of them had to be\n",
 	       count, accepted[1], accepted[0], count - good, mistakes);
-	printf("# of those accepted %u use an inner map, %u write to packets, %u read bytes, %u set stamps\n",
-	       doing[USE_INNER], doing[WRITE], doing[READ_BYTES], doing[STAMP]);
+	printf("# of those accepted %u use an inner map, %u write to packets, %u read bytes, %u set stamps; %u read length, %u segments, %u network offset\n",
+	       doing[USE_INNER], doing[WRITE], doing[READ_BYTES], doing[STAMP],
+	       doing[LENGTH], doing[SEGMENTS], doing[NETWORK_OFFSET]);
 	expect(mistakes > count / 100);
 	for (int i = 0; i < DOINGS; i++)
 		expect(doing[i] > good / 200);
 	expect(good > count / 5 && count - good > count / 5);
 	expect(accepted[0] > good / 5 && accepted[1] > good / 5);
+	expect(each_function(true) & each_function(false));	/* both say what is missing */
 	return true;
 }
 
 static bool much_happened(void)
 {
+	struct events events = skel->bss->events;
+
 	printf("# %llu packets put in, %llu cloned, %llu more by cutting, %llu sent, %llu freed, %llu stolen; %llu times stuck\n",
 	       (unsigned long long)all_packets, (unsigned long long)all_cloned, (unsigned long long)all_cut,
 	       (unsigned long long)all_sent,
 	       (unsigned long long)all_dropped, (unsigned long long)stolen, (unsigned long long)stuck);
 	expect(all_cloned > all_packets / 100 && all_sent > all_packets / 20 && all_dropped > all_packets / 20);
 	expect(all_cut > all_packets / 100 && stolen && stuck);
+	printf("# %llu times a filter found a class, %llu packets passed there, %llu times a class held its packets back\n",
+	       (unsigned long long)events.found, (unsigned long long)events.passed, (unsigned long long)events.held);
+	printf("# %llu packets dropped as they came, %llu lost; %u times a sender was told; %lld numbers are left\n",
+	       (unsigned long long)events.dropped, (unsigned long long)events.lost, told, (long long)events.numbers);
+	printf("# %llu times a tx queue was chosen, %llu times not, below mq\n",
+	       (unsigned long long)events.chosen, (unsigned long long)events.not_chosen);
+	expect(events.chosen && events.not_chosen);
+	expect(events.found > all_packets / 1000 && events.passed && events.held);
+	expect(events.dropped > all_packets / 100 && events.lost > all_packets / 100 && told > all_packets / 100);
+	expect_equal(events.numbers, run("numbers_len"));
 	return true;
 }
 

@@ -6,6 +6,7 @@
 #include <bpf/bpf_tracing.h>
 
 #define DEVICES		16
+#define EOPNOTSUPP	95
 
 #define PACKETS(name, key_type, flags)			\
 	struct {					\
@@ -27,6 +28,7 @@ SET(0);
 SET(1);
 SET(2);
 SET(3);
+SET(4);
 
 /* None of these can have packets. */
 struct {
@@ -73,6 +75,14 @@ enum { CLONED, CUT, DROPPED, SENT, WAYS };	/* also in ../prog_fuzz.c, as this */
 struct book {
 	__u64 packets, segments, bytes;
 } books[DEVICES][WAYS];			/* by the index of the device */
+
+struct events {
+	__u64 lost, dropped;		/* the packet that came, as it came */
+	__u64 found, passed;		/* a class, by a filter, and a packet there */
+	__u64 held;			/* a class has packets, and gives none */
+	__u64 chosen, not_chosen;	/* another tx queue than the first; any, below mq */
+	__s64 numbers;			/* put into `numbers` and not taken out */
+} events;
 
 /* Of our devices, dev0 and so on */
 static void note(int way, const struct sk_buff *skb)
@@ -123,6 +133,96 @@ int BPF_PROG(on_cut, struct sk_buff *skb, struct sch_bpf_ctx *run, int ret)
 	if (!ret && index < DEVICES)
 		__sync_fetch_and_add(&books[index][CUT].packets, segments[index] - 1);
 	return 0;
+}
+
+#define COUNT(member, n)	__sync_fetch_and_add(&events.member, n)
+
+SEC("fentry/bpf_qdisc_lose_skb")
+int BPF_PROG(on_lose, struct sk_buff *skb, struct sch_bpf_ctx *run)
+{
+	if (skb == run->skb)
+		COUNT(lost, 1);
+	return 0;
+}
+
+SEC("fentry/bpf_qdisc_drop_skb")
+int BPF_PROG(on_drop_skb, struct sk_buff *skb, struct sch_bpf_ctx *run)
+{
+	if (skb == run->skb)
+		COUNT(dropped, 1);
+	return 0;
+}
+
+SEC("fexit/bpf_skb_tc_classify")
+int BPF_PROG(on_classify, struct sch_bpf_ctx *run)
+{
+	if (run->classid)
+		COUNT(found, 1);
+	return 0;
+}
+
+SEC("fentry/bpf_qdisc_pass_skb")
+int BPF_PROG(on_pass, struct sk_buff *skb, struct sch_bpf_ctx *run, __u32 classid)
+{
+	if (classid && classid == run->classid)
+		COUNT(passed, 1);
+	return 0;
+}
+
+SEC("fexit/bpf_qdisc_pop_class")
+int BPF_PROG(on_pop_class, struct sch_bpf_ctx *run, __u32 classid, int ret)
+{
+	if (ret == -EAGAIN)
+		COUNT(held, 1);
+	return 0;
+}
+
+SEC("fexit/bpf_qdisc_set_queue")
+int BPF_PROG(on_set_queue, struct sch_bpf_ctx *run, struct sk_buff *skb, __u32 queue, int ret)
+{
+	if (!ret && queue)
+		COUNT(chosen, 1);
+	else if (ret == -EOPNOTSUPP)
+		COUNT(not_chosen, 1);
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_map_push")
+int BPF_PROG(on_number_push, void *map, const void *key, const void *value, int ret)
+{
+	if (!ret)
+		COUNT(numbers, 1);
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_map_pop")
+int BPF_PROG(on_number_pop, void *map, void *key, void *value, int ret)
+{
+	if (!ret)
+		COUNT(numbers, -1);
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_map_pop_until")
+int BPF_PROG(on_number_pop_until, void *map, const void *bound, void *key, void *value, int ret)
+{
+	if (!ret)
+		COUNT(numbers, -1);
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_map_pop_key")
+int BPF_PROG(on_number_pop_key, void *map, const void *key, void *value, int ret)
+{
+	if (!ret)
+		COUNT(numbers, -1);
+	return 0;
+}
+
+SEC("syscall")
+int numbers_len(void *ctx)
+{
+	return bpf_rbtree_map_len(&numbers);
 }
 
 SEC("fentry/dummy_xmit")
