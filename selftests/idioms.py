@@ -5,6 +5,8 @@
 
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
 
+import os
+import re
 import select
 import socket
 import time
@@ -36,6 +38,36 @@ def what_leaves(device, sender, receiver, priority=9):
     sender.set(SO_PRIORITY, priority)
     sender.send(100)
     return lib.numbers(receiver.collect(sender.packets - drops(device)))
+
+
+def groups_stand_together():
+    """The group 7 leaves first, then 8 and those behind it; each in the order in which it came."""
+    with behind("The first packet of a group") as (device, sender, receiver):
+        for number, group in enumerate((9, 8, 7, 8, 7, 9)):
+            sender.set(SO_PRIORITY, group)
+            sender.send(number)
+        lib.equal(what_leaves(device, sender, receiver), [2, 4, 1, 3, 0, 5, 100], "packets that leave")
+
+
+def a_packet_is_looked_at_where_it_stands():
+    """One with the mark 1 waits, and all behind it, until another program lets them go."""
+    with lib.wire(rst.idiom("To look at a packet without taking it")) as (device, sender, receiver):
+        for number, mark in enumerate((0, 1, 0)):
+            sender.set(SO_MARK, mark)
+            sender.send(number)
+        lib.equal(lib.numbers(receiver.collect(1)), [0], "packet that leaves")
+        lib.equal((device.qdisc()["packets"], device.qdisc()["qlen"]), (1, 2), "packets that have left, and that wait")
+        lib.run("tc", *lib.qdisc(device, "change", "obj", rst.idiom("To make room")))
+        lib.equal(lib.numbers(receiver.collect(2)), [1, 2], "packets that leave then")
+
+
+def packets_that_are_due_join_a_line():
+    """It is in the order of priorities, that in which they came in the order of times."""
+    with behind("To move a packet to another key") as (device, sender, receiver):
+        for number, priority in enumerate((5, 1, 5, 3, 2, 4)):
+            sender.set(SO_PRIORITY, priority)
+            sender.send(number)
+        lib.equal(what_leaves(device, sender, receiver), [1, 4, 3, 5, 0, 2, 100], "packets that leave")
 
 
 def room_is_made_at_the_far_end():
@@ -84,6 +116,94 @@ def a_count_is_right_after_a_reset_and_a_change():
             lib.equal(taken(later, 0), 100, "packets taken after a reset")
 
 
+def reasons(lines, device):
+    """Of the drops on the device, as the tracepoint qdisc:qdisc_drop tells them."""
+    return [re.search(r"reason=(\w+)", line)[1] for line in lines if f" ifindex={device.ifindex} " in line]
+
+
+def a_band_has_a_limit_and_shows_its_drops():
+    """A limit in bytes, of the backlog; another band has none, and a change gives one more room."""
+    title = "Parameters and statistics"
+    with behind(title, "set", "most[2]=250") as (device, sender, _), lib.traced("qdisc/qdisc_drop") as lines:
+        def taken(*priorities):
+            came = []
+            for priority in priorities:
+                sender.set(SO_PRIORITY, priority)
+                came.append(sender.send(priority))
+            return came
+
+        def refused():
+            (stats,) = [entry["stats"] for entry in lib.qdiscs(device.a) if entry.get("parent") == "1:1"]
+            return stats["refused"]
+
+        lib.equal(taken(2, 2, 2, 3, 2), [True, True, False, True, False], "packets taken")
+        lib.equal(refused(), [0, 0, 2] + [0] * 13, "statistics")
+        lib.equal(reasons(lines(), device), ["BAND_LIMIT"] * 2, "reasons")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:1", "bpf", "set", "most[2]=1mb")
+        lib.equal(taken(2), [True], "a packet taken after the change")
+        lib.equal(refused(), [0, 0, 2] + [0] * 13, "statistics after the change")
+
+
+def a_drop_says_why():
+    """A packet that wants to leave in more than a second goes beyond this policy's horizon."""
+    with lib.wire(rst.idiom("Drops that say why")) as (device, sender, receiver), lib.traced("qdisc/qdisc_drop") as lines:
+        now = time.monotonic_ns()
+        lib.equal([sender.send(number, when=when) for number, when in enumerate((0, now, now + 5 * NSEC, now))],
+                  [True, True, False, True], "packets taken")
+        lib.equal(lib.numbers(receiver.collect(3)), [0, 1, 3], "packets that leave")
+        lib.equal(reasons(lines(), device), ["HORIZON_LIMIT"], "reasons")
+
+
+def a_delay_line_holds_no_sender_up():
+    """What waits takes no room in its socket; of what is lost the sender hears nothing; and a packet may come twice."""
+    def change(*words):
+        lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:1", "bpf", *words)
+
+    def waiting():
+        (found,) = [entry["qlen"] for entry in lib.qdiscs(device.a) if entry.get("parent") == "1:1"]
+        return found
+
+    with behind("A delay line") as (device, sender, receiver), lib.traced("qdisc/qdisc_drop") as lines:
+        lib.equal([sender.send(number) for number in range(10)], [True] * 10, "packets taken")
+        lib.equal((waiting(), sender.memory()), (10, 0), "packets that wait, bytes in the socket")
+        change("set", "lost=1000000")
+        lib.equal([sender.send(number) for number in range(10)], [True] * 10, "what the sender is told")
+        lib.equal((waiting(), drops(device)), (10, 10), "packets that wait, drops")
+        lib.equal(reasons(lines(), device), ["GENERIC"] * 10, "reasons")
+        change("set", "lost=0", "set", "twice=1000000")
+        lib.equal(sender.send(10), True, "what the sender is told")
+        lib.equal((waiting(), sender.memory()), (12, 0), "packets that wait, bytes in the socket")
+        change("set", "twice=0")
+        sender.set(SO_MARK, 1)
+        sender.send(100)
+        lib.equal(lib.numbers(receiver.collect(13)), [*range(10), 10, 10, 100], "packets that leave")
+
+
+def a_large_packet_goes_behind_the_others():
+    """One of nine segments; one of eight keeps its place."""
+    with behind("GSO packets") as (device, sender, receiver):
+        lib.run("ethtool", "-K", device.a, "tx-udp-segmentation", "off")
+        lib.equal([sender.send_gso(100, 9), sender.send_gso(100, 8), sender.send(30)], [True] * 3, "packets taken")
+        sender.set(SO_MARK, 1)
+        sender.send(100)
+        lib.equal(lib.numbers(receiver.collect(8 + 2 + 9)), [*range(8), 30, 100, *range(9)], "packets that leave")
+
+
+def who_has_sent_least_goes_first():
+    """The classifier counts the bytes of each mark before the qdisc has the packet."""
+    title = "A map that a clsact program shares"
+    try:
+        with behind(title) as (device, sender, receiver):
+            lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
+            lib.run("tc", "filter", "add", "dev", device.a, "egress", "bpf", "da", "obj", rst.idiom(title), "sec", "tc")
+            for number, (mark, size) in enumerate(((3, 300), (3, 100), (4, 200), (4, 100), (5, 500))):
+                sender.set(SO_MARK, mark)
+                sender.send(number, size)
+            lib.equal(what_leaves(device, sender, receiver), [100, 2, 0, 3, 1, 4], "packets that leave")
+    finally:
+        os.unlink(f"{lib.GLOBALS}/sent")
+
+
 def a_delay_line_is_no_queue():
     """All packets arrive a delay after they were sent, and their sender goes on meanwhile."""
     with lib.wire(rst.idiom("A delay line")) as (device, sender, receiver):
@@ -95,13 +215,10 @@ def a_delay_line_is_no_queue():
         waited = [arrival.when - when for arrival, when in zip(receiver.collect(50), sent)]
         lib.true(30 * MS <= min(waited) and max(waited) < 32 * MS, f"{min(waited)} to {max(waited)} ns")
 
-        lib.run("tc", *lib.qdisc(device, "change", "set", "lost=1000000"))
-        lib.equal([sender.send(number) for number in range(10)], [True] * 10, "what the sender is told")
-        lib.equal((device.qdisc()["drops"], device.qdisc()["qlen"]), (10, 0), "drops, queued")
-        lib.run("tc", *lib.qdisc(device, "change", "set", "lost=0", "set", "twice=1000000", "set", "delay=1s"))
+        lib.run("tc", *lib.qdisc(device, "change", "set", "delay=1s"))
         sender.send(7)
         lib.run("tc", *lib.qdisc(device, "change", "set", "delay=0"))
-        lib.equal(lib.numbers(receiver.collect(2)), [7, 7], "a packet twice, when the delay has ended")
+        lib.equal(lib.numbers(receiver.collect(1)), [7], "a packet, when the delay has ended")
 
 
 def tcp_fills_the_path():
@@ -160,6 +277,17 @@ def a_link_is_free_when_the_packet_before_has_left():
         a_rate_is_kept(title, 10 * MS)
 
 
+def a_schedule_is_kept():
+    """Packets leave in the first fifth of a millisecond of TAI, whenever they come."""
+    with lib.wire(rst.idiom("A schedule in TAI")) as (_, sender, receiver):
+        ahead = time.clock_gettime_ns(time.CLOCK_TAI) - time.monotonic_ns()
+        for number in range(200):
+            sender.send(number)
+        places = [(arrival.when + ahead) % MS for arrival in receiver.collect(200)]
+    print(f"# {min(places) / MS:.3f} to {max(places) / MS:.3f} ms after the full millisecond")
+    lib.true(max(places) < 0.4 * MS, f"{max(places)} ns")
+
+
 def most_within(arrivals, time):
     """Bytes, of those that begin with any of them."""
     return max(sum(arrival.size for arrival in arrivals if first.when <= arrival.when < first.when + time)
@@ -188,12 +316,21 @@ def a_packet_is_no_burst_when_it_is_cut():
     lib.true(most["tbf"] <= 3 * FRAME, f"tbf: {most['tbf']} bytes")
 
 
-lib.main(room_is_made_at_the_far_end,
+lib.main(groups_stand_together,
+         a_packet_is_looked_at_where_it_stands,
+         packets_that_are_due_join_a_line,
+         room_is_made_at_the_far_end,
          its_bytes_are_looked_at,
          a_packet_is_found_again,
          a_count_is_right_after_a_reset_and_a_change,
          classes_have_rounds,
+         a_band_has_a_limit_and_shows_its_drops,
+         a_drop_says_why,
+         a_delay_line_holds_no_sender_up,
+         a_large_packet_goes_behind_the_others,
+         who_has_sent_least_goes_first,
          measured=[a_delay_line_is_no_queue,
                    tcp_fills_the_path,
                    a_link_is_free_when_the_packet_before_has_left,
+                   a_schedule_is_kept,
                    a_packet_is_no_burst_when_it_is_cut])

@@ -53,6 +53,23 @@ int drop(struct sch_bpf_ctx *ctx)
 
 SEC("qdisc/enqueue")
 __accepted
+int lose(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_lose(ctx, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int orphan_and_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_orphan(ctx, skb);
+	return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
+SEC("qdisc/enqueue")
+__accepted
 int pass(struct sch_bpf_ctx *ctx)
 {
 	return bpf_qdisc_pass(ctx, ctx->skb, ctx->classid);
@@ -94,6 +111,24 @@ int drop_after_push(struct sch_bpf_ctx *ctx)
 
 	bpf_qdisc_push(ctx, &pkts, KEY, skb);
 	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_lose_skb expects referenced PTR_TO_BTF_ID")
+int lose_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_lose(ctx, skb);
+}
+
+/* To let the sender go on is not to give the packet away. */
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int orphan_and_leak(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_orphan(ctx, ctx->skb);
 }
 
 SEC("qdisc/enqueue")
@@ -224,6 +259,15 @@ int take_and_leak(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
 
 	return skb ? skb->len : 0;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int take_and_lose(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_lose(ctx, skb) : 0;
 }
 
 SEC("qdisc/dequeue")
@@ -402,6 +446,15 @@ int bytes_of_what_waits(struct sch_bpf_ctx *ctx)
 	struct bpf_dynptr bytes;
 
 	return skb ? bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int orphan_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? bpf_qdisc_orphan(ctx, skb) : 0;
 }
 
 SEC("qdisc/enqueue")
@@ -830,6 +883,27 @@ int departure_of_a_packet_that_was_given_away(struct sch_bpf_ctx *ctx)
 	return 0;
 }
 
+SEC("qdisc/enqueue")
+__refused("expects")
+int orphan_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_orphan(ctx, skb);
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int orphan_a_packet_that_leaves(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb;
+
+	bpf_qdisc_pop(ctx, &pkts);
+	skb = ctx->skb;
+	return skb ? bpf_qdisc_orphan(ctx, skb) : 0;
+}
+
 SEC("qdisc/dequeue")
 __accepted
 int departure_of_a_packet_that_leaves(struct sch_bpf_ctx *ctx)
@@ -911,6 +985,34 @@ __refused("is not a key of map 'pkts', 8 bytes")
 int key_is_a_number(struct sch_bpf_ctx *ctx)
 {
 	return bpf_qdisc_push(ctx, &pkts, (void *)42, ctx->skb);
+}
+
+/* A helper could write to a key in a packet, for all that the verifier knows. */
+SEC("qdisc/enqueue")
+__refused("bpf_map_lookup_elem() may write into memory pointed by R2 type=trusted_ptr_")
+int key_is_a_note(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	__u64 *note = bpf_qdisc_note(skb, __u64);
+	struct pkt *found;
+
+	*note = skb->mark;
+	found = bpf_map_lookup_elem(&hash, note);
+	return bpf_qdisc_drop(ctx, skb, found ? QDISC_DROP_CONGESTED : 0);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int key_is_a_copy_of_a_note(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	__u64 *note = bpf_qdisc_note(skb, __u64), key;
+	struct pkt *found;
+
+	*note = skb->mark;
+	key = *note;
+	found = bpf_map_lookup_elem(&hash, &key);
+	return bpf_qdisc_drop(ctx, skb, found ? QDISC_DROP_CONGESTED : 0);
 }
 
 SEC("qdisc/enqueue")

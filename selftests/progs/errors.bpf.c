@@ -5,7 +5,8 @@
 #include "../../policies/policy.h"
 
 enum {				/* also in errors.py */
-	PUSH, PUSH_FRONT, PUSH_SHARED, FRONT_SHARED, PASS_NOWHERE, PASS_FULL, PASS_SLOW, LOOK,
+	PUSH, PUSH_FRONT, PUSH_SHARED, FRONT_SHARED, PASS_NOWHERE, PASS_FULL, PASS_SLOW,
+	SET_QUEUE, LOOK,
 	POP_SHARED, POP_FROM_SHARED, POP_NOTHING, POP_LATER, POP_NO_KEY, POP_FROM_NO_KEY,
 	POP_NO_CLASS, POP_EMPTY_CLASS, POP_SLOW_CLASS, TAKEN_SHARED, TAKEN_NO_KEY,
 	POP, POP_AGAIN, POP_UNTIL_AGAIN, POP_KEY_AGAIN, POP_FROM_AGAIN, POP_CLASS_AGAIN, DELIVER_AGAIN,
@@ -15,6 +16,8 @@ enum {				/* also in errors.py */
 #define FULL_CLASS	1	/* minor numbers, also in errors.py */
 #define SLOW_CLASS	2
 #define NO_CLASS	3
+
+#define SECOND_QUEUE	1
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
@@ -76,6 +79,10 @@ int errors_enqueue(struct sch_bpf_ctx *ctx)
 		break;
 	case PASS_SLOW:
 		note(mark, bpf_qdisc_pass(ctx, skb, handle | SLOW_CLASS));
+		break;
+	case SET_QUEUE:
+		note(mark, bpf_qdisc_set_queue(ctx, skb, SECOND_QUEUE));
+		bpf_qdisc_drop(ctx, skb, 0);
 		break;
 	default:
 		look = true;

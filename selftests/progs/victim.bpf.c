@@ -7,7 +7,7 @@
 #define ROOT	0x10000		/* the qdisc that has the class, not the one below */
 #define CLASS	0x10001
 
-enum { PLAIN, LARGE, CLONE, CLASSIFY, PASS };
+enum { PLAIN, LARGE, CLONE, CLASSIFY, PASS, SEGMENT };
 
 struct large_pkt {
 	struct sk_buff __kptr *skb;
@@ -35,7 +35,7 @@ __u32 number SEC(".data.param") = 1;	/* to be set */
 /* The test's */
 __u32 how;
 bool closed;
-int verdict;			/* of the filters */
+int verdict;			/* of the filters, or of the function that cuts */
 
 static int store(struct sch_bpf_ctx *ctx)
 {
@@ -61,6 +61,11 @@ static int store(struct sch_bpf_ctx *ctx)
 		if (ctx->qdisc->handle != ROOT)
 			break;
 		return bpf_qdisc_pass(ctx, skb, CLASS);
+	case SEGMENT:
+		if (bpf_qdisc_pkt_segs(skb) == 1)
+			break;
+		verdict = bpf_qdisc_segment(ctx, skb);
+		return 0;
 	}
 	return bpf_qdisc_push(ctx, pkts, &key, skb);
 }

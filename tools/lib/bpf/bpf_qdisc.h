@@ -118,6 +118,9 @@
 #ifndef EBUSY
 #define EBUSY		16
 #endif
+#ifndef ENODEV
+#define ENODEV		19
+#endif
 #ifndef EINVAL
 #define EINVAL		22
 #endif

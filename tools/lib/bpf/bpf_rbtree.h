@@ -11,6 +11,28 @@
 #ifndef __BPF_RBTREE_H
 #define __BPF_RBTREE_H
 
+/* Errors that have the same number on every architecture; EDEADLK, ETIMEDOUT and EOPNOTSUPP,
+ * which functions return, too, have another one on some.
+ */
+#ifndef EPERM
+#define EPERM		1
+#endif
+#ifndef ENOENT
+#define ENOENT		2
+#endif
+#ifndef E2BIG
+#define E2BIG		7
+#endif
+#ifndef EAGAIN
+#define EAGAIN		11
+#endif
+#ifndef ENOMEM
+#define ENOMEM		12
+#endif
+#ifndef EBUSY
+#define EBUSY		16
+#endif
+
 /**
  * bpf_rbtree_map_push() - store a value behind all others with an equal key
  * @map: an ordered map that holds neither packets nor maps
