@@ -15,6 +15,7 @@ import lib
 from lib import MS, NSEC, POLICIES, SO_MARK, SO_PRIORITY
 
 EDT = f"{POLICIES}/edt.bpf.o"
+ETS = f"{POLICIES}/ets.bpf.o"
 FIFO = f"{POLICIES}/fifo.bpf.o"
 PRIO = f"{POLICIES}/prio.bpf.o"
 FQ = f"{POLICIES}/fq.bpf.o"
@@ -116,6 +117,152 @@ def prio_is_pfifo_fast():
 
 def prio_is_skbprio():
     same(native("skbprio", "limit", "40"), ours(PRIO, "limit", "40", skbprio=1), 200)
+
+
+# Two strict bands and four that share, of which the last one gets most packets
+STRICT, QUANTA = 2, (600, 1514, 3000, 9000)
+PRIOMAP = (0, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 5)
+
+
+def ets(strict=STRICT, quanta=QUANTA):
+    """The words of the native ets, which has quanta for bands that are not strict, and ours."""
+    priomap = [str(band) for band in PRIOMAP]
+    return (["ets", "bands", str(strict + len(quanta)), "strict", str(strict), "quanta", *map(str, quanta),
+             "priomap", *priomap],
+            {"strict": strict, "quanta": ",".join(map(str, [1514] * strict + [*quanta])), "priomap": ",".join(priomap)})
+
+
+def both_ets(**parameters):
+    words, settings = ets(**parameters)
+    return native("handle", "2:", *words), ours(ETS, handle=("handle", "2:"), band_limit=100, **settings)
+
+
+def ets_is_ets():
+    same(*both_ets(), 900)
+
+
+def ets_has_no_strict_bands_as_ets():
+    same(*both_ets(strict=0, quanta=(256, 256, *QUANTA)), 900)
+
+
+def waiting(device):
+    (stats,) = [entry for entry in lib.qdiscs(device.a) if entry.get("parent") == "1:1"]
+    return stats["qlen"]
+
+
+def as_they_come_and_go(attach, seed, count, meanwhile=lambda device: None):
+    """What leaves, in its order, where with each packet that comes none, one or several may go: so
+    bands are empty, and have packets again. `meanwhile` is done while at least 60 wait, and
+    loses none."""
+    rng = random.Random(seed)
+    with lib.behind_the_gate(attach) as (device, sender, receiver):
+        traffic, refused = packets(rng, count), []
+        for packet in traffic:
+            left = count // 2 - packet.number
+            if not left:
+                before = waiting(device)
+                lib.true(before > 50, f"{before} packets wait")
+                meanwhile(device)
+                lib.equal(waiting(device), before, "packets that wait after a change")
+            mark = 1 if packet is traffic[-1] else 0 if 0 < left <= 60 else rng.choice((0, 0, 0, 2, 5))
+            if not send(sender, packet, mark):
+                refused.append(packet.number)
+        drops = drops_below(device, "1:1")
+        return Result(lib.numbers(receiver.collect(count - drops)), refused, drops)
+
+
+def ets_keeps_the_turns_of_ets():
+    """Who was empty comes last, with a quantum; who was not keeps what it has saved up."""
+    seed = seeded().random()
+    wanted, got = (as_they_come_and_go(attach, seed, 2000) for attach in both_ets())
+    lib.equal(got, wanted, "order of departure, packets refused, drops")
+
+
+def ets_changes_as_ets():
+    """Quanta, and which bands are strict: those that wait leave by the new ones."""
+    words, settings = ets(strict=3, quanta=(5000, 300, 1514))
+    sets = [word for name, value in settings.items() for word in ("set", f"{name}={value}")]
+    seed, results = seeded().random(), []
+    for attach, change in zip(both_ets(), (words, ["bpf", *sets])):
+        def meanwhile(device, change=change):
+            lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:1", "handle", "2:", *change)
+        results.append(as_they_come_and_go(attach, seed, 1000, meanwhile))
+    lib.equal(results[1], results[0], "order of departure, packets refused, drops")
+
+
+def ets_has_classes_as_ets():
+    """With a qdisc in some, whose limit holds, or whose order is another one; chosen by filters,
+    by the class that a sender names, or by the priority."""
+    def and_below(attach, has_classes):
+        def attach_all(device, parent):
+            lib.run("ip", "link", "set", device.a, "txqueuelen", "100")
+            attach(device, parent)
+            for band in range(0 if has_classes else 6):
+                lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", f"2:{band + 1}", "bpf")
+            for band, words in ((0, "pfifo limit 20"), (3, "prio"), (5, "pfifo_head_drop limit 30")):
+                lib.run("tc", "qdisc", "add", "dev", device.a, "parent", f"2:{band + 1}", *words.split())
+            for port, what in ((2, ("classid", "2:6")), (3, ("classid", "2:2")), (4, ("action", "drop"))):
+                lib.run("tc", "filter", "add", "dev", device.a, "parent", "2:", "protocol", "ip", "prio", str(port),
+                        "flower", "ip_proto", "udp", "src_port", str(port), *what)
+        return attach_all
+
+    rng = seeded()
+    traffic = [packet._replace(port=rng.randrange(1, 5), priority=rng.choice((packet.priority, 2 << 16 | 3)))
+               for packet in packets(rng, 700)]
+    traffic.append(Packet(700, 1000, priority=9, port=1))     # is not dropped, as it opens the gate
+    wanted, got = (leave(and_below(attach, has), traffic) for attach, has in zip(both_ets(), (True, False)))
+    lib.true(wanted.drops > 200, f"the native qdisc has dropped {wanted.drops} packets, too few to compare")
+    lib.equal((got.drops, got.refused), (wanted.drops, wanted.refused), "drops, packets refused")
+    lib.equal(lib.numbers(got.arrivals), lib.numbers(wanted.arrivals), "order of departure")
+
+
+def ets_counts_right_whatever_happens():
+    """A band that is full stays so with new programs, until there is a class, and not after a
+    reset. None of its packets is lost, and those that came before the class leave first."""
+    with lib.behind_the_gate(ours(ETS, handle=("handle", "2:"), band_limit=30)) as (device, sender, receiver):
+        lib.equal([number for number in range(40) if sender.send(number)], [*range(30)], "taken")
+        device.flap()
+        with lib.Sender(device.a) as later:         # the other one is told that the link was down
+            lib.equal([number for number in range(40, 80) if later.send(number)], [*range(40, 70)], "taken after a reset")
+            lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:1", "handle", "2:", "bpf", "obj", ETS,
+                    "set", "band_limit=30")
+            lib.true(not later.send(80), "taken by new programs, where there is no room")
+            lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:2", "bpf")
+            later.set(SO_MARK, 1)
+            lib.true(later.send(81), "refused by the class")
+        lib.equal(lib.numbers(receiver.collect(31)), [*range(40, 70), 81], "order of departure")
+        stats = lib.qdiscs(device.a)[1]["stats"]
+        lib.equal((stats["sent"][:3], stats["dropped"][:3]), ([0, 31 * 100, 0], [0, 1, 0]), "statistics of the bands")
+
+
+def ets_goes_past_a_class_that_holds_its_packets_back():
+    """A strict one, and one that shares."""
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        device.attach(ETS, where=("root", "handle", "1:"))
+        for classid in ("1:1", "1:2"):
+            lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", classid, "bpf")
+            lib.run("tc", "qdisc", "add", "dev", device.a, "parent", classid, "fq")
+        when = time.monotonic_ns() + NSEC
+        for number, priority in enumerate((6, 0, 1, 1)):    # bands 0, 1, 2 and 2 again
+            lib.true(send(sender, Packet(number, 1000, priority, when=when + number if number < 2 else 0)), "refused")
+        arrivals = receiver.collect(4)
+        lib.equal(lib.numbers(arrivals), [2, 3, 0, 1], "order of departure")
+        lib.true(arrivals[1].when < when <= arrivals[2].when, f"times, from that of the class on: "
+                 f"{[arrival.when - when for arrival in arrivals]}")
+        lib.equal(device.qdisc()["stuck"], 0, "found stuck")
+
+
+def ets_refuses_what_is_wrong():
+    several = "it is at most 16 of these, with commas between: a number from "
+    with lib.link() as device:
+        ours(ETS)(device, "root")
+        for setting, words in (("quanta[2]=255", "it is a number from 256b to 1mb"),
+                               ("quanta=1500,2mb", f"{several}256b to 1mb"),
+                               ("quanta[16]=1500", 'key of "quanta" cannot be "16": it is a number from 0 to 15'),
+                               ("priomap=0,1,16", f"{several}0 to 15"),
+                               ("priomap=" + ",".join("0" * 17), f"{several}0 to 15"),
+                               ("strict=17", "it is a number from 0 to 16")):
+            lib.contains(lib.refused("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", setting), words)
 
 
 def same_refused(theirs, mine, traffic, least):
@@ -457,6 +604,9 @@ def fq_marks_what_is_late_as_fq():
 
 lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          prio_is_prio, prio_is_pfifo_fast, prio_is_skbprio,
+         ets_is_ets, ets_has_no_strict_bands_as_ets, ets_keeps_the_turns_of_ets, ets_changes_as_ets,
+         ets_has_classes_as_ets, ets_counts_right_whatever_happens, ets_goes_past_a_class_that_holds_its_packets_back,
+         ets_refuses_what_is_wrong,
          edt_paces_by_time_stamp_as_fq, edt_is_etf, edt_sends_nothing_before_what_has_left_as_etf,
          fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_gives_a_flow_its_quantum,
          fq_paces_by_time_stamp_as_fq, fq_paces_by_the_sockets_rate_as_fq, fq_marks_what_is_late_as_fq,

@@ -24,14 +24,16 @@ SEED = int(os.environ.get("SEED", "1"))
 OPERATIONS = 30                 # in a round
 TX = 4
 
-FIFO, PRIO, EDT, FQ, FQ_CODEL, RATE = (f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "edt", "fq", "fq_codel", "rate"))
+FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE = (
+    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate"))
 HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = (
     f"{PROGS}/{name}.bpf.o" for name in ("hold", "release", "choose", "children", "classes", "queues"))
-OBJECTS = {"bpf": (FIFO, PRIO, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
-           "bpf_mq": (QUEUES, FIFO, PRIO, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE)}
+OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
+           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE)}
 # Parameters and values that may be set
 SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_drop=0", "bypass=1", "bypass=0"),
             PRIO: ("band_limit=10", "band_limit=1000", "skbprio=1", "skbprio=0", "bypass=1", "bypass=0"),
+            ETS: ("strict=0", "strict=16", "quanta=256,256,256", "quanta[2]=1mb", "band_limit=10", "band_limit=1000"),
             EDT: ("horizon=1s", "delta=1ms", "drop_late=1", "drop_late=0"),
             FQ: ("quantum=1000", "flow_limit=5", "group_by=1", "group_by=0"),
             FQ_CODEL: ("quantum=1000", "target=0", "interval=1us", "flows=1", "limit_bytes=20000", "limit_bytes=0", "bypass=1", "bypass=0"),

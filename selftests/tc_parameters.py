@@ -112,7 +112,8 @@ def ranges_of_the_policies(tc, device):
     for policy, names in (("edt", ("horizon", "delta")), ("rate", ("rate", "burst", "horizon")),
                           ("fq", ("horizon", "ce_threshold", "flow_limit")),
                           ("fq_codel", ("target", "interval", "ce_threshold", "limit_bytes")),
-                          ("fifo", ("limit_bytes",)), ("prio", ("band_limit",))):
+                          ("fifo", ("limit_bytes",)), ("prio", ("band_limit",)),
+                          ("ets", ("strict", "quanta", "priomap", "band_limit"))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
         set_before = options(tc, device)["set"]
         for name in names:
@@ -121,7 +122,8 @@ def ranges_of_the_policies(tc, device):
                   *tc, *qdisc(device, "change", "set", f"{name}={2**(8 * size) - 1}"))
         for name, value in set_before.items():      # what it begins with is in its range
             if not isinstance(value, dict):
-                works(*tc, *qdisc(device, "change", "set", f"{name}={str(value).lower()}"))
+                values = value if isinstance(value, list) else [value]
+                works(*tc, *qdisc(device, "change", "set", f"{name}={','.join(map(str, values)).lower()}"))
         lib.equal(options(tc, device)["set"], set_before, f"parameters of {policy}")
         works(*tc, "qdisc", "del", "dev", device.a, "root")
 
