@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What functions cost that need a device: those of dequeue programs, segment, and orphan. The
- * parameter says which. A packet with a mark goes to the class and stays there; any other one leaves, or, for
- * the functions of a class, has the next dequeue call it N times, and is dropped.
+ * parameter says which. A packet with a mark goes to the class and stays there; any other one
+ * leaves, or, for the functions of a class, has the next dequeue call it N times, and is dropped.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

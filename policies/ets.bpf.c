@@ -139,7 +139,7 @@ int ets_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	__u32 number = band_of(ctx, skb->priority);
 
-	if (number >= BANDS) {
+	if ((skb->priority ^ ctx->qdisc->handle) >> 16) {
 		switch (bpf_skb_tc_classify(ctx, skb, 0, 0)) {
 		case TC_ACT_SHOT:
 			return bpf_qdisc_lose(ctx, skb);	/* ets tells no sender */
@@ -151,7 +151,7 @@ int ets_enqueue(struct sch_bpf_ctx *ctx)
 		number = band_of(ctx, ctx->classid);
 	}
 	if (number >= BANDS)
-		number = priomap[skb->priority % PRIORITIES] % BANDS;
+		number = priomap[skb->priority >> 16 ? 0 : skb->priority % PRIORITIES] % BANDS;
 	look_at_the_bands(ctx);
 	if (store(ctx, skb, number))
 		dropped[number % BANDS]++;

@@ -18,9 +18,9 @@
  * As `bpf` at the root it does the same under one lock.
  *
  * Where it does badly: it is a FIFO, fair to nobody. The rate is one of Ethernet frames
- * without preamble and FCS. A new rate holds for packets to come, not for those that wait. Packets that are freed where they wait (the link
- * goes down, ethtool -L takes the queue away) have used their time. The limit is
- * one for each queue.
+ * without preamble and FCS. A new rate holds for packets to come, not for those that
+ * wait. Packets that are freed where they wait (the link goes down, ethtool -L takes the
+ * queue away) have used their time. The limit is one for each queue.
  *
  * Statistics: the kernel's own. What has waited for its time are the overlimits.
  */

@@ -234,7 +234,8 @@ def tcp_fills_the_path():
         client.setblocking(False)
         begin = time.monotonic_ns()
         while received < size:
-            readable, writable, _ = select.select([peer], [client] if sent < size else [], [])
+            readable, writable, _ = select.select([peer], [client] if sent < size else [], [], lib.TIMEOUT)
+            lib.true(readable or writable, f"nothing goes on after {received} bytes")
             if writable:
                 sent += client.send(bytes(size - sent))
             if readable:

@@ -19,6 +19,7 @@ ETS = f"{POLICIES}/ets.bpf.o"
 FIFO = f"{POLICIES}/fifo.bpf.o"
 PRIO = f"{POLICIES}/prio.bpf.o"
 FQ = f"{POLICIES}/fq.bpf.o"
+LET = 10_000                            # of gate.bpf.c: so many and N as a mark let N packets go
 
 
 Packet = collections.namedtuple("Packet", "number size priority port when tos", defaults=(0, 1000, 0, 0))
@@ -164,7 +165,7 @@ def as_they_come_and_go(attach, seed, count, meanwhile=lambda device: None):
                 lib.true(before > 50, f"{before} packets wait")
                 meanwhile(device)
                 lib.equal(waiting(device), before, "packets that wait after a change")
-            mark = 1 if packet is traffic[-1] else 0 if 0 < left <= 60 else rng.choice((0, 0, 0, 2, 5))
+            mark = 1 if packet is traffic[-1] else 0 if 0 < left <= 60 else rng.choice((0, 0, 0, LET + 1, LET + 4))
             if not send(sender, packet, mark):
                 refused.append(packet.number)
         drops = drops_below(device, "1:1")
@@ -207,7 +208,7 @@ def ets_has_classes_as_ets():
         return attach_all
 
     rng = seeded()
-    traffic = [packet._replace(port=rng.randrange(1, 5), priority=rng.choice((packet.priority, 2 << 16 | 3)))
+    traffic = [packet._replace(port=rng.randrange(1, 5), priority=rng.choice((packet.priority, 2 << 16 | 3, 2 << 16, 1 << 16 | 6)))
                for packet in packets(rng, 700)]
     traffic.append(Packet(700, 1000, priority=9, port=1))     # is not dropped, as it opens the gate
     wanted, got = (leave(and_below(attach, has), traffic) for attach, has in zip(both_ets(), (True, False)))

@@ -1322,7 +1322,8 @@ static bool both(const unsigned int *accepted, unsigned int count)
 		expect(doing[i] > good / 200);
 	expect(good > count / 5 && count - good > count / 5);
 	expect(accepted[0] > good / 5 && accepted[1] > good / 5);
-	expect(each_function(true) & each_function(false));	/* both say what is missing */
+	if (count >= 2000)	/* of fewer, some would be missing by chance */
+		expect(each_function(true) & each_function(false));	/* both say what is missing */
 	return true;
 }
 

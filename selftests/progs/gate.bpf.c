@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Everything goes to the child of class 1:1; nothing comes out of it until a packet
- * with the mark 1 has gone in, but up to N packets at once for one with the mark 1 + N. The
+ * with the mark 1 has gone in, but up to N packets at once for one with the mark LET + N. The
  * child's dequeue is not called before, nor its peek.
  */
 #include "../../policies/policy.h"
 
 #define CHILD	0x10001		/* 1:1 */
+#define LET	10000		/* also in native.py */
 
 static bool open;
 static __u32 may_leave;		/* packets */
@@ -17,7 +18,7 @@ int gate_enqueue(struct sch_bpf_ctx *ctx)
 
 	if (skb->mark == 1)
 		open = true;
-	may_leave = skb->mark ? skb->mark - 1 : 0;
+	may_leave = skb->mark > LET ? skb->mark - LET : 0;
 	return bpf_qdisc_pass(ctx, skb, CHILD);
 }
 
