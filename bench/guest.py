@@ -470,7 +470,11 @@ class Queues:
             for words in (*PKTGEN_SETTINGS, f"count {count}"):
                 write(f"{PKTGEN}/{device}", words + "\n")
         write(f"{PKTGEN}/pgctrl", "start\n")
-        return sum(int(re.search(r"(\d+)pps", read(f"{PKTGEN}/{QUEUES}@{cpu}"))[1]) for cpu in range(cpus))
+        said = [read(f"{PKTGEN}/{QUEUES}@{cpu}") for cpu in range(cpus)]
+        rates = [int(each) for text in said for each in re.findall(r"(\d+)pps", text)]
+        if len(rates) < cpus:
+            raise RuntimeError(f"pktgen tells no rate: {said}")
+        return sum(rates)
 
 
 def queues(measure, *_):
