@@ -25,9 +25,7 @@ def open_the_gate(sender, number, port):
 
 
 def drops(device):
-    listed = lib.qdiscs(device.a)
-    (stats,) = [entry for entry in listed if entry.get("parent") == "1:1"]
-    return stats["drops"]
+    return device.below()["drops"]
 
 
 def numbers_of(arrivals, lowest):

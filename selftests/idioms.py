@@ -27,9 +27,7 @@ def behind(title, *options):
 
 
 def drops(device):
-    listed = lib.qdiscs(device.a)
-    (stats,) = [entry for entry in listed if entry.get("parent") == "1:1"]
-    return stats["drops"]
+    return device.below()["drops"]
 
 
 def what_leaves(device, sender, receiver, priority=9):
@@ -133,8 +131,7 @@ def a_band_has_a_limit_and_shows_its_drops():
             return came
 
         def refused():
-            (stats,) = [entry["stats"] for entry in lib.qdiscs(device.a) if entry.get("parent") == "1:1"]
-            return stats["refused"]
+            return device.below()["stats"]["refused"]
 
         lib.equal(taken(2, 2, 2, 3, 2), [True, True, False, True, False], "packets taken")
         lib.equal(refused(), [0, 0, 2] + [0] * 13, "statistics")
@@ -160,8 +157,7 @@ def a_delay_line_holds_no_sender_up():
         lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:1", "bpf", *words)
 
     def waiting():
-        (found,) = [entry["qlen"] for entry in lib.qdiscs(device.a) if entry.get("parent") == "1:1"]
-        return found
+        return device.below()["qlen"]
 
     with behind("A delay line") as (device, sender, receiver), lib.traced("qdisc/qdisc_drop") as lines:
         lib.equal([sender.send(number) for number in range(10)], [True] * 10, "packets taken")
@@ -255,7 +251,7 @@ def classes_have_rounds():
                 lib.true(sender.send(number, 1000), "refused")
 
         send(20, 21)
-        (handle,) = [entry["handle"] for entry in lib.qdiscs(device.a) if entry.get("parent") == "1:1"]
+        handle = device.below()["handle"]
         for minor in 1, 2:
             lib.run("tc", "class", "add", "dev", device.a, "parent", handle, "classid", f"{handle}{minor}", "bpf")
         send(*range(12))

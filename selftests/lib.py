@@ -181,6 +181,11 @@ class Link:
         equal(len(found), 1, "bpf qdiscs on the device")
         return found[0]
 
+    def below(self, parent="1:1"):
+        """Configuration and statistics of the qdisc of a class, of any kind."""
+        (found,) = [entry for entry in qdiscs(self.a) if entry.get("parent") == parent]
+        return found
+
     def is_up(self):
         with open(f"/sys/class/net/{self.a}/operstate", encoding="ascii") as file:
             return file.read() == "up\n"

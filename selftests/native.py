@@ -54,9 +54,7 @@ def leave(attach, traffic, wait=0):
 
 
 def drops_below(device, parent):
-    listed = lib.qdiscs(device.a)
-    (stats,) = [entry for entry in listed if entry.get("parent") == parent]
-    return stats["drops"]
+    return device.below(parent)["drops"]
 
 
 def native(*words):
@@ -147,8 +145,7 @@ def ets_has_no_strict_bands_as_ets():
 
 
 def waiting(device):
-    (stats,) = [entry for entry in lib.qdiscs(device.a) if entry.get("parent") == "1:1"]
-    return stats["qlen"]
+    return device.below()["qlen"]
 
 
 def as_they_come_and_go(attach, seed, count, meanwhile=lambda device: None):
