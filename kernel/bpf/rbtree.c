@@ -92,6 +92,10 @@
 /* Most fields in a key. */
 #define RBTREE_FIELDS_MAX	16
 
+/* Types in a key: one in another, and in all. */
+#define RBTREE_TYPES_DEPTH	8
+#define RBTREE_TYPES_MAX	128
+
 /* Bytes of the first chunk of elements, and of one that a push allocates. A map of so few
  * elements, or of such large ones that few fit, has all of them in its first chunk.
  */
@@ -102,7 +106,7 @@
 /* Claims to look at when there is a new one. */
 #define RBTREE_CLAIMS		2
 
-/* Steps of a walk with the lock held. */
+/* Steps of a walk with the lock held, or of one call. */
 #define RBTREE_STEPS		64
 
 struct rbtree_elem {
@@ -207,6 +211,11 @@ static struct bpf_rbtree *to_rbtree(const struct bpf_map *map)
 static void *elem_value(const struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
 	return (void *)elem + rb->value_off;
+}
+
+static struct rbtree_elem *value_elem(const struct bpf_rbtree *rb, void *value)
+{
+	return value - rb->value_off;
 }
 
 static void **elem_obj(const struct bpf_rbtree *rb, struct rbtree_elem *elem)
@@ -571,8 +580,9 @@ static __always_inline void rbtree_set_key(const struct bpf_rbtree *rb, struct r
 		elem->rank = get_unaligned((const u64 *)key);
 		*(u64 *)elem->key = elem->rank;
 	} else {
-		elem->rank = rbtree_rank_slow(rb, key);
+		/* Others may write to @key meanwhile: the rank is that of what is stored. */
 		memcpy(elem->key, key, rb->map.key_size);
+		elem->rank = rbtree_rank_slow(rb, elem->key);
 	}
 }
 
@@ -1778,8 +1788,9 @@ static long rbtree_for_each(struct bpf_map *map, bpf_callback_t callback_fn,
 		if (IS_ERR(value))
 			return PTR_ERR(value);
 		visited++;
-		if (callback_fn((u64)(long)map, (u64)(long)c.key, (u64)(long)value,
-				(u64)(long)callback_ctx, 0))
+		/* The element's key, which a program may keep, is as long there as its value. */
+		if (callback_fn((u64)(long)map, (u64)(long)value_elem(rb, value)->key,
+				(u64)(long)value, (u64)(long)callback_ctx, 0))
 			break;
 	}
 	return visited;
@@ -2065,15 +2076,13 @@ static void rbtree_set_inner(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 }
 
 /* Drop the reference of a popped inner map, whose memory stays for a grace period, so that
- * programs can use it. False if it is the last one: what follows then takes locks that a
+ * programs can use it; of both kinds, because a program that cannot sleep may have popped it
+ * in a callback that can. False if it is the last one: what follows then takes locks that a
  * program may have interrupted.
  */
-static bool rbtree_inner_put(struct bpf_rbtree *rb, struct bpf_map *inner)
+static bool rbtree_inner_put(struct bpf_map *inner)
 {
-	if (atomic64_read(&rb->map.sleepable_refcnt))
-		WRITE_ONCE(inner->free_after_mult_rcu_gp, true);
-	else
-		WRITE_ONCE(inner->free_after_rcu_gp, true);
+	WRITE_ONCE(inner->free_after_mult_rcu_gp, true);
 	return atomic64_add_unless(&inner->refcnt, -1, 1);
 }
 
@@ -2100,7 +2109,11 @@ static void rbtree_work(struct work_struct *work)
 	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, work);
 
 	rbtree_free_unused(rb);
-	rbtree_grow(rb);
+	/* A map that nobody has is in no memory cgroup any more. */
+	if (!IS_ERR(__bpf_map_inc_not_zero(&rb->map, false))) {
+		rbtree_grow(rb);
+		bpf_map_put(&rb->map);
+	}
 }
 
 static int rbtree_alloc_outer(struct bpf_rbtree *rb, int inner_map_fd)
@@ -2388,29 +2401,37 @@ static u64 rbtree_map_mem_usage(const struct bpf_map *map)
 
 /* ---- types ---- */
 
-static const char *rbtree_key_parts(struct bpf_rbtree *rb, const struct btf *btf,
-				    const struct btf_type *t, u32 off);
+/* Types of a key that are being looked at, one in another, and those looked at so far. */
+struct rbtree_key_types {
+	struct bpf_rbtree *rb;
+	const struct btf *btf;
+	u32 depth;
+	u32 count;
+};
 
-static const char *rbtree_key_array(struct bpf_rbtree *rb, const struct btf *btf,
-				    const struct btf_type *t, u32 off)
+static const char *rbtree_key_parts(struct rbtree_key_types *types, const struct btf_type *t,
+				    u32 off);
+
+static const char *rbtree_key_array(struct rbtree_key_types *types, const struct btf_type *t,
+				    u32 off)
 {
 	const struct btf_array *array = btf_array(t);
 	const struct btf_type *elem_type;
 	const char *reason = NULL;
 	u32 i, size;
 
-	elem_type = btf_type_skip_modifiers(btf, array->type, NULL);
+	elem_type = btf_type_skip_modifiers(types->btf, array->type, NULL);
 	if (btf_type_is_int(elem_type) && elem_type->size == 1)
-		return rbtree_key_add_bytes(rb, off, array->nelems);
-	if (IS_ERR(btf_resolve_size(btf, elem_type, &size)) || !size)
+		return rbtree_key_add_bytes(types->rb, off, array->nelems);
+	if (IS_ERR(btf_resolve_size(types->btf, elem_type, &size)) || !size)
 		return "an array of nothing";
 	for (i = 0; i < array->nelems && !reason; i++)
-		reason = rbtree_key_parts(rb, btf, elem_type, off + i * size);
+		reason = rbtree_key_parts(types, elem_type, off + i * size);
 	return reason;
 }
 
-static const char *rbtree_key_struct(struct bpf_rbtree *rb, const struct btf *btf,
-				     const struct btf_type *t, u32 off)
+static const char *rbtree_key_struct(struct rbtree_key_types *types, const struct btf_type *t,
+				     u32 off)
 {
 	const struct btf_member *m;
 	const char *reason = NULL;
@@ -2419,7 +2440,8 @@ static const char *rbtree_key_struct(struct bpf_rbtree *rb, const struct btf *bt
 	for_each_member(i, t, m) {
 		if (__btf_member_bitfield_size(t, m))
 			return "a bit field";
-		reason = rbtree_key_parts(rb, btf, btf_type_skip_modifiers(btf, m->type, NULL),
+		reason = rbtree_key_parts(types,
+					  btf_type_skip_modifiers(types->btf, m->type, NULL),
 					  off + __btf_member_bit_offset(t, m) / 8);
 		if (reason)
 			break;
@@ -2427,11 +2449,8 @@ static const char *rbtree_key_struct(struct bpf_rbtree *rb, const struct btf *bt
 	return reason;
 }
 
-/* Append the parts of type @t, which is at @off in the key. Returns NULL, or what
- * it is that a key cannot have. Recursion ends: a type inside a struct is smaller.
- */
-static const char *rbtree_key_parts(struct bpf_rbtree *rb, const struct btf *btf,
-				    const struct btf_type *t, u32 off)
+static const char *rbtree_key_part(struct rbtree_key_types *types, const struct btf_type *t,
+				   u32 off)
 {
 	switch (BTF_INFO_KIND(t->info)) {
 	case BTF_KIND_INT:
@@ -2439,15 +2458,15 @@ static const char *rbtree_key_parts(struct bpf_rbtree *rb, const struct btf *btf
 	case BTF_KIND_ENUM64:
 		if (!is_power_of_2(t->size) || t->size > 8)
 			return "an integer that is not 1, 2, 4 or 8 bytes long";
-		return rbtree_key_add(rb, off, t->size,
+		return rbtree_key_add(types->rb, off, t->size,
 				      btf_type_is_int(t) ? btf_int_encoding(t) & BTF_INT_SIGNED :
 							   btf_type_kflag(t), false);
 	case BTF_KIND_STRUCT:
-		return rbtree_key_struct(rb, btf, t, off);
+		return rbtree_key_struct(types, t, off);
 	case BTF_KIND_UNION:
-		return rbtree_key_add_bytes(rb, off, t->size);
+		return rbtree_key_add_bytes(types->rb, off, t->size);
 	case BTF_KIND_ARRAY:
-		return rbtree_key_array(rb, btf, t, off);
+		return rbtree_key_array(types, t, off);
 	case BTF_KIND_FLOAT:
 		return "a floating point number";
 	case BTF_KIND_PTR:
@@ -2455,6 +2474,24 @@ static const char *rbtree_key_parts(struct bpf_rbtree *rb, const struct btf *btf
 	default:
 		return "a type that has no order";
 	}
+}
+
+/* Append the parts of type @t, which is at @off in the key. Returns NULL, or what
+ * it is that a key cannot have. User space makes the types: one may be all that another
+ * is made of, again and again, or be no part at all.
+ */
+static const char *rbtree_key_parts(struct rbtree_key_types *types, const struct btf_type *t,
+				    u32 off)
+{
+	const char *reason;
+
+	if (types->depth == RBTREE_TYPES_DEPTH || types->count == RBTREE_TYPES_MAX)
+		return "too many types in one another";
+	types->count++;
+	types->depth++;
+	reason = rbtree_key_part(types, t, off);
+	types->depth--;
+	return reason;
 }
 
 /* Special fields of the value. NULL, or why not. */
@@ -2491,6 +2528,7 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 			 struct bpf_verifier_log *log)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_key_types types = { .rb = rb, .btf = btf };
 	const char *reason;
 
 	/* Without an error the value would have no special fields. */
@@ -2501,7 +2539,7 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 
 	rb->nr_fields = 0;
 	if (!btf_type_is_void(key_type)) {
-		reason = rbtree_key_parts(rb, btf, key_type, 0);
+		reason = rbtree_key_parts(&types, key_type, 0);
 		if (reason) {
 			bpf_log(log, "The key of an rbtree map cannot have %s.\n", reason);
 			return -EINVAL;
@@ -2808,17 +2846,18 @@ __bpf_kfunc int bpf_rbtree_map_push_task(struct task_struct *task, void *map__ta
  * @key__mapkey: where to store its key
  *
  * Elements without a task, whose task bpf_kptr_xchg() has taken, are removed on
- * the way.
+ * the way, 64 at most.
  *
  * Context: any.
  * Return: the oldest task of the lowest key, with its reference; NULL if there is
- * none or the map's lock could not be had.
+ * none among those, or the map's lock could not be had.
  */
 __bpf_kfunc struct task_struct *bpf_rbtree_map_pop_task(void *map__task_map, void *key__mapkey)
 {
 	struct bpf_rbtree *rb = to_rbtree(map__task_map);
 	struct task_struct *task = NULL;
 	struct rbtree_elem *elem, *spare;
+	int steps = RBTREE_STEPS;
 	unsigned long flags;
 
 	do {
@@ -2837,7 +2876,7 @@ __bpf_kfunc struct task_struct *bpf_rbtree_map_pop_task(void *map__task_map, voi
 		}
 		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 		rbtree_spare_put(rb, spare);
-	} while (elem && !task);
+	} while (elem && !task && --steps);
 	return task;
 }
 
@@ -2917,7 +2956,7 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	if (inner && !rbtree_inner_put(rb, inner)) {
+	if (inner && !rbtree_inner_put(inner)) {
 		llist_add(rbtree_unused_node(inner), &rb->unused);
 		irq_work_queue(&rb->work_soon);
 	}

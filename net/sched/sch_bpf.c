@@ -58,6 +58,22 @@
 /* A policy in trouble for longer is stuck. */
 #define SCH_BPF_PATIENCE	(5ULL * NSEC_PER_SEC)
 
+/* Not qdisc_dequeue_drop(), whose reasons the tracepoint does not show where it frees at once. */
+static void sch_bpf_drop_in_dequeue(struct Qdisc *sch, struct sk_buff *skb)
+{
+	struct Qdisc *root;
+
+	rcu_read_lock();
+	root = qdisc_root_sleeping(sch);
+	if (root->flags & TCQ_F_DEQUEUE_DROPS) {
+		__qdisc_drop(skb, &root->to_free);
+	} else {
+		skb_mark_not_on_list(skb);
+		tcf_kfree_skb_list(skb, root, sch->dev_queue, qdisc_dev(sch));
+	}
+	rcu_read_unlock();
+}
+
 /**
  * sch_bpf_drop() - drop a packet that no map holds, and count it
  * @q: the qdisc whose program drops it
@@ -65,7 +81,8 @@
  * @reason: why
  *
  * Context: under the qdisc's root lock, bottom halves off. The packet is freed
- * after the lock has been released.
+ * after the lock has been released; at once if it was stored, and the root is of a kind
+ * that does not drop in dequeue itself.
  */
 void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason)
@@ -74,12 +91,11 @@ void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 
 	qdisc_qstats_drop(sch);
 
-	if (!q->run.to_free) {
-		qdisc_dequeue_drop(sch, skb, reason);
-		return;
-	}
 	tcf_set_qdisc_drop_reason(skb, reason);
-	__qdisc_drop(skb, q->run.to_free);
+	if (q->run.to_free)
+		__qdisc_drop(skb, q->run.to_free);
+	else
+		sch_bpf_drop_in_dequeue(sch, skb);
 }
 
 /**
@@ -218,7 +234,7 @@ static struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff *skb = NULL;
 
-	if (q->stuck && !q->rescued_last)
+	if (q->stuck && !q->rescued_last && q->stored)
 		skb = bpf_rbtree_drain(&q->owner);
 	if (skb)
 		q->stored--;
@@ -880,7 +896,8 @@ static struct bpf_map *sch_bpf_out_of_reach(struct sch_bpf_data *q,
 	const struct bpf_prog_aux *aux;
 	u32 i;
 
-	if (!cfg->dequeue || cfg->flags & SCH_BPF_FLUSH)
+	if (!cfg->dequeue || cfg->flags & SCH_BPF_FLUSH ||
+	    !bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark))
 		return NULL;
 	aux = cfg->dequeue->aux;
 	for (i = 0; i < aux->used_map_cnt; i++)
@@ -901,7 +918,9 @@ static void sch_bpf_rescue_all(struct Qdisc *sch)
 	}
 }
 
-/* Back to programs that were in force: what they do not reach leaves first. */
+/* Back to programs that were in force: what they do not reach leaves first. It is what the
+ * others have stored in the time that bpf_mq takes for a change that fails.
+ */
 static void sch_bpf_rescue_unreached(struct sch_bpf_data *q, const struct sch_bpf_config *cfg)
 {
 	struct bpf_map *map;
@@ -909,12 +928,13 @@ static void sch_bpf_rescue_unreached(struct sch_bpf_data *q, const struct sch_bp
 
 	for (map = sch_bpf_out_of_reach(q, cfg); map;
 	     map = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark)) {
-		skb = bpf_rbtree_pop(map, &q->owner);
-		if (IS_ERR_OR_NULL(skb))	/* its lock could not be had */
+		while (!IS_ERR_OR_NULL(skb = bpf_rbtree_pop(map, &q->owner))) {
+			__skb_queue_tail(&q->fifo, skb);
+			q->stored--;
+			q->rescued = true;
+		}
+		if (IS_ERR(skb))	/* its lock could not be had */
 			break;
-		__skb_queue_tail(&q->fifo, skb);
-		q->stored--;
-		q->rescued = true;
 	}
 }
 

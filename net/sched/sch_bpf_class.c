@@ -90,12 +90,12 @@ static struct sk_buff *sch_bpf_class_take(struct sch_bpf_class *cl)
 	return skb;
 }
 
-/* A dequeue program asks a class. As long as it holds packets that it may put back, the
- * parents are not to hear from the child that nothing is left.
+/* A dequeue program asks a class. As long as it holds packets that it may put back, or one
+ * that it has delivered, the parents are not to hear from the child that nothing is left.
  */
 static bool sch_bpf_class_ask(struct sch_bpf_data *q)
 {
-	bool holds = q->run.state & SCH_BPF_RUN_OTHERS;
+	bool holds = q->run.ctx.skb || (q->run.state & SCH_BPF_RUN_OTHERS);
 
 	if (unlikely(holds))
 		qdisc_qlen_inc(sch_bpf_qdisc(q));

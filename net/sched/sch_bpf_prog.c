@@ -199,6 +199,7 @@ __bpf_kfunc int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx
 		q->run.ret = NET_XMIT_SUCCESS | __NET_XMIT_STOLEN;
 	}
 	q->xstats.stolen++;
+	tcf_set_drop_reason(skb, SKB_CONSUMED);
 	__qdisc_drop(skb, q->run.to_free);
 	return 0;
 }
@@ -214,7 +215,7 @@ __bpf_kfunc int bpf_qdisc_steal_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx
  *
  * Context: enqueue programs, under the qdisc's root lock, bottom halves off.
  * Return: 0; or, with the packet dropped and counted, -EINVAL if it is another packet
- * than ctx->skb or no GSO packet, -ENOMEM and other errors of skb_gso_segment().
+ * than ctx->skb, or none that can be cut; -ENOMEM without memory.
  */
 __bpf_kfunc int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx)
 {
@@ -227,7 +228,7 @@ __bpf_kfunc int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *c
 		segs = skb_gso_segment(skb, netif_skb_features(skb) & ~NETIF_F_GSO_MASK);
 	if (IS_ERR_OR_NULL(segs)) {
 		sch_bpf_drop(q, skb, QDISC_DROP_SEGMENT);
-		return segs ? PTR_ERR(segs) : -EINVAL;
+		return segs == ERR_PTR(-ENOMEM) ? -ENOMEM : -EINVAL;
 	}
 
 	/* Cutting uses the end of the control block for itself. */
