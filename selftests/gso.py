@@ -14,8 +14,10 @@ MARK_CE, OPEN = 7, 8            # also in verdicts.bpf.c
 SEGMENT = f"{PROGS}/segment.bpf.o"
 # As in segment.bpf.c
 WHAT = ["KEEP", "DROP_ODD", "DROP_ALL", "PASS", "FORCE", "CUT_A_CLONE", "KEEP_A_CLONE", "TAKE_BACK", "STEAL_ODD",
-        "EMPTY_CLASS", "REPLACE", "OPEN_AND_LOOK", "OPEN"]
+        "EMPTY_CLASS", "REPLACE", "OPEN_AND_LOOK",
+        "LOOK_BEHIND_THE_LAST", "OPEN"]
 DRR = ("drr",)
+HFSC = ("hfsc", "default", "1")
 PARENTS = ((), ("prio", "bands", "2", "priomap", *["0"] * 16), ("tbf", "rate", "1gbit", "burst", "100kb", "limit", "1mb"))
 
 
@@ -55,6 +57,8 @@ def cut(*parent):
                 for classid in ("1:1", "1:2"):
                     lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", classid, "drr")
                 sender.set(lib.SO_PRIORITY, 0x10001)
+            if "hfsc" in parent:
+                lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "hfsc", "sc", "rate", "1gbit")
         device.attach(SEGMENT, where=("parent", "1:1", "handle", "2:") if parent else ("root", "handle", "2:"))
         yield device, sender, receiver
 
@@ -179,6 +183,14 @@ def what_is_held_while_a_class_drops_all():
                 let_go(device, sender, receiver, [0], what)
 
 
+def what_is_delivered_while_a_class_drops_all():
+    """Nor while a packet leaves that a parent has asked for, to look at it."""
+    for parent in (*PARENTS, DRR, HFSC):
+        with one_packet_in_each(parent, "bpf", "obj", SEGMENT) as (device, sender, receiver):
+            lib.true(send(sender, "KEEP", 1), "the map takes a packet")
+            let_go(device, sender, receiver, [0, 0], "LOOK_BEHIND_THE_LAST")
+
+
 def what_a_class_takes_while_it_drops_all_others():
     """It had one packet, and has one."""
     for parent in (*PARENTS, DRR):
@@ -267,6 +279,7 @@ lib.main(every_segment_is_marked,
          some_segments_are_stolen,
          what_is_taken_back_in_the_end_nobody_waits_for,
          what_is_held_while_a_class_drops_all,
+         what_is_delivered_while_a_class_drops_all,
          what_a_class_takes_while_it_drops_all_others,
          a_class_that_drops_the_last_packet_of_all,
          segments_fill_the_limit,

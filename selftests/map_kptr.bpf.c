@@ -126,6 +126,18 @@ int put_late_##map(struct args *args)					\
 MAP_OF_TASKS(tasks)
 MAP_OF_TASKS(allocated)
 
+ORDERED(without_tasks, __u64, struct held, 200);
+
+SEC("syscall")
+int pop_without_tasks(struct args *args)
+{
+	struct task_struct *task = bpf_rbtree_map_pop_task(&without_tasks, &args->key);
+
+	if (task)
+		bpf_task_release(task);
+	return !!task;
+}
+
 /* ---- kptrs of every other kind ---- */
 
 struct local {

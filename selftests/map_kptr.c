@@ -240,6 +240,23 @@ static bool nothing_remains(void)
 	return true;
 }
 
+/* One call does not remove more of them than it has time for. */
+static bool many_without_tasks(void)
+{
+	int fd = map("without_tasks"), left = 0;
+	struct held held = {};
+	struct args args = {};
+	uint64_t key;
+
+	for (key = 0; key < 100; key++)
+		expect(!bpf_map_update_elem(fd, &key, &held, BPF_NOEXIST));
+	expect_equal(run_args("pop_without_tasks", &args, sizeof(args)), 0);
+	while (!bpf_map_get_next_key(fd, NULL, &key) && !bpf_map_delete_elem(fd, &key))
+		left++;
+	expect_equal(left, 100 - 64);
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	static const char *const names[] = { "tasks", "allocated", "objects", "allocated_objects" };
@@ -254,7 +271,7 @@ int main(int argc, char **argv)
 	if (!drops)
 		err(1, "cannot trace drops");
 
-	printf("1..30\n");
+	printf("1..31\n");
 	for (int i = 0; i < 4; i++) {
 		name = names[i];
 		printf("# map %s\n", name);
@@ -266,6 +283,7 @@ int main(int argc, char **argv)
 		result(late(), "bpf_kptr_xchg after the element has left");
 		result(map_goes(), "the map goes away with objects in it");
 	}
+	result(many_without_tasks(), "many elements without a task");
 	name = "plain";
 	result(nothing_remains(), "an unreferenced kptr, a refcount");
 	name = "allocated_plain";

@@ -327,6 +327,35 @@ int BPF_PROG(pop_at_a_tick)
 	return 0;
 }
 
+/* Of this one no program that can sleep knows. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+	__array(values, struct queue);
+} outer_of_ticks SEC(".maps");
+
+SEC("fentry/sched_tick")
+int BPF_PROG(pop_for_ticks)
+{
+	__u64 rank = 0;
+
+	bpf_rbtree_map_pop_map(&outer_of_ticks, &rank);
+	return 0;
+}
+
+/* Of maps of that name, whether a callback that sleeps could still be at it */
+__u32 freed[2] SEC(".data.freed");
+
+SEC("fentry/rbtree_map_free")
+int BPF_PROG(look_at_the_end, struct bpf_map *map)
+{
+	if (!bpf_strncmp(map->name, sizeof("inner"), "inner"))
+		__sync_fetch_and_add(&freed[map->free_after_mult_rcu_gp], 1);
+	return 0;
+}
+
 /* ---- what must be refused ---- */
 
 SEC("?syscall")

@@ -387,6 +387,34 @@ static bool in_an_interrupt(void)
 	return true;
 }
 
+/* A program that cannot sleep may pop a map in a callback that can. */
+static bool for_callbacks_that_sleep(void)
+{
+	int fd = map("outer_of_ticks"), inner = create_inner();
+	struct bpf_link *tick, *end;
+	uint32_t *freed, id = id_of(inner);
+	uint64_t rank = 0;
+	size_t size;
+
+	freed = bpf_map__initial_value(bpf_object__find_map_by_name(obj, ".data.freed"), &size);
+	expect(freed && size >= 2 * sizeof(*freed));
+	end = bpf_program__attach(bpf_object__find_program_by_name(obj, "look_at_the_end"));
+	expect(end);
+	expect(!bpf_map_update_elem(fd, &rank, &inner, BPF_ANY));
+	close(inner);
+	tick = bpf_program__attach(bpf_object__find_program_by_name(obj, "pop_for_ticks"));
+	expect(tick);
+	expect(goes_away(id));
+	for (int n = 0; n < 10000 && !(__atomic_load_n(&freed[0], __ATOMIC_RELAXED) |
+				       __atomic_load_n(&freed[1], __ATOMIC_RELAXED)); n++)
+		usleep(1000);
+	expect_equal(freed[0], 0);
+	expect_equal(freed[1], 1);
+	bpf_link__destroy(tick);
+	bpf_link__destroy(end);
+	return true;
+}
+
 /* The outer map goes, with one inner map in it and one just popped. */
 static bool life_of_the_outer(void)
 {
@@ -509,7 +537,7 @@ int main(int argc, char **argv)
 	half = btf__add_int(btf, "half", 4, 0);
 	if (btf__load_into_kernel(btf))
 		err(1, "BTF");
-	printf("1..23\n");
+	printf("1..24\n");
 	result(initial_elements(), "an object's initial elements");
 	result(creation(), "creation");
 	result(take_turns(), "programs: push under a rank, pop the first, use it");
@@ -523,6 +551,7 @@ int main(int argc, char **argv)
 	result(many(), "64 maps popped and pushed, or moved, 100000 times");
 	result(active_list(), "an active list of 16 flows");
 	result(in_an_interrupt(), "popped in hard interrupts");
+	result(for_callbacks_that_sleep(), "popped, perhaps by a callback that sleeps");
 	result(refused("refused_update", "cannot pass map_type"), "refused: update by a program");
 	result(refused("refused_delete", "cannot pass map_type"), "refused: delete by a program");
 	result(refused("refused_plain_push", "neither packets nor maps"), "refused: push of a value");

@@ -247,6 +247,14 @@ static long visit_and_pop(struct bpf_map *map, __u64 *key, __u64 *value, void *u
 	return 0;
 }
 
+/* A program may keep both: they are the element's, and none is the kernel's stack. */
+static long visit_beside(struct bpf_map *map, __u64 *key, __u64 *value, void *unused)
+{
+	look(key, value);
+	state.wrong += value - key != 1;
+	return 0;
+}
+
 #define WALK(name, map, callback)					\
 SEC("syscall")								\
 int name(struct walk *args)						\
@@ -260,6 +268,7 @@ int name(struct walk *args)						\
 }
 
 WALK(walk, numbers, visit)
+WALK(walk_beside, numbers, visit_beside)
 WALK(walk_three, numbers, visit_three)
 WALK(walk_and_delete, numbers, visit_and_delete)
 WALK(walk_and_delete_allocated, allocated, visit_and_delete)

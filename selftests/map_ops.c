@@ -250,6 +250,7 @@ static bool walks(void)
 	int fd = numbers();
 
 	expect(walk_is("walk", 9));
+	expect(walk_is("walk_beside", 9));
 	expect(walk_is("walk_three", 3));
 	empty(fd);
 	expect(walk_is("walk", 0));

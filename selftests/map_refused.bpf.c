@@ -4,6 +4,7 @@
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include "map.bpf.h"
 
 #define __refused(words) __attribute__((btf_decl_tag("refused:" words)))
@@ -261,6 +262,79 @@ int exchange_a_packet(void *ctx)
 
 	if (pkt)
 		bpf_kptr_xchg(&pkt->skb, NULL);
+	return 0;
+}
+
+SEC("syscall")
+__refused("is not a key of map 'numbers', 8 bytes")
+int key_by_an_untrusted_pointer(void *ctx)
+{
+	struct list_head *list;
+
+	list = bpf_rdonly_cast((void *)1, bpf_core_type_id_kernel(struct list_head));
+	return bpf_rbtree_map_push(&numbers, list, NUMBER);
+}
+
+SEC("syscall")
+__refused("is not a value of map 'numbers', 8 bytes")
+int value_by_an_untrusted_pointer(void *ctx)
+{
+	struct list_head *list;
+
+	list = bpf_rdonly_cast((void *)1, bpf_core_type_id_kernel(struct list_head));
+	return bpf_rbtree_map_push(&numbers, NUMBER, list);
+}
+
+SEC("syscall")
+__accepted
+int key_by_a_trusted_pointer(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return bpf_rbtree_map_push(&numbers, &task->start_time, &task->start_time);
+}
+
+SEC("syscall")
+__refused("is not a key of map 'numbers', 8 bytes")
+int key_into_a_kernel_object(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return !bpf_rbtree_map_first(&numbers, &task->start_time);
+}
+
+/* Packets of these programs are read only. */
+SEC("cgroup_skb/egress")
+__accepted
+int key_from_packet_data(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+
+	if (data + 16 <= (void *)(long)skb->data_end)
+		bpf_rbtree_map_push(&numbers, data, data + 8);
+	return 1;
+}
+
+SEC("cgroup_skb/egress")
+__refused("is not a key of map 'numbers', 8 bytes")
+int key_into_packet_data(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+
+	if (data + 8 <= (void *)(long)skb->data_end)
+		bpf_rbtree_map_first(&numbers, data);
+	return 1;
+}
+
+/* These may write, into a packet that has no clones then. */
+SEC("tc")
+__accepted
+int key_into_writable_packet_data(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+
+	if (data + 8 <= (void *)(long)skb->data_end)
+		bpf_rbtree_map_first(&numbers, data);
 	return 0;
 }
 

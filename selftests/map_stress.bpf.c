@@ -143,6 +143,42 @@ int churn_few(struct books *args)
 	return 0;
 }
 
+/* A key that others write to while it is stored. */
+struct wide {
+	__u64 group;
+	__u64 number;
+};
+
+ORDERED(wide, struct wide, __u64, ENTRIES);
+
+static struct wide shared;
+
+static int mix_wide(__u32 i, struct books *books)
+{
+	struct wide key = {};
+	__u64 value;
+
+	/* Threads have numbers one after the other. */
+	if (bpf_get_current_pid_tgid() & 1) {
+		__sync_lock_test_and_set(&shared.group, i % KEYS);
+		return 0;
+	}
+	note(bpf_rbtree_map_push(&wide, &shared, &(__u64){ 0 }), &books->pushed, books);
+	if (i % 2)
+		note(bpf_rbtree_map_pop(&wide, &key, &value), &books->removed, books);
+	return 0;
+}
+
+SEC("syscall")
+int churn_wide(struct books *args)
+{
+	struct books books = *args;
+
+	bpf_loop(2000, mix_wide, &books, 0);
+	*args = books;
+	return 0;
+}
+
 static int mix_tasks(__u32 i, struct books *books)
 {
 	__u64 key = bpf_get_prandom_u32() % KEYS;

@@ -168,6 +168,43 @@ static int structure(const char *name, int type, int size)
 	return id;
 }
 
+/* User space can make types that are all that another one is made of, or no part of it at all. */
+static bool types_in_one_another(void)
+{
+	static const struct {
+		int levels, size, members;
+	} towers[] = { { 7, 8, 1 }, { 10000, 8, 1 }, { 40, 0, 2 } };
+
+	for (size_t i = 0; i < sizeof(towers) / sizeof(towers[0]); i++) {
+		struct btf *types = btf__new_empty();
+		int number = btf__add_int(types, "number", 8, 0), level = number, top, fd;
+
+		if (!towers[i].size)
+			level = btf__add_struct(types, "nothing", 0);
+		for (int j = 1; j <= towers[i].levels; j++) {
+			int below = level;
+
+			level = btf__add_struct(types, "level", towers[i].size);
+			for (int k = 0; k < towers[i].members; k++)
+				btf__add_field(types, "below", below, 0, 0);
+		}
+		top = btf__add_struct(types, "top", 8);
+		btf__add_field(types, "level", level, 0, 0);
+		btf__add_field(types, "number", number, 0, 0);
+		if (btf__load_into_kernel(types))
+			err(1, "BTF of %d levels", towers[i].levels);
+		fd = create_of(types, towers[i].levels == 7 ? level : top, number, 0, 0);
+		btf__free(types);
+		if (towers[i].levels == 7) {
+			expect(fd >= 0);
+			continue;
+		}
+		expect_equal(fd, -EINVAL);
+		expect(log_has("cannot have too many types in one another"));
+	}
+	return true;
+}
+
 static int create_raw(uint32_t key_size, uint32_t value_size, uint32_t entries, uint32_t flags)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = flags);
@@ -238,7 +275,7 @@ int main(int argc, char **argv)
 	unknown = btf__add_fwd(btf, "sk_buff", BTF_FWD_STRUCT);
 	unknown = structure("with_unknown", btf__add_ptr(btf, btf__add_type_tag(btf, "kptr", unknown)), 8);
 
-	printf("1..19\n");
+	printf("1..20\n");
 	result(accepted(numbers), "16 integers are a key");
 	result(accepted(bytes), "64 bytes are a key");
 	result(accepted(bytes_in), "a struct with bytes in it is a key");
@@ -252,6 +289,7 @@ int main(int argc, char **argv)
 	result(refused(many, u64, -EINVAL, "more than 16 parts"), "17 integers");
 	result(refused(bits_in, u64, -EINVAL, "cannot have a bit field"), "bit field");
 	result(refused(too_long, u64, -E2BIG, "too large"), "65 bytes");
+	result(types_in_one_another(), "structs in one another");
 	result(unsupported(), "locks, timers, work, lists, trees and uptrs in the value");
 	result(beside_a_packet(), "special fields beside a packet");
 	result(plain_data(), "nodes and dynptrs are plain data");

@@ -12,20 +12,20 @@ from lib import PROGS, SO_MARK
 
 REASONS = f"{PROGS}/reasons.bpf.o"
 SHARED = f"{PROGS}/shared.bpf.o"
-LATE, NOWHERE, TWICE = 0x100, 0x200, 0x400      # also in reasons.bpf.c
+LATE, NOWHERE, TWICE, STOLEN = 0x100, 0x200, 0x400, 0x800      # also in reasons.bpf.c
 # of enum qdisc_drop_reason
 GENERIC, OVERLIMIT, CONGESTED = 1, 2, 3
 
 
-def drops(lines, device):
+def drops(lines, device, at_once=False):
     """Reasons of the drops that the qdisc's tracepoint tells; that of the packet tells
-    as many."""
+    as many. at_once: the root has no place for packets that are to be freed."""
     told = [re.search(r"reason=(\w+)", line).group(1) for line in lines if "qdisc_drop:" in line
             and f" ifindex={device.ifindex} " in line]
     freed = [line for line in lines if "kfree_skb:" in line and "QDISC_DROP" in line]
     lib.equal(len(freed), len(told), f"packets freed with the reason QDISC_DROP, against {told}")
-    lib.equal([line for line in lines if line.startswith(" =>") and "sch_bpf_" in line], [],
-              "callers who free packets with the qdisc's lock held")
+    lib.equal(any(line.startswith(" =>") and "sch_bpf_" in line for line in lines), at_once,
+              "packets are freed with the qdisc's lock held")
     return told
 
 
@@ -68,6 +68,26 @@ def drops_of_the_kernel_have_theirs():
         lib.equal(drops(lines(), device), ["NO_CLASS", "DELIVERED_TWICE"], "reasons")
 
 
+def a_drop_in_dequeue_below_another_qdisc_has_its_reason():
+    with callers(), lib.link() as device, lib.Sender(device.a) as sender, \
+         lib.traced("qdisc/qdisc_drop", "skb/kfree_skb") as lines:
+        lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "1:", "prio")
+        device.attach(REASONS, where=("parent", "1:2"))
+        send(sender, LATE + CONGESTED)
+        lib.wait_until(lambda: lib.instances(device.a)[0]["drops"] == 1, "a drop")
+        sender.sock.close()
+        lib.equal(drops(lines(), device, at_once=True), ["CONGESTED"], "reasons")
+
+
+def what_is_stolen_is_no_drop():
+    with lib.wire(REASONS) as (device, sender, _), lib.traced("qdisc/qdisc_drop", "skb/kfree_skb") as lines:
+        send(sender, STOLEN)
+        lib.wait_until(lambda: device.qdisc()["stolen"] == 1, "a packet is stolen")
+        sender.sock.close()
+        lib.equal(drops(lines(), device), [], "reasons")
+        lib.equal(device.qdisc()["drops"], 0, "drops")
+
+
 def a_busy_map_is_no_full_one():
     """The first device has packets in the map that both find."""
     with contextlib.ExitStack() as stack:
@@ -82,4 +102,6 @@ def a_busy_map_is_no_full_one():
 
 lib.main(each_drop_has_its_reason,
          drops_of_the_kernel_have_theirs,
+         a_drop_in_dequeue_below_another_qdisc_has_its_reason,
+         what_is_stolen_is_no_drop,
          a_busy_map_is_no_full_one)

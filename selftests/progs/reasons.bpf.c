@@ -9,6 +9,7 @@
 #define LATE	0x100		/* also in reasons.py */
 #define NOWHERE	0x200
 #define TWICE	0x400
+#define STOLEN	0x800
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
@@ -24,6 +25,8 @@ int reasons_enqueue(struct sch_bpf_ctx *ctx)
 	__u32 mark = skb->mark;
 	__u64 key = !(mark & (LATE | TWICE));	/* these leave first */
 
+	if (mark & STOLEN)
+		return bpf_qdisc_steal(ctx, skb);
 	if (mark & NOWHERE)
 		return bpf_qdisc_pass(ctx, skb, 0x10001);
 	if (mark && key)

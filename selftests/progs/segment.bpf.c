@@ -3,6 +3,7 @@
  * of its segments; until one opens the queue nothing leaves.
  */
 #include "../../policies/policy.h"
+#include <bpf/bpf_rbtree.h>
 
 #define STAMP	1		/* ns: long ago */
 #define HANDLE	0x20000		/* also in gso.py: of the qdisc, 2:, whose class 2:1 is */
@@ -20,12 +21,13 @@ enum {				/* also in gso.py */
 	EMPTY_CLASS,		/* by this packet, with one of the map held meanwhile */
 	REPLACE,		/* what the class has, by the packet of the map */
 	OPEN_AND_LOOK,		/* at the class, with the packet of the map held meanwhile */
+	LOOK_BEHIND_THE_LAST,	/* at the class, when the last packet of the map is delivered */
 	OPEN,
 };
 
 BPF_QDISC_QUEUE(segment_pkts, __u64, 1000);
 
-static bool open, look;
+static bool open, look, look_behind;
 static __u32 count;
 static __u32 segments;	/* to come */
 
@@ -109,6 +111,9 @@ int segment_enqueue(struct sch_bpf_ctx *ctx)
 		look = true;
 		open = true;
 		return bpf_qdisc_drop(ctx, skb, 0);
+	case LOOK_BEHIND_THE_LAST:
+		look_behind = true;
+		return bpf_qdisc_drop(ctx, skb, 0);
 	case STEAL_ODD:
 		return ++count % 2 ? push(ctx, skb) : bpf_qdisc_steal(ctx, skb);
 	case DROP_ODD:
@@ -142,6 +147,12 @@ int segment_dequeue(struct sch_bpf_ctx *ctx)
 		skb = bpf_qdisc_take(ctx, &segment_pkts);
 		bpf_qdisc_class_head(ctx, HANDLE | 1);
 		return skb ? bpf_qdisc_push_front(ctx, &segment_pkts, &(__u64){ 0 }, skb) : 0;
+	}
+	if (look_behind) {
+		bpf_qdisc_pop(ctx, &segment_pkts);
+		if (!bpf_rbtree_map_len(&segment_pkts))
+			bpf_qdisc_class_head(ctx, HANDLE | 1);
+		return 0;
 	}
 	if (!open) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
