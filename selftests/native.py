@@ -7,8 +7,11 @@ agree within 1 %, mean delays within 5 % and the 99th percentile within 10 %.
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
 
 import collections
+import ctypes
+import mmap
 import os
 import random
+import struct
 import time
 
 import lib
@@ -19,6 +22,7 @@ ETS = f"{POLICIES}/ets.bpf.o"
 FIFO = f"{POLICIES}/fifo.bpf.o"
 PRIO = f"{POLICIES}/prio.bpf.o"
 FQ = f"{POLICIES}/fq.bpf.o"
+RED = f"{POLICIES}/red.bpf.o"
 LET = 10_000                            # of gate.bpf.c: so many and N as a mark let N packets go
 
 
@@ -261,6 +265,123 @@ def ets_refuses_what_is_wrong():
                                ("priomap=" + ",".join("0" * 17), f"{several}0 to 15"),
                                ("strict=17", "it is a number from 0 to 16")):
             lib.contains(lib.refused("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", setting), words)
+
+
+# With min = max nothing is left to chance
+RED_BYTES, RED_LIMIT = 40000, 45000
+
+
+def both_reds(*flags):
+    words = (f"limit {RED_LIMIT} min {RED_BYTES} max {RED_BYTES} avpkt 1000 burst {RED_BYTES // 1000} bandwidth 8mbit "
+             f"probability 0.02").split()
+    return (native("handle", "2:", "red", *words, *flags),
+            ours(RED, handle=("handle", "2:"), limit_bytes=RED_LIMIT, min=RED_BYTES, max=RED_BYTES, weight_log=1,
+                 **dict.fromkeys(flags, 1)))
+
+
+def as_red_decides(attach, count=1500):
+    """What leaves and its ECN bits, what is dropped, and why. More packets come than leave, and
+    then fewer, but some always wait. They are always the same ones: the native average is rounded to
+    bytes, so of others one may be dropped that ours lets in."""
+    rng = random.Random(1)
+    with lib.behind_the_gate(attach) as (device, sender, receiver):
+        for packet in packets(rng, count):
+            marks = (0, 0, 0, LET + 1) if packet.number % 60 < 40 else (0, LET + 1, LET + 2, LET + 3)
+            send(sender, packet._replace(tos=rng.choice((0, 2))), rng.choice(marks) if packet.number < count - 1 else 1)
+        entry = device.below()
+        stats = entry.get("stats", entry)
+        return ([(arrival.number, arrival.tos) for arrival in receiver.collect(count - entry["drops"])],
+                {name: stats[name] for name in ("early", "marked", "pdrop")}, entry["drops"])
+
+
+def red_is_red():
+    for flags in ((), ("ecn",), ("ecn", "harddrop"), ("ecn", "nodrop")):
+        wanted, got = map(as_red_decides, both_reds(*flags))
+        what = f"red {' '.join(flags)}"
+        print(f"# {what}: {wanted[1]}, {len(wanted[0])} packets leave")
+        lib.true(wanted[1]["early"] + wanted[1]["marked"] > 300, f"{what}: {wanted[1]}, too few to compare")
+        lib.equal(got[1:], wanted[1:], f"{what}: statistics and drops")
+        lib.equal(got[0], wanted[0], f"{what}: what leaves, and marks")
+
+
+def red_has_a_class_as_red():
+    """Of another order, whose bands are bounded."""
+    def and_below(attach, has_class):
+        def attach_all(device, parent):
+            attach(device, parent)
+            lib.run("ip", "link", "set", device.a, "txqueuelen", "30")
+            if not has_class:
+                lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
+            lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "2:1", "prio")
+        return attach_all
+
+    wanted, got = (as_red_decides(and_below(attach, has)) for attach, has in zip(both_reds(), (True, False)))
+    print(f"# {wanted[1]}, {len(wanted[0])} packets leave")
+    lib.true(min(wanted[1]["early"], wanted[1]["pdrop"]) > 100, f"{wanted[1]}, too few to compare")
+    lib.equal(got[1:], wanted[1:], "statistics and drops")
+    lib.equal(got[0], wanted[0], "what leaves, and its order")
+
+
+def red_begins_anew_after_a_reset_as_red():
+    """What has made the average so high is gone."""
+    for attach in both_reds():
+        with lib.behind_the_gate(attach) as (device, sender, _):
+            for number in range(100):
+                sender.send(number, 1000)
+            lib.true(waiting(device) < 50, f"{waiting(device)} packets wait: RED has dropped none")
+            device.flap()
+            with lib.Sender(device.a) as later:         # the other one is told that the link was down
+                for number in range(30):
+                    later.send(number, 1000)
+            lib.equal(waiting(device), 30, "packets that wait after a reset")
+
+
+Event = collections.namedtuple("Event", "time len captured dropped forced bytes")
+
+
+def red_events(device):
+    """What stands in the ring buffer of the policy, which nobody has read."""
+    (map_id,) = lib.maps_named("red_events").intersection(device.below()["options"]["enqueue"]["map_ids"])
+    page, size = 4096, lib.bpftool("map", "show", "id", str(map_id))["max_entries"]
+    get = struct.pack("III", map_id, 0, 0)
+    fd = ctypes.CDLL(None).syscall(321, 14, get, len(get))      # bpf(BPF_MAP_GET_FD_BY_ID)
+    with mmap.mmap(fd, page + size, prot=mmap.PROT_READ, offset=page) as ring:
+        os.close(fd)
+        (end,), at, events = struct.unpack_from("Q", ring), 0, []
+        while at < end:
+            (length,) = struct.unpack_from("I", ring, page + at)
+            events.append(Event(*struct.unpack_from("QIH??64s", ring, page + at + 8)))
+            at += 8 + (length + 7) // 8 * 8
+        return events
+
+
+def red_reports_each_drop_and_mark():
+    """By its first bytes, and whether it was beyond max; what is not there is counted."""
+    def attach(device, parent):
+        ours(RED, min=10000, max=150000, max_p=500000, weight_log=1, ecn=1, limit_bytes=0)(device, parent)
+
+    began = time.monotonic_ns()
+    with lib.behind_the_gate(attach) as (device, sender, receiver):
+        traffic = [packet._replace(tos=packet.number % 3 and 2) for packet in packets(seeded(), 300)]
+        for packet in traffic:
+            send(sender, packet, packet is traffic[-1])
+        drops, events = drops_below(device, "1:1"), red_events(device)
+        arrivals = receiver.collect(300 - drops)
+        number_of = [struct.unpack_from("!Q", event.bytes, lib.HEADERS)[0] for event in events]
+        lost = set(range(300)) - set(lib.numbers(arrivals))
+        lib.equal(number_of, sorted(lost | {each.number for each in arrivals if each.tos & 3 == 3}), "packets reported")
+        lib.equal({number for number, event in zip(number_of, events) if event.dropped}, lost, "drops reported")
+        lib.equal([(event.len, event.captured) for event in events],
+                  [(traffic[number].size, min(traffic[number].size, 64)) for number in number_of], "lengths")
+        times = [began, *(event.time for event in events), time.monotonic_ns()]
+        lib.equal(times, sorted(times), "times")
+        lib.equal(len({(event.dropped, event.forced) for event in events}), 4, "drops and marks, below and beyond max: kinds")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "parent", "1:1", "bpf", "set", "min=0", "set", "max=0")
+        for number in range(3500):
+            sender.send(number)
+        stats = device.below()["stats"]
+        lib.true(stats["unreported"] > 100, f"the ring buffer has room: {stats}")
+        lib.equal(len(red_events(device)) + stats["unreported"], stats["early"] + stats["marked"], "reported or counted")
 
 
 def same_refused(theirs, mine, traffic, least):
@@ -605,6 +726,7 @@ lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          ets_is_ets, ets_has_no_strict_bands_as_ets, ets_keeps_the_turns_of_ets, ets_changes_as_ets,
          ets_has_classes_as_ets, ets_counts_right_whatever_happens, ets_goes_past_a_class_that_holds_its_packets_back,
          ets_refuses_what_is_wrong,
+         red_is_red, red_has_a_class_as_red, red_begins_anew_after_a_reset_as_red, red_reports_each_drop_and_mark,
          edt_paces_by_time_stamp_as_fq, edt_is_etf, edt_sends_nothing_before_what_has_left_as_etf,
          fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_gives_a_flow_its_quantum,
          fq_paces_by_time_stamp_as_fq, fq_paces_by_the_sockets_rate_as_fq, fq_marks_what_is_late_as_fq,

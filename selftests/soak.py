@@ -24,12 +24,12 @@ SEED = int(os.environ.get("SEED", "1"))
 OPERATIONS = 30                 # in a round
 TX = 4
 
-FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE = (
-    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate"))
+FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED = (
+    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red"))
 HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = (
     f"{PROGS}/{name}.bpf.o" for name in ("hold", "release", "choose", "children", "classes", "queues"))
-OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
-           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, HOLD, RELEASE)}
+OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
+           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, HOLD, RELEASE)}
 # Parameters and values that may be set
 SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_drop=0", "bypass=1", "bypass=0"),
             PRIO: ("band_limit=10", "band_limit=1000", "skbprio=1", "skbprio=0", "bypass=1", "bypass=0"),
@@ -37,7 +37,9 @@ SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_dr
             EDT: ("horizon=1s", "delta=1ms", "drop_late=1", "drop_late=0"),
             FQ: ("quantum=1000", "flow_limit=5", "group_by=1", "group_by=0"),
             FQ_CODEL: ("quantum=1000", "target=0", "interval=1us", "flows=1", "limit_bytes=20000", "limit_bytes=0", "bypass=1", "bypass=0"),
-            RATE: ("rate=10mbit", "rate=0", "burst=1ms", "horizon=10ms")}
+            RATE: ("rate=10mbit", "rate=0", "burst=1ms", "horizon=10ms"),
+            RED: ("min=1000", "max=2000", "max=90000", "max_p=500000", "ecn=1", "ecn=0", "harddrop=1", "adaptive=1", "adaptive=0",
+                  "limit_bytes=20000", "limit_bytes=0")}
 BELOW = (("pfifo", "limit", "20"), ("bpf", "obj", FIFO), ("bpf", "obj", FQ, "limit", "30"),
          ("tbf", "rate", "10mbit", "burst", "10000", "limit", "30000"))
 

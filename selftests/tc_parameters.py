@@ -113,7 +113,8 @@ def ranges_of_the_policies(tc, device):
                           ("fq", ("horizon", "ce_threshold", "flow_limit")),
                           ("fq_codel", ("target", "interval", "ce_threshold", "limit_bytes")),
                           ("fifo", ("limit_bytes",)), ("prio", ("band_limit",)),
-                          ("ets", ("strict", "quanta", "priomap", "band_limit"))):
+                          ("ets", ("strict", "quanta", "priomap", "band_limit")),
+                          ("red", ("min", "max", "max_p", "weight_log", "packet_time", "limit_bytes"))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
         set_before = options(tc, device)["set"]
         for name in names:
