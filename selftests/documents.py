@@ -145,7 +145,7 @@ def each_function_is_used_by_an_example():
     """In the tutorial, in an idiom, or in a policy that is named there."""
     rows = re.findall(r"^(``bpf_.*?``)  +``(.*?)``$", rst.of_title("sch_bpf_idioms", "Functions that have no example here"), re.M)
     lib.true(len(rows) > 10, f"{len(rows)} rows")
-    used = {word for _, program in (*rst.idioms(), *rst.steps()) for word in re.findall(r"\w+", program)}
+    used = {word for _, program, *_ in (*rst.idioms(), *rst.steps()) for word in re.findall(r"\w+", program)}
     for functions, path in rows:
         words = set(re.findall(r"\w+", read(f"{lib.TOP}/{path}")))
         named = set(re.findall(r"``(\w+)\(\)``", functions))
@@ -171,6 +171,13 @@ REFUSED = rst.refused()
 IDIOMS = [(f"idiom{number}", title, program) for number, (title, program) in enumerate(rst.idioms(), 1)]
 
 
+def steps_are_as_short_as_said():
+    """Lines that each adds, with those that are empty or a brace."""
+    (said,) = re.findall(r"Each step adds (\d+) to (\d+) lines", rst.text_of("sch_bpf_tutorial"))
+    added = [len(re.findall(r"^\+", diff, re.M)) for _, _, diff in rst.steps()]
+    lib.equal([len(added), min(added), max(added)], [5, *map(int, said)], "steps, fewest and most lines")
+
+
 def drawings_are_of_the_programs_that_are_printed():
     for path, program in rst.drawings():
         lib.true(program in read(path), f"{os.path.basename(path)} is of another program: scripts/draw-tutorial")
@@ -193,4 +200,5 @@ lib.main(there_are_eleven,
          the_documents_list_all_functions_of_ordered_maps,
          each_function_is_used_by_an_example,
          policies_are_as_long_as_said,
+         steps_are_as_short_as_said,
          drawings_are_of_the_programs_that_are_printed)

@@ -5,10 +5,10 @@ their only source: selftests/run compiles them from there, and tests load and ru
     refused N, and cured    sch_bpf_refused.rst: of each section a program in C, the verifier's words,
                             and a diff that cures it
     idiom N                 sch_bpf_idioms.rst: all C of a section
-    step N                  sch_bpf_tutorial.rst: the first is a file, each other one a diff of
-                            the one before
+    step N                  sch_bpf_tutorial.rst: each is a diff of the one before, the first one
+                            of the C that precedes it
 
-The C that precedes the first section of the first two is what all of their programs begin with.
+The C that precedes the first section of the other two is what all of their programs begin with.
 A program that is only one of enqueue and dequeue gets the other one here, that of a FIFO."""
 
 import collections
@@ -118,23 +118,21 @@ def idiom(title):
 
 
 def steps():
-    """Title and program of each."""
+    """Title, program and diff of each."""
+    head, *rest = sections("sch_bpf_tutorial")
+    (program,) = of(head, "c")
     found = []
-    for section in sections("sch_bpf_tutorial"):
-        program = found[-1][1] if found else ""
-        for text in of(section, "c"):
-            program = text
-        for text in of(section, "diff"):
-            program = patched(program, text)
-        if of(section, "c", "diff"):
-            found.append((section.title, program))
+    for section in rest:
+        (diff,) = of(section, "diff")
+        program = patched(program, diff)
+        found.append((section.title, program, diff))
     return found
 
 
 def drawings():
     """File of each drawing of the tutorial, and what it says of the program that it was drawn of: the
     fifth is of the fourth step again, changed in place."""
-    programs = [program for _, program in steps()[:4]]
+    programs = [program for _, program, _ in steps()[:4]]
     return [(f"{DOCUMENTS}/sch_bpf_step{number}.svg", f"<!-- of a program with SHA-256 {hashlib.sha256(program.encode()).hexdigest()} -->")
             for number, program in enumerate([*programs, programs[-1]], 1)]
 
@@ -149,7 +147,7 @@ def write():
     for each in refused():
         programs.update({each.name: each.program, f"{each.name}_cured": each.cured})
     programs.update((f"idiom{number}", program) for number, (_, program) in enumerate(idioms(), 1))
-    programs.update((f"step{number}", program) for number, (_, program) in enumerate(steps(), 1))
+    programs.update((f"step{number}", program) for number, (_, program, _) in enumerate(steps(), 1))
     os.makedirs(OUT, exist_ok=True)
     for name, program in programs.items():
         source = f"{OUT}/{name}.bpf.c"
