@@ -351,7 +351,10 @@ __u32 freed[2] SEC(".data.freed");
 SEC("fentry/rbtree_map_free")
 int BPF_PROG(look_at_the_end, struct bpf_map *map)
 {
-	if (!bpf_strncmp(map->name, sizeof("inner"), "inner"))
+	char name[sizeof("inner")];
+
+	bpf_probe_read_kernel(name, sizeof(name), map->name);
+	if (!bpf_strncmp(name, sizeof(name), "inner"))
 		__sync_fetch_and_add(&freed[map->free_after_mult_rcu_gp], 1);
 	return 0;
 }
