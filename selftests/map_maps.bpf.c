@@ -354,8 +354,12 @@ int BPF_PROG(look_at_the_end, struct bpf_map *map)
 	char name[sizeof("inner")];
 
 	bpf_probe_read_kernel(name, sizeof(name), map->name);
-	if (!bpf_strncmp(name, sizeof(name), "inner"))
-		__sync_fetch_and_add(&freed[map->free_after_mult_rcu_gp], 1);
+	if (bpf_strncmp(name, sizeof(name), "inner"))
+		return 0;
+	if (map->free_after_mult_rcu_gp)
+		__sync_fetch_and_add(&freed[1], 1);
+	else
+		__sync_fetch_and_add(&freed[0], 1);
 	return 0;
 }
 
