@@ -351,10 +351,10 @@ __u32 freed[2] SEC(".data.freed");
 SEC("fentry/rbtree_map_free")
 int BPF_PROG(look_at_the_end, struct bpf_map *map)
 {
-	char name[sizeof("inner")];
+	char name[sizeof("asleep")];
 
 	bpf_probe_read_kernel(name, sizeof(name), map->name);
-	if (bpf_strncmp(name, sizeof(name), "inner"))
+	if (bpf_strncmp(name, sizeof(name), "asleep"))
 		return 0;
 	if (map->free_after_mult_rcu_gp)
 		__sync_fetch_and_add(&freed[1], 1);

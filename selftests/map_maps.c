@@ -390,7 +390,7 @@ static bool in_an_interrupt(void)
 /* A program that cannot sleep may pop a map in a callback that can. */
 static bool for_callbacks_that_sleep(void)
 {
-	int fd = map("outer_of_ticks"), inner = create_inner();
+	int fd = map("outer_of_ticks"), inner = create("asleep", 8, 0, 0);
 	struct bpf_link *tick, *end;
 	uint32_t *freed, id = id_of(inner);
 	uint64_t rank = 0;
