@@ -326,6 +326,20 @@ int key_into_packet_data(struct __sk_buff *skb)
 	return 1;
 }
 
+SEC("cgroup_skb/egress")
+__accepted
+int key_from_a_slice(struct __sk_buff *skb)
+{
+	struct bpf_dynptr packet;
+	__u64 buffer, *key;
+
+	bpf_dynptr_from_skb(skb, 0, &packet);
+	key = bpf_dynptr_slice(&packet, 0, &buffer, sizeof(buffer));
+	if (key)
+		bpf_rbtree_map_push(&numbers, key, key);
+	return 1;
+}
+
 /* These may write, into a packet that has no clones then. */
 SEC("tc")
 __accepted

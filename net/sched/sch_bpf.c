@@ -918,8 +918,8 @@ static void sch_bpf_rescue_all(struct Qdisc *sch)
 	}
 }
 
-/* Back to programs that were in force: what they do not reach leaves first. It is what the
- * others have stored in the time that bpf_mq takes for a change that fails.
+/* Back to programs that were in force: what they do not reach leaves first. It is few: what the
+ * others have stored in the time that bpf_mq took for a change that failed.
  */
 static void sch_bpf_rescue_unreached(struct sch_bpf_data *q, const struct sch_bpf_config *cfg)
 {
@@ -928,13 +928,12 @@ static void sch_bpf_rescue_unreached(struct sch_bpf_data *q, const struct sch_bp
 
 	for (map = sch_bpf_out_of_reach(q, cfg); map;
 	     map = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark)) {
-		while (!IS_ERR_OR_NULL(skb = bpf_rbtree_pop(map, &q->owner))) {
-			__skb_queue_tail(&q->fifo, skb);
-			q->stored--;
-			q->rescued = true;
-		}
-		if (IS_ERR(skb))	/* its lock could not be had */
+		skb = bpf_rbtree_pop(map, &q->owner);
+		if (IS_ERR_OR_NULL(skb))	/* its lock could not be had */
 			break;
+		__skb_queue_tail(&q->fifo, skb);
+		q->stored--;
+		q->rescued = true;
 	}
 }
 

@@ -17,7 +17,7 @@
 #define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: the packet that came is in a map or class */
 #define SCH_BPF_RUN_RET		BIT(1)	/* enqueue: ret is set */
 #define SCH_BPF_RUN_OTHERS	BIT(2)	/* more and bytes are set */
-#define SCH_BPF_RUN_EMPTIED	BIT(3)	/* a class dropped all while the program held packets */
+#define SCH_BPF_RUN_EMPTIED	BIT(3)	/* a class dropped all: the program held others */
 #define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
 #define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
 

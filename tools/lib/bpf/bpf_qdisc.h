@@ -438,8 +438,8 @@ static __always_inline int bpf_qdisc_steal(struct sch_bpf_ctx *ctx, struct sk_bu
  *	if (bpf_qdisc_pkt_segs(skb) > 1)
  *		return bpf_qdisc_segment(ctx, skb);
  *
- * Returns 0; or, with the packet dropped and counted, -EINVAL if it is no GSO packet or
- * not the one that came, -ENOMEM, or another error of the protocol that cuts it.
+ * Returns 0; or, with the packet dropped and counted, -EINVAL if it is not the one that
+ * came, or none that can be cut, and -ENOMEM without memory.
  */
 static __always_inline int bpf_qdisc_segment(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {

@@ -4,7 +4,8 @@
  * helpers for all maps; see Documentation/bpf/map_rbtree.rst. Include it after
  * vmlinux.h and <bpf/bpf_helpers.h>. A map argument is the address of such a map,
  * or an inner map that was looked up; key and value arguments are addresses of as
- * many bytes as the map's keys and values have. The verifier checks all that.
+ * many bytes as the map's keys and values have, in memory that helpers take, too. The
+ * verifier checks all that.
  *
  * Maps of packets are for queueing policies: see <bpf/bpf_qdisc.h>.
  */
@@ -160,8 +161,10 @@ extern int bpf_rbtree_map_push_task(struct task_struct *task, void *map, const v
  * @map: an ordered map whose value holds one `struct task_struct __kptr *`
  * @key: where to store its key
  *
+ * Elements without a task are removed on the way, at most 64 in a call.
+ *
  * Returns the oldest task of the lowest key, to be given to bpf_task_release();
- * NULL if there is none or the map's lock could not be had.
+ * NULL if there is none among those, or the map's lock could not be had.
  */
 extern struct task_struct *bpf_rbtree_map_pop_task(void *map, void *key) __ksym;
 
