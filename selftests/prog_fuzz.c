@@ -7,7 +7,7 @@
  * another one, and gets a few more. Whatever it does with them, the books balance, in
  * packets and bytes:
  *
- *	put in + cloned + more by cutting = sent + freed as drops + queued
+ *	put in + cloned + more by cutting = sent + freed as drops or stolen + queued
  *
  * where all but the last are seen where they happen; the qdisc's own counters and those
  * of its parent say the same. The sender hears of a drop, and not of a loss. Each function
