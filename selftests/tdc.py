@@ -13,18 +13,10 @@ RESULTS = "/tmp/bpf.tap"
 # It deletes all network namespaces that it finds: let it find none of ours.
 APART = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs netns /run/netns && exec "$@"', "sh")
 
-# Its plugin enters a network namespace when the file is there, which can be before a namespace is
-# mounted on it: on a slow kernel now and then.
-TRIES = 3
-TOO_EARLY = 'setting the network namespace "'
-
-for _ in range(TRIES):
-    done = subprocess.run([*APART, "python3", "-B", "tdc.py", "--outfile", RESULTS,
-                           "--file", f"{HERE}/tc-testing/bpf.json"],
-                          cwd=TDC, env=dict(os.environ, PYTHONPATH=f"{HERE}/tc-testing"),
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if not done.returncode or TOO_EARLY not in done.stdout:
-        break
+done = subprocess.run([*APART, "python3", "-B", "tdc.py", "--outfile", RESULTS,
+                       "--file", f"{HERE}/tc-testing/bpf.json"],
+                      cwd=TDC, env=dict(os.environ, PYTHONPATH=f"{HERE}/tc-testing"),
+                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 with open(RESULTS, encoding="utf-8") as file:
     print(file.read(), end="")
 if done.returncode:

@@ -6,7 +6,7 @@ import os
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 EXTRA_NAMES = {
     "TC": f"{TOP}/build/tools/bin/tc",
-    "IP": f"{TOP}/build/tools/bin/ip",
+    "IP": f"{TOP}/selftests/tc-testing/ip",
     "EBPFDIR": TOP,
     "TIMEOUT": 120,     # s; emulated CPUs are slow
 }
