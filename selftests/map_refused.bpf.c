@@ -34,6 +34,7 @@ struct {
 __u64 number;
 
 #define NUMBER	(&(__u64){ 0 })
+#define UNTRUSTED	bpf_rdonly_cast((void *)1, bpf_core_type_id_kernel(struct list_head))
 
 SEC("syscall")
 __accepted
@@ -269,20 +270,14 @@ SEC("syscall")
 __refused("is not a key of map 'numbers', 8 bytes")
 int key_by_an_untrusted_pointer(void *ctx)
 {
-	struct list_head *list;
-
-	list = bpf_rdonly_cast((void *)1, bpf_core_type_id_kernel(struct list_head));
-	return bpf_rbtree_map_push(&numbers, list, NUMBER);
+	return bpf_rbtree_map_push(&numbers, UNTRUSTED, NUMBER);
 }
 
 SEC("syscall")
 __refused("is not a value of map 'numbers', 8 bytes")
 int value_by_an_untrusted_pointer(void *ctx)
 {
-	struct list_head *list;
-
-	list = bpf_rdonly_cast((void *)1, bpf_core_type_id_kernel(struct list_head));
-	return bpf_rbtree_map_push(&numbers, NUMBER, list);
+	return bpf_rbtree_map_push(&numbers, NUMBER, UNTRUSTED);
 }
 
 SEC("syscall")

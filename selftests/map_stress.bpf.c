@@ -65,6 +65,17 @@ static long visit(struct bpf_map *map, __u64 *key, __u64 *value, struct books *b
 	return bpf_get_prandom_u32() % 16 == 0;
 }
 
+#define CHURN(map)							\
+SEC("syscall")								\
+int churn_##map(struct books *args)					\
+{									\
+	struct books books = *args;					\
+									\
+	bpf_loop(2000, mix_##map, &books, 0);				\
+	*args = books;							\
+	return 0;							\
+}
+
 #define MIX(map)							\
 static int mix_##map(__u32 i, struct books *books)			\
 {									\
@@ -98,15 +109,7 @@ static int mix_##map(__u32 i, struct books *books)			\
 	return 0;							\
 }									\
 									\
-SEC("syscall")								\
-int churn_##map(struct books *args)					\
-{									\
-	struct books books = *args;					\
-									\
-	bpf_loop(2000, mix_##map, &books, 0);				\
-	*args = books;							\
-	return 0;							\
-}
+CHURN(map)
 
 MIX(numbers)
 MIX(allocated)
@@ -125,15 +128,7 @@ static int mix_few(__u32 i, struct books *books)
 	return 0;
 }
 
-SEC("syscall")
-int churn_few(struct books *args)
-{
-	struct books books = *args;
-
-	bpf_loop(2000, mix_few, &books, 0);
-	*args = books;
-	return 0;
-}
+CHURN(few)
 
 /* A key that others write to while it is stored. */
 struct wide {
@@ -161,15 +156,7 @@ static int mix_wide(__u32 i, struct books *books)
 	return 0;
 }
 
-SEC("syscall")
-int churn_wide(struct books *args)
-{
-	struct books books = *args;
-
-	bpf_loop(2000, mix_wide, &books, 0);
-	*args = books;
-	return 0;
-}
+CHURN(wide)
 
 static int mix_tasks(__u32 i, struct books *books)
 {
@@ -196,15 +183,7 @@ static int mix_tasks(__u32 i, struct books *books)
 	return 0;
 }
 
-SEC("syscall")
-int churn_tasks(struct books *args)
-{
-	struct books books = *args;
-
-	bpf_loop(2000, mix_tasks, &books, 0);
-	*args = books;
-	return 0;
-}
+CHURN(tasks)
 
 /* Inner maps come, too, from user space, which replaces them and takes them away. */
 static int mix_maps(__u32 i, struct books *books)
@@ -249,15 +228,7 @@ static int mix_maps(__u32 i, struct books *books)
 	return 0;
 }
 
-SEC("syscall")
-int churn_maps(struct books *args)
-{
-	struct books books = *args;
-
-	bpf_loop(2000, mix_maps, &books, 0);
-	*args = books;
-	return 0;
-}
+CHURN(maps)
 
 SEC("iter/bpf_map_elem")
 int show(struct bpf_iter__bpf_map_elem *ctx)

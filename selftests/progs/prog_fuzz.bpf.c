@@ -4,6 +4,7 @@
  */
 #include "../../policies/policy.h"
 #include <bpf/bpf_tracing.h>
+#include "ends.bpf.h"
 
 #define DEVICES		16
 #define EOPNOTSUPP	95
@@ -97,38 +98,9 @@ static void note(int way, const struct sk_buff *skb)
 	__sync_fetch_and_add(&books[ifindex][way].bytes, bpf_qdisc_pkt_len(skb));
 }
 
-SEC("tp_btf/kfree_skb")
-int BPF_PROG(on_drop, struct sk_buff *skb)
+static void ended(const struct sk_buff *skb)
 {
 	note(DROPPED, skb);
-	return 0;
-}
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, __u64);		/* address of a packet */
-	__type(value, __u32);
-	__uint(max_entries, 65536);
-} stolen SEC(".maps");
-
-SEC("fentry/bpf_qdisc_steal_skb")
-int BPF_PROG(before_stealing, struct sk_buff *skb)
-{
-	__u64 address = (__u64)skb;
-
-	bpf_map_update_elem(&stolen, &address, &(__u32){ 0 }, BPF_ANY);
-	return 0;
-}
-
-/* What is stolen is no drop; what is sent ends here, too, if it ends in this kernel. */
-SEC("tp_btf/consume_skb")
-int BPF_PROG(on_end, struct sk_buff *skb)
-{
-	__u64 address = (__u64)skb;
-
-	if (!bpf_map_delete_elem(&stolen, &address))
-		note(DROPPED, skb);
-	return 0;
 }
 
 SEC("fexit/bpf_qdisc_clone")
