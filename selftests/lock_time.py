@@ -14,7 +14,7 @@ from lib import PROGS
 MANY = f"{PROGS}/many.bpf.o"
 SPREAD = f"{PROGS}/spread.bpf.o"        # over this many maps
 MAPS = 1024
-EACH_MAP = 2500                 # ns
+EACH_MAP = 1300                 # ns
 DEV = f"lock-{os.getpid()}"
 PINS = f"/sys/fs/bpf/{DEV}"
 COUNTS = [int(count) for count in

@@ -184,7 +184,9 @@ struct bpf_rbtree {
 
 	struct llist_head detached;	/* trees; put there under the lock, taken without */
 	void (*free_obj)(void *obj);	/* what is in these */
-	struct work_struct free_detached;
+	struct llist_node detached_node;	/* on rbtree_detached, with a reference, as long
+						 * as trees are there
+						 */
 
 	struct bpf_mem_alloc ma;	/* of a map without preallocation */
 	u64 mark;			/* the last */
@@ -193,6 +195,9 @@ struct bpf_rbtree {
 static DEFINE_RAW_SPINLOCK(rbtree_owner_lock);
 
 static struct workqueue_struct *rbtree_wq;
+
+/* Maps whose objects rbtree_free_detached() is to free */
+static LLIST_HEAD(rbtree_detached);
 
 BTF_ID_LIST(rbtree_btf_ids)
 BTF_ID(struct, bpf_rbtree)
@@ -1393,19 +1398,26 @@ static void rbtree_free_tree(struct bpf_rbtree *rb, struct rbtree_elem *top)
 
 static void rbtree_free_detached(struct work_struct *work)
 {
-	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, free_detached);
-	struct rbtree_elem *tree, *next;
+	struct rbtree_elem *tree, *next_tree;
+	struct bpf_rbtree *rb, *next;
 
-	llist_for_each_entry_safe(tree, next, llist_del_all(&rb->detached), detached)
-		rbtree_free_tree(rb, tree);
-	bpf_map_put(&rb->map);
+	/* A map that has no more trees can be put on the list again: the next one has been
+	 * read before.
+	 */
+	llist_for_each_entry_safe(rb, next, llist_del_all(&rbtree_detached), detached_node) {
+		llist_for_each_entry_safe(tree, next_tree, llist_del_all(&rb->detached), detached)
+			rbtree_free_tree(rb, tree);
+		bpf_map_put(&rb->map);
+	}
 }
+
+static DECLARE_WORK(rbtree_detached_work, rbtree_free_detached);
 
 /* Take all objects of @owner out of @rb, and end the claim. Returns how many there were. */
 static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
 			     void (*free)(void *obj))
 {
-	bool unclaimed = false;
+	bool unclaimed = false, first = false;
 	unsigned long flags;
 	u32 count = 0;
 
@@ -1415,7 +1427,7 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 		count = rbtree_count(rb);
 		if (count) {
 			WRITE_ONCE(rb->free_obj, free);
-			llist_add(&node_elem(rb->root.rb_node)->detached, &rb->detached);
+			first = llist_add(&node_elem(rb->root.rb_node)->detached, &rb->detached);
 			rb->root = RB_ROOT;
 			rb->first = NULL;
 			rb->last = NULL;
@@ -1429,9 +1441,11 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	/* The reference is the worker's. One that waits already has its own. */
-	if (unclaimed && !(count && queue_work(rbtree_wq, &rb->free_detached)))
+	/* The reference goes along with the first tree. */
+	if (!first && unclaimed)
 		bpf_map_put(&rb->map);
+	if (first && llist_add(&rb->detached_node, &rbtree_detached))
+		queue_work(rbtree_wq, &rbtree_detached_work);
 	return count;
 }
 
@@ -2198,7 +2212,6 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	rb->root = RB_ROOT;
 	init_llist_head(&rb->returned);
 	init_llist_head(&rb->detached);
-	INIT_WORK(&rb->free_detached, rbtree_free_detached);
 	init_llist_head(&rb->unused);
 	init_irq_work(&rb->work_soon, rbtree_work_soon);
 	INIT_WORK(&rb->work, rbtree_work);
