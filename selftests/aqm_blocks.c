@@ -2,6 +2,7 @@
 /* The building blocks of <bpf/bpf_qdisc_aqm.h>, for host/aqm_blocks to call here: with numbers that
  * it chooses, and with all combinations of those that are likely to overflow something.
  */
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <linux/types.h>
@@ -157,6 +158,70 @@ static bool link_holds(__u32 n)
 	before = link;
 	bpf_qdisc_link_give_back(&link, more);
 	return link == (before > more ? before - more : 0);
+}
+
+enum { THREADS = 4, RESERVES = 1000000, COST = 7, GIVEN_BACK = 1000 };
+
+static struct {
+	__u64 link;			/* the only thing that is shared */
+	pthread_barrier_t begin;
+	__u8 had[THREADS][THREADS * RESERVES];
+} shared;
+
+static void *reserve(void *had)
+{
+	int i;
+
+	pthread_barrier_wait(&shared.begin);
+	for (i = 0; i < RESERVES; i++)
+		((__u8 *)had)[bpf_qdisc_link_reserve(&shared.link, 0, COST) / COST]++;
+	return NULL;
+}
+
+static void *give_back(void *lost)
+{
+	int i;
+
+	pthread_barrier_wait(&shared.begin);
+	for (i = 0; i < GIVEN_BACK; i++)
+		bpf_qdisc_link_give_back(&shared.link, COST);
+	return lost;
+}
+
+static void on_all_threads(void *(*run)(void *had))
+{
+	pthread_t threads[THREADS];
+	int i;
+
+	pthread_barrier_init(&shared.begin, NULL, THREADS);
+	for (i = 0; i < THREADS; i++)
+		if (pthread_create(&threads[i], NULL, run, shared.had[i]))
+			abort();
+	for (i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+}
+
+/* Threads reserve time on one link: how many times did not exactly one of them have? */
+__u32 not_had_once(void)
+{
+	__u32 bad = 0;
+	int i, j, times;
+
+	on_all_threads(reserve);
+	for (i = 0; i < THREADS * RESERVES; i++) {
+		for (times = 0, j = 0; j < THREADS; j++)
+			times += shared.had[j][i];
+		bad += times != 1;
+	}
+	return bad + (shared.link != (__u64)COST * THREADS * RESERVES);
+}
+
+/* Less than nothing is never left, whoever gives back at a time. */
+__u64 left_of_the_link(__u64 before)
+{
+	shared.link = before;
+	on_all_threads(give_back);
+	return shared.link;
 }
 
 /* With how many combinations of eight numbers does not hold what must? */

@@ -808,9 +808,9 @@ static void generate(void)
 	}
 }
 
-static int load_program(void)
+static int load_program(unsigned int flags)
 {
-	LIBBPF_OPTS(bpf_prog_load_opts, opts,
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .prog_flags = flags,
 		    .expected_attach_type = enqueue ? BPF_QDISC_ENQUEUE : BPF_QDISC_DEQUEUE);
 
 	return bpf_prog_load(BPF_PROG_TYPE_QDISC, "fuzz", "GPL", insns, (size_t)length, &opts);
@@ -1132,15 +1132,24 @@ static void print_program(unsigned int seed)
 static bool one_program(unsigned int seed, unsigned int *accepted)
 {
 	struct device *device;
+	int fd, pruned;
 	bool ok;
-	int fd;
 
 	srandom(seed);
 	on_device = (int)dice(DEVICES);
 	device = &devices[on_device];
 	enqueue = dice(2);
 	generate();
-	fd = load_program();
+	fd = load_program(0);
+	/* Paths are then compared at each instruction: that must not change the verdict */
+	pruned = load_program(BPF_F_TEST_STATE_FREQ);
+	if ((fd < 0) != (pruned < 0)) {
+		printf("# loading: %d, and %d with paths compared at each instruction\n", fd, pruned);
+		print_program(seed);
+		return false;
+	}
+	if (pruned >= 0)
+		close(pruned);
 	mistakes += mistaken;
 	if (mistaken && fd >= 0) {
 		printf("# accepted, with a packet that is given to nobody, or read when it is gone\n");
