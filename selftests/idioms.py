@@ -285,6 +285,31 @@ def a_schedule_is_kept():
     lib.true(max(places) < 0.4 * MS, f"{max(places)} ns")
 
 
+def times_are_kept_below():
+    """By the qdisc of a device below, which reads the stamps as a NIC does: etf, in TAI, and 20 us early;
+    and fq."""
+    for below, early in ((("etf", "clockid", "CLOCK_TAI", "delta", "20000", "skip_sock_check"), 20_000), (("fq",), 0)):
+        with lib.link() as device:
+            ends = [f"{end}.5" for end in (device.a, device.b)]
+            for end in ends:
+                lib.run("ip", "link", "add", "link", end[:-2], "name", end, "type", "vlan", "id", "5")
+                lib.run("ip", "link", "set", end, "up")
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", *below)
+            lib.run("tc", "qdisc", "add", "dev", ends[0], "root", "bpf",
+                    "obj", rst.idiom("A time for a NIC, or for a qdisc below"))
+            with lib.Sender(ends[0]) as sender, lib.Receiver(ends[1]) as receiver:
+                begin = time.monotonic_ns()
+                for number in range(100):
+                    lib.true(sender.send(number), "refused")
+                arrivals = receiver.collect(100)
+            lib.equal(lib.numbers(arrivals), list(range(100)), f"{below[0]}: order")
+            first = arrivals[0].when
+            off = [arrival.when - first - place * 100_000 for place, arrival in enumerate(arrivals)]
+            print(f"# {below[0]}: off by {min(off)} to {max(off)} ns")
+            lib.true(first + early >= begin + 200_000, f"{below[0]}: the first left after {first - begin} ns")
+            lib.true(max(map(abs, off)) < 50_000, f"{below[0]}: off by {min(off)} to {max(off)} ns")
+
+
 def most_within(arrivals, time):
     """Bytes, of those that begin with any of them."""
     return max(sum(arrival.size for arrival in arrivals if first.when <= arrival.when < first.when + time)
@@ -330,4 +355,5 @@ lib.main(groups_stand_together,
                    tcp_fills_the_path,
                    a_link_is_free_when_the_packet_before_has_left,
                    a_schedule_is_kept,
+                   times_are_kept_below,
                    a_packet_is_no_burst_when_it_is_cut])

@@ -635,14 +635,18 @@ __bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb
  * @skb: the packet
  * @when: ns CLOCK_MONOTONIC; 0 removes the stamp
  *
- * For a qdisc below, or a NIC, that sends by time stamps. The stamp gets its clock, which
- * an assignment to skb->tstamp leaves as it was.
+ * For a qdisc below, or a NIC, that sends by time stamps. The stamp is in CLOCK_TAI and
+ * says so, because that is the clock of etf and of NICs, which read nothing but the
+ * number; whoever reads the clock as well, fq and bpf_qdisc_departure(), converts it. An
+ * assignment to skb->tstamp would leave the clock as it was.
  *
  * Context: qdisc programs.
  */
 __bpf_kfunc void bpf_qdisc_set_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb, u64 when)
 {
-	skb_set_delivery_time(skb, min_t(u64, when, KTIME_MAX), SKB_CLOCK_MONOTONIC);
+	s64 ahead = when ? ktime_mono_to_any(0, TK_OFFS_TAI) : 0;
+
+	skb_set_delivery_time(skb, min_t(u64, when, KTIME_MAX - ahead) + ahead, SKB_CLOCK_TAI);
 }
 
 /**

@@ -708,8 +708,10 @@ extern __u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb) _
  * @skb: the packet
  * @when: ns CLOCK_MONOTONIC, as bpf_ktime_get_ns() counts; 0 removes the stamp
  *
- * For a qdisc below, or a NIC, that sends by time stamps: an assignment to skb->tstamp
- * does not tell them which clock is meant.
+ * For a qdisc below (fq, etf, this one), or a NIC, that sends by time stamps. The stamp is
+ * converted to CLOCK_TAI, which all of them understand; an assignment to skb->tstamp does
+ * not say which clock is meant. etf needs its option skip_sock_check, and drops packets
+ * that are late when they reach it: so give it a time some 100 us ahead.
  */
 extern void bpf_qdisc_set_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb,
 				    __u64 when) __ksym;
