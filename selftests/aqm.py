@@ -145,16 +145,21 @@ def codel_marks_as_codel():
 
 # --- PIE -----------------------------------------------------------------------
 
+def settled(attach):
+    """The native pie updates nothing in its first 500 ms."""
+    def and_wait(device, *where):
+        attach(device, *where)
+        time.sleep(0.6)
+    return and_wait
+
+
 def pie_keeps_the_delay_as_pie():
     """A quarter too much. At first the delay says how fast the probability follows it, at last
     what it keeps it at. The tolerances are 4 deviations of a difference, which a simulation has
     shown, and at first another 3 ms: the two do not update at the same times."""
     found = []
     for attach in (native("pie", "limit", "10000"), ours("pie")):
-        def settled(device, *where, attach=attach):
-            attach(device, *where)
-            time.sleep(0.6)             # the native one updates nothing in its first 500 ms
-        sent = through_a_bottleneck(settled, [number * EACH * 4 // 5 for number in range(11250)])
+        sent = through_a_bottleneck(settled(attach), [number * EACH * 4 // 5 for number in range(11250)])
         at_first, at_last = ([arrival.when - sent.when[arrival.number] - EACH for arrival in sent.arrivals
                               if arrival.number in numbers] for numbers in (range(1750), range(7500, 11250)))
         lost = [number for number in sent.lost if number >= 7500]
@@ -165,6 +170,19 @@ def pie_keeps_the_delay_as_pie():
     for theirs, mine, tolerance, name in zip(*found, (12, 40, 5.6, 27, 3.4), what):
         close(mine, theirs, tolerance, name)
     close(found[1][2], 15, 5, "delay in ms, by the target")
+
+
+def pie_marks_up_to_a_tenth():
+    """A twentieth too much: packets are marked while the probability is at most a tenth, and dropped
+    where it is more. The tolerances are 4 deviations of a difference, were all drawn for themselves."""
+    found = []
+    for attach in (native("pie", "limit", "10000", "ecn"), ours("pie", ecn=1)):
+        sent = through_a_bottleneck(settled(attach), [number * EACH * 20 // 21 for number in range(6000)], ECT)
+        lib.true(sent.lost, "nothing was dropped")
+        found.append((sum(number < sent.lost[0] for number in sent.marked), len(sent.marked), len(sent.lost)))
+    lib.true(found[0][0] > 20, f"only {found[0][0]} marks before the first drop")
+    for theirs, mine, what in zip(*found, ("marks before the first drop", "marks", "drops")):
+        close(mine, theirs, 4 * math.sqrt(2 * theirs), what)
 
 
 # --- RED -----------------------------------------------------------------------
@@ -403,6 +421,7 @@ lib.main(drr_shares_by_quantum,
                    codel_drops_as_codel,
                    codel_drops_by_the_square_root,
                    pie_keeps_the_delay_as_pie,
+                   pie_marks_up_to_a_tenth,
                    red_marks_by_the_average,
                    red_drops_and_marks_as_often_as_red,
                    red_adapts_as_red,

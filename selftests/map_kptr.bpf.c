@@ -178,12 +178,17 @@ static struct ledger *get_ledger(void)
 	return bpf_map_lookup_elem(&ledger, &(__u32){ 0 });
 }
 
+/* How many objects were dropped by a process; which one */
+__u32 released[2] SEC(".data.released");
+
 /* By whatever holds them */
 SEC("fentry/__bpf_obj_drop_impl")
 int BPF_PROG(drop, void *object, const struct btf_record *record, bool percpu)
 {
 	struct ledger *here = get_ledger();
 
+	if (bpf_get_current_pid_tgid() >> 32 == released[1])
+		__sync_fetch_and_add(&released[0], 1);
 	if (here && percpu)
 		__sync_fetch_and_sub(&here->numbers, 1);
 	return 0;
@@ -283,7 +288,7 @@ static __always_inline int exchange_objects(struct objects *at, bool fill)
 		__sync_fetch_and_sub(&here->numbers, 1);
 		n++;
 	}
-	return n == 3 ? 1 : n ? -1 : 0;
+	return n == 3 ? 1 : n ? 2 : 0;	/* a worker may have released a part */
 }
 
 #define MAP_OF_OBJECTS(map)						\

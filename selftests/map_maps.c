@@ -387,30 +387,79 @@ static bool in_an_interrupt(void)
 	return true;
 }
 
-/* A program that cannot sleep may pop a map in a callback that can. */
-static bool for_callbacks_that_sleep(void)
+/* Take the map at rank 0 out of the map that ticks pop from, in one of these ways. */
+enum way { POPPED, DELETED, TAKEN, REPLACED, WITH_THE_OUTER, WAYS };
+
+static const char *const ways[] = {
+	"popped, perhaps by a callback that sleeps",
+	"deleted while a callback may sleep",
+	"looked up and deleted while a callback may sleep",
+	"replaced while a callback may sleep",
+	"gone with the outer map while a callback may sleep",
+};
+
+static bool leaves(enum way way)
+{
+	int fd = map("outer_of_ticks"), other, outer;
+	struct bpf_link *tick;
+	uint64_t rank = 0;
+	uint32_t value;
+
+	switch (way) {
+	case POPPED:
+		tick = bpf_program__attach(bpf_object__find_program_by_name(obj, "pop_for_ticks"));
+		expect(tick);
+		for (int n = 0; n < 10000 && !bpf_map_lookup_elem(fd, &rank, &value); n++)
+			usleep(1000);
+		bpf_link__destroy(tick);
+		break;
+	case DELETED:
+		expect(!bpf_map_delete_elem(fd, &rank));
+		break;
+	case TAKEN:
+		expect(!bpf_map_lookup_and_delete_elem(fd, &rank, &value));
+		break;
+	case REPLACED:
+		other = create_inner();
+		expect(!bpf_map_update_elem(fd, &rank, &other, BPF_EXIST));
+		expect(!bpf_map_delete_elem(fd, &rank));
+		close(other);
+		break;
+	default:
+		expect(!bpf_map_lookup_elem(fd, &rank, &value));
+		other = bpf_map_get_fd_by_id(value);
+		outer = create("outer", 4, other, 0);
+		expect(!bpf_map_update_elem(outer, &rank, &other, BPF_ANY));
+		expect(!bpf_map_delete_elem(fd, &rank));
+		close(other);
+		close(outer);
+	}
+	return true;
+}
+
+/* A program that cannot sleep may have found a map in a callback that can. */
+static bool for_callbacks_that_sleep(enum way way)
 {
 	int fd = map("outer_of_ticks"), inner = create("asleep", 8, 0, 0);
-	struct bpf_link *tick, *end;
 	uint32_t *freed, id = id_of(inner);
+	struct bpf_link *end;
 	uint64_t rank = 0;
 	size_t size;
 
 	freed = bpf_map__initial_value(bpf_object__find_map_by_name(obj, ".data.freed"), &size);
 	expect(freed && size >= 2 * sizeof(*freed));
+	freed[0] = freed[1] = 0;
 	end = bpf_program__attach(bpf_object__find_program_by_name(obj, "look_at_the_end"));
 	expect(end);
 	expect(!bpf_map_update_elem(fd, &rank, &inner, BPF_ANY));
 	close(inner);
-	tick = bpf_program__attach(bpf_object__find_program_by_name(obj, "pop_for_ticks"));
-	expect(tick);
+	expect(leaves(way));
 	expect(goes_away(id));
 	for (int n = 0; n < 10000 && !(__atomic_load_n(&freed[0], __ATOMIC_RELAXED) |
 				       __atomic_load_n(&freed[1], __ATOMIC_RELAXED)); n++)
 		usleep(1000);
 	expect_equal(freed[0], 0);
 	expect_equal(freed[1], 1);
-	bpf_link__destroy(tick);
 	bpf_link__destroy(end);
 	return true;
 }
@@ -451,6 +500,8 @@ static bool creation(void)
 	expect(outer >= 0);
 	expect_equal(create("outer", 8, inner, 0), -EINVAL);
 	expect_equal(create("outer", 4, inner, BPF_F_NO_PREALLOC), -EINVAL);
+	expect_equal(create("outer", 4, inner, BPF_F_RDONLY_PROG), -EINVAL);
+	expect_equal(create("outer", 4, inner, BPF_F_WRONLY_PROG), -EINVAL);
 	expect_equal(create("outer", 4, outer, 0), -EINVAL);
 	close(outer);
 	close(inner);
@@ -537,7 +588,7 @@ int main(int argc, char **argv)
 	half = btf__add_int(btf, "half", 4, 0);
 	if (btf__load_into_kernel(btf))
 		err(1, "BTF");
-	printf("1..24\n");
+	printf("1..28\n");
 	result(initial_elements(), "an object's initial elements");
 	result(creation(), "creation");
 	result(take_turns(), "programs: push under a rank, pop the first, use it");
@@ -551,7 +602,8 @@ int main(int argc, char **argv)
 	result(many(), "64 maps popped and pushed, or moved, 100000 times");
 	result(active_list(), "an active list of 16 flows");
 	result(in_an_interrupt(), "popped in hard interrupts");
-	result(for_callbacks_that_sleep(), "popped, perhaps by a callback that sleeps");
+	for (enum way way = 0; way < WAYS; way++)
+		result(for_callbacks_that_sleep(way), ways[way]);
 	result(refused("refused_update", "cannot pass map_type"), "refused: update by a program");
 	result(refused("refused_delete", "cannot pass map_type"), "refused: delete by a program");
 	result(refused("refused_plain_push", "neither packets nor maps"), "refused: push of a value");

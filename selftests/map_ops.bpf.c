@@ -110,6 +110,20 @@ int pop_read_only(struct args *args)
 	return bpf_rbtree_map_pop(&read_only, &a.key, &a.value);
 }
 
+/* How many ways show an element, or its key? */
+SEC("syscall")
+int look_write_only(struct args *args)
+{
+	__u64 key = 0;
+	int shown = 0;
+
+	shown += !!bpf_rbtree_map_first(&write_only, &key);
+	shown += !!bpf_rbtree_map_last(&write_only, &key);
+	shown += !!bpf_rbtree_map_lower_bound(&write_only, &key);
+	shown += !!bpf_rbtree_map_upper_bound(&write_only, &key);
+	return shown ?: key != 0;
+}
+
 SEC("syscall")
 int pop_write_only(struct args *args)
 {

@@ -468,6 +468,9 @@ static bool access_flags(void)
 	expect_equal(call("pop_write_only", 1, 1), -EPERM);
 	expect_equal(call("pop_until_read_only", 1, 1), -EPERM);
 	expect_equal(call("pop_key_write_only", 1, 1), -EPERM);
+	fd = map("write_only");
+	expect(!bpf_map_update_elem(fd, &key, &value, BPF_ANY));
+	expect_equal(call("look_write_only", 0, 0), 0);
 	return true;
 }
 

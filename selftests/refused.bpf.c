@@ -567,6 +567,21 @@ slow:
 	goto join;
 }
 
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_a_packet_that_was_taken_first(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *taken;
+	__u32 mark = skb->mark;
+
+	IF("==", mark, join);
+	taken = bpf_qdisc_take(ctx, &pkts);
+	if (taken)
+		bpf_qdisc_drop(ctx, skb, 0);
+join:
+	return bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+}
+
 /* A path that owns nothing any more */
 SEC("qdisc/enqueue")
 __refused("Reference may already be released")
@@ -580,6 +595,18 @@ join:
 slow:
 	bpf_qdisc_steal(ctx, ctx->skb);
 	goto join;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_nothing_first(struct sch_bpf_ctx *ctx)
+{
+	__u32 mark = ctx->skb->mark;
+
+	IF("==", mark, join);
+	bpf_qdisc_steal(ctx, ctx->skb);
+join:
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
 }
 
 /* Both own a packet in the same register, and it is this one that they give away. */
@@ -712,6 +739,21 @@ slow:
 }
 
 SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_in_a_subprogram_in_the_other_order(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("==", mark, join);
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, skb, 0);
+join:
+	return push_again(ctx);
+}
+
+SEC("qdisc/enqueue")
 __accepted
 int push_in_a_subprogram(struct sch_bpf_ctx *ctx)
 {
@@ -793,6 +835,57 @@ int callback_without_a_packet(struct sch_bpf_ctx *ctx)
 
 	bpf_qdisc_drop(ctx, ctx->skb, 0);
 	bpf_loop(2, push_a_clone_in_a_callback, &loop, 0);
+	return 0;
+}
+
+/* Within a callback: one path owns a clone, the other nothing that is its own. */
+static long join_in_a_callback(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+	struct sk_buff *clone;
+
+	IF("!=", i, slow);
+join:
+	bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+	return 1;
+slow:
+	clone = bpf_qdisc_clone(ctx, ctx->skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, ctx->skb, 0);
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int callback_with_a_join(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, join_in_a_callback, &loop, 0);
+	return 0;
+}
+
+static long join_in_a_callback_first(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+	struct sk_buff *clone;
+
+	IF("==", i, join);
+	clone = bpf_qdisc_clone(ctx, ctx->skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, ctx->skb, 0);
+join:
+	bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+	return 1;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int callback_with_a_join_in_the_other_order(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, join_in_a_callback_first, &loop, 0);
 	return 0;
 }
 

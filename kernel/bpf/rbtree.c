@@ -166,7 +166,7 @@ struct bpf_rbtree {
 	bool no_prealloc;
 	bool is_plain;			/* preallocated packets by u64, and nothing beside them */
 	bool has_packets;
-	bool has_objects;		/* that must not be released in an NMI */
+	bool has_objects;		/* that are not released wherever an element is removed */
 	u8 nr_fields;
 	u8 nr_ranked;			/* of these, the rank tells their order */
 	u32 value_off;			/* from the start of an element */
@@ -179,6 +179,8 @@ struct bpf_rbtree {
 	u32 slots;			/* elements in them, at most max_entries */
 	u64 chunk_bytes;
 	struct llist_head unused;	/* popped inner maps that nobody else had */
+	struct llist_head dead;		/* elements that are out of the tree, with objects */
+	atomic_t nr_dead;
 	struct irq_work work_soon;
 	struct work_struct work;
 
@@ -791,7 +793,7 @@ rbtree_elem_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
 
 	if (likely(!elem))
 		return rbtree_slot_get(rb);
-	if (rbtree_count(rb) >= rb->map.max_entries)
+	if (rbtree_count(rb) + atomic_read(&rb->nr_dead) >= rb->map.max_entries)
 		return NULL;
 	*spare = NULL;
 	return elem;
@@ -917,11 +919,13 @@ bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, const struct bpf_map
 	       meta->ops->map_meta_equal(meta, map);
 }
 
-/* Under both locks: the claim ends, the caller drops the reference. */
+/* Under the map's lock, interrupts off: the claim ends, the caller drops the reference. */
 static void rbtree_unclaim(struct bpf_rbtree *rb)
 {
+	raw_spin_lock(&rbtree_owner_lock);
 	list_del_init(&rb->owner_node);
 	rb->owner = NULL;
+	raw_spin_unlock(&rbtree_owner_lock);
 }
 
 /* End the claim of @owner if the map is empty and nobody but the claim and the caller
@@ -938,9 +942,7 @@ static bool rbtree_unclaim_unused(struct bpf_rbtree *rb, struct bpf_rbtree_owner
 	 * the grace period is over: what it stores keeps the claim, and the claim the map.
 	 */
 	if (rb->owner == owner && !rbtree_count(rb) && atomic64_read(&rb->map.refcnt) == 2) {
-		raw_spin_lock(&rbtree_owner_lock);
 		rbtree_unclaim(rb);
-		raw_spin_unlock(&rbtree_owner_lock);
 		unclaimed = true;
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
@@ -1325,9 +1327,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 			spare = rbtree_take(rb, rb->first, RBTREE_FIRST, &obj);
 			rb->bytes -= rbtree_packet_len(obj);
 		} else {
-			raw_spin_lock(&rbtree_owner_lock);
 			rbtree_unclaim(rb);
-			raw_spin_unlock(&rbtree_owner_lock);
 			unclaimed = true;
 		}
 	}
@@ -1434,9 +1434,7 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 			rb->popped = rb->pushed;
 			rb->bytes = 0;
 		}
-		raw_spin_lock(&rbtree_owner_lock);
 		rbtree_unclaim(rb);
-		raw_spin_unlock(&rbtree_owner_lock);
 		unclaimed = true;
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
@@ -1484,6 +1482,8 @@ u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj))
  */
 void bpf_rbtree_flush(void)
 {
+	/* Whoever put a map on the list may not have queued the work yet. */
+	queue_work(rbtree_wq, &rbtree_detached_work);
 	flush_workqueue(rbtree_wq);
 }
 
@@ -1597,20 +1597,60 @@ out:
 	return err;
 }
 
-/* An element is out of the tree: release what its value holds, and only then
- * let the memory be used again. Runs without the lock, because of destructors.
+/* Release what the value of an element holds that is out of the tree, and only then let its
+ * memory be used again. Without the lock, with migration disabled.
  */
-static void rbtree_elem_free(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+static void rbtree_elem_release(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
-	if (rb->map.inner_map_meta)
-		bpf_map_fd_put_ptr(&rb->map, *elem_obj(rb, elem), true);
-	else
-		bpf_obj_free_fields(rb->map.record, elem_value(rb, elem));
-
+	bpf_obj_free_fields(rb->map.record, elem_value(rb, elem));
 	if (rb->no_prealloc)
 		bpf_mem_cache_free(&rb->ma, elem);
 	else
 		llist_add(&elem->returned, &rb->returned);
+}
+
+static void rbtree_free_dead(struct bpf_rbtree *rb)
+{
+	struct rbtree_elem *elem, *next;
+
+	llist_for_each_entry_safe(elem, next, llist_del_all(&rb->dead), returned) {
+		migrate_disable();
+		rbtree_elem_release(rb, elem);
+		migrate_enable();
+		atomic_dec(&rb->nr_dead);
+		cond_resched();
+	}
+}
+
+/* The memory of an inner map that leaves stays for a grace period of both kinds, so that
+ * programs can use it: one that cannot sleep may have found it in a callback that can.
+ */
+static void rbtree_inner_leaves(struct bpf_map *inner)
+{
+	WRITE_ONCE(inner->free_after_mult_rcu_gp, true);
+}
+
+static void rbtree_inner_put(struct bpf_map *inner)
+{
+	rbtree_inner_leaves(inner);
+	bpf_map_put(inner);
+}
+
+/* An element is out of the tree. Objects are released by a worker, because a destructor
+ * takes locks that a program may have interrupted, or that are held where it runs. Inner
+ * maps are removed by system calls only, and popped by rbtree_map_pop_map().
+ */
+static void rbtree_elem_free(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	if (rb->has_objects) {
+		atomic_inc(&rb->nr_dead);
+		if (llist_add(&elem->returned, &rb->dead))
+			irq_work_queue(&rb->work_soon);
+		return;
+	}
+	if (rb->map.inner_map_meta)
+		rbtree_inner_put(*elem_obj(rb, elem));
+	rbtree_elem_release(rb, elem);
 }
 
 static void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
@@ -1634,9 +1674,6 @@ static int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const v
 	struct rbtree_elem *elem;
 	unsigned long flags;
 	int err = 0;
-
-	if (rb->has_objects && in_nmi())
-		return -EOPNOTSUPP;
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return -EBUSY;
@@ -1961,10 +1998,8 @@ static void *rbtree_seq_walk(struct rbtree_seq *info)
 {
 	void *value = rbtree_walk(to_rbtree(info->map), &info->cursor, info->buf);
 
-	if (IS_ERR(value))
-		return value;
-	info->value = value ? info->buf : NULL;
-	return info->value;
+	info->value = IS_ERR_OR_NULL(value) ? NULL : info->buf;
+	return IS_ERR(value) ? value : info->value;
 }
 
 static void *rbtree_seq_start(struct seq_file *seq, loff_t *pos)
@@ -2082,22 +2117,20 @@ static __always_inline void *rbtree_look(struct bpf_rbtree *rb, enum rbtree_whic
 	return result;
 }
 
+/* To a program: a map that it may only write shows it no key. */
+static __always_inline void *rbtree_show(struct bpf_rbtree *rb, enum rbtree_which which,
+					 const void *key, void *key_out)
+{
+	if (rb->map.map_flags & BPF_F_WRONLY_PROG)
+		return NULL;
+	return rbtree_look(rb, which, key, key_out);
+}
+
 static void rbtree_set_inner(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 			     struct bpf_map *inner)
 {
 	*(u32 *)elem_value(rb, elem) = inner->id;
 	*elem_obj(rb, elem) = inner;
-}
-
-/* Drop the reference of a popped inner map, whose memory stays for a grace period, so that
- * programs can use it; of both kinds, because a program that cannot sleep may have popped it
- * in a callback that can. False if it is the last one: what follows then takes locks that a
- * program may have interrupted.
- */
-static bool rbtree_inner_put(struct bpf_map *inner)
-{
-	WRITE_ONCE(inner->free_after_mult_rcu_gp, true);
-	return atomic64_add_unless(&inner->refcnt, -1, 1);
 }
 
 /* What links a map into the list of the unused: nobody uses its rcu_head before the last
@@ -2123,6 +2156,7 @@ static void rbtree_work(struct work_struct *work)
 	struct bpf_rbtree *rb = container_of(work, struct bpf_rbtree, work);
 
 	rbtree_free_unused(rb);
+	rbtree_free_dead(rb);
 	/* A map that nobody has is in no memory cgroup any more. */
 	if (!IS_ERR(__bpf_map_inc_not_zero(&rb->map, false))) {
 		rbtree_grow(rb);
@@ -2147,7 +2181,7 @@ static void rbtree_free_outer(struct bpf_rbtree *rb)
 
 	while ((elem = rb->first)) {
 		rbtree_unlink(rb, elem);
-		bpf_map_put(*elem_obj(rb, elem));
+		rbtree_inner_put(*elem_obj(rb, elem));
 	}
 	bpf_map_meta_free(rb->map.inner_map_meta);
 }
@@ -2165,8 +2199,10 @@ static int rbtree_map_alloc_check(union bpf_attr *attr)
 	if (attr->map_flags & BPF_F_NO_PREALLOC && bpf_map_attr_numa_node(attr) != NUMA_NO_NODE)
 		return -EINVAL;
 
+	/* Programs get inner maps, not values: the flags for those would mean nothing. */
 	if (attr->inner_map_fd &&
-	    (attr->value_size != sizeof(u32) || attr->map_flags & BPF_F_NO_PREALLOC))
+	    (attr->value_size != sizeof(u32) ||
+	     attr->map_flags & (BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG)))
 		return -EINVAL;
 
 	if (attr->key_size > BPF_RBTREE_KEY_MAX ||
@@ -2213,6 +2249,7 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	init_llist_head(&rb->returned);
 	init_llist_head(&rb->detached);
 	init_llist_head(&rb->unused);
+	init_llist_head(&rb->dead);
 	init_irq_work(&rb->work_soon, rbtree_work_soon);
 	INIT_WORK(&rb->work, rbtree_work);
 	INIT_LIST_HEAD(&rb->owner_node);
@@ -2265,9 +2302,7 @@ static void rbtree_free_elems(struct bpf_rbtree *rb)
 	if (rb->no_prealloc) {
 		while ((elem = rb->first)) {
 			rbtree_unlink(rb, elem);
-			migrate_disable();
-			rbtree_elem_free(rb, elem);
-			migrate_enable();
+			rbtree_elem_release(rb, elem);
 			cond_resched();
 		}
 		bpf_mem_alloc_destroy(&rb->ma);
@@ -2287,6 +2322,7 @@ static void rbtree_map_free(struct bpf_map *map)
 	irq_work_sync(&rb->work_soon);
 	cancel_work_sync(&rb->work);
 	rbtree_free_unused(rb);
+	rbtree_free_dead(rb);
 	if (map->inner_map_meta)
 		rbtree_free_outer(rb);
 	rbtree_free_elems(rb);
@@ -2371,7 +2407,7 @@ out:
 	if (err && inner)
 		bpf_map_put(inner);
 	else if (old)
-		bpf_map_fd_put_ptr(map, old, true);
+		rbtree_inner_put(old);
 	return err;
 }
 
@@ -2408,7 +2444,7 @@ static u64 rbtree_map_mem_usage(const struct bpf_map *map)
 	const struct bpf_rbtree *rb = to_rbtree(map);
 
 	if (rb->no_prealloc)
-		return sizeof(*rb) + rbtree_count_unlocked(rb) * rb->elem_size;
+		return sizeof(*rb) + (u64)rbtree_count_unlocked(rb) * rb->elem_size;
 	return sizeof(*rb) + READ_ONCE(rb->chunk_bytes);
 }
 
@@ -2667,8 +2703,9 @@ __bpf_kfunc_start_defs();
  * bpf_rbtree_map_push() - store a value behind all others with an equal key
  * @map__value_map: an ordered map that holds neither packets nor maps
  * @key__mapkey: the key, as long as the map's keys
- * @value__mapvalue: the value, as long as the map's values; special fields of the
- *                   new element are empty
+ * @value__mapvalue: the value, as long as the map's values; its special fields are not
+ *                   read, and those of the new element are empty, but for what a program
+ *                   has stored into the value of an element that had been removed
  *
  * Context: any.
  * Return: 0; -E2BIG if the map is full; -EPERM if it was created with
@@ -2689,13 +2726,12 @@ __bpf_kfunc int bpf_rbtree_map_push(void *map__value_map, const void *key__mapke
  * bpf_rbtree_map_pop() - take the first element out
  * @map__value_map: an ordered map that holds neither packets nor maps
  * @key__mapkey: where to store its key
- * @value__mapvalue: where to store its value, special fields as zeroes; what they
- *                   hold is released
+ * @value__mapvalue: where to store its value, special fields as zeroes; a worker
+ *                   releases what they hold, and until then the element takes room
  *
- * Context: any; not in an NMI if values hold objects.
+ * Context: any.
  * Return: 0; -ENOENT if the map is empty; -EPERM if it was created with
- * BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG; -EBUSY if its lock could not be had;
- * -EOPNOTSUPP in an NMI, if values hold objects.
+ * BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG; -EBUSY if its lock could not be had.
  */
 __bpf_kfunc int bpf_rbtree_map_pop(void *map__value_map, void *key__mapkey,
 				   void *value__mapvalue)
@@ -2714,7 +2750,7 @@ __bpf_kfunc int bpf_rbtree_map_pop(void *map__value_map, void *key__mapkey,
  * @key__mapkey: where to store the first key, whether its element is taken or not
  * @value__mapvalue: where to store the value, as bpf_rbtree_map_pop() does
  *
- * Context: any; not in an NMI if values hold objects.
+ * Context: any.
  * Return: as bpf_rbtree_map_pop(); -EAGAIN if the first key is above the bound.
  */
 __bpf_kfunc int bpf_rbtree_map_pop_until(void *map__value_map, const void *bound__mapkey,
@@ -2734,7 +2770,7 @@ __bpf_kfunc int bpf_rbtree_map_pop_until(void *map__value_map, const void *bound
  * @key__mapkey: the key, as long as the map's keys
  * @value__mapvalue: where to store the value, as bpf_rbtree_map_pop() does
  *
- * Context: any; not in an NMI if values hold objects.
+ * Context: any.
  * Return: as bpf_rbtree_map_pop(); -ENOENT if there is no element of the key.
  */
 __bpf_kfunc int bpf_rbtree_map_pop_key(void *map__value_map, const void *key__mapkey,
@@ -2753,12 +2789,12 @@ __bpf_kfunc int bpf_rbtree_map_pop_key(void *map__value_map, const void *key__ma
  * @key__mapkey: where to store its key
  *
  * Context: any.
- * Return: the value, or the inner map of a map of maps; NULL if the map is empty
- * or its lock could not be had.
+ * Return: the value, or the inner map of a map of maps; NULL if the map is empty,
+ * was created with BPF_F_WRONLY_PROG, or its lock could not be had.
  */
 __bpf_kfunc void *bpf_rbtree_map_first(void *map__rbtree, void *key__mapkey)
 {
-	return rbtree_look(to_rbtree(map__rbtree), RBTREE_FIRST, NULL, key__mapkey);
+	return rbtree_show(to_rbtree(map__rbtree), RBTREE_FIRST, NULL, key__mapkey);
 }
 
 /**
@@ -2768,12 +2804,12 @@ __bpf_kfunc void *bpf_rbtree_map_first(void *map__rbtree, void *key__mapkey)
  *
  * Context: any.
  * Return: the value of the oldest element of the lowest key that is not below
- * the one wanted, or the inner map of a map of maps; NULL if there is none or
- * the map's lock could not be had.
+ * the one wanted, or the inner map of a map of maps; NULL if there is none, or as
+ * bpf_rbtree_map_first().
  */
 __bpf_kfunc void *bpf_rbtree_map_lower_bound(void *map__rbtree, void *key__mapkey)
 {
-	return rbtree_look(to_rbtree(map__rbtree), RBTREE_FROM, key__mapkey, key__mapkey);
+	return rbtree_show(to_rbtree(map__rbtree), RBTREE_FROM, key__mapkey, key__mapkey);
 }
 
 /**
@@ -2787,7 +2823,7 @@ __bpf_kfunc void *bpf_rbtree_map_lower_bound(void *map__rbtree, void *key__mapke
  */
 __bpf_kfunc void *bpf_rbtree_map_upper_bound(void *map__rbtree, void *key__mapkey)
 {
-	return rbtree_look(to_rbtree(map__rbtree), RBTREE_ABOVE, key__mapkey, key__mapkey);
+	return rbtree_show(to_rbtree(map__rbtree), RBTREE_ABOVE, key__mapkey, key__mapkey);
 }
 
 /**
@@ -2800,7 +2836,7 @@ __bpf_kfunc void *bpf_rbtree_map_upper_bound(void *map__rbtree, void *key__mapke
  */
 __bpf_kfunc void *bpf_rbtree_map_last(void *map__rbtree, void *key__mapkey)
 {
-	return rbtree_look(to_rbtree(map__rbtree), RBTREE_LAST, NULL, key__mapkey);
+	return rbtree_show(to_rbtree(map__rbtree), RBTREE_LAST, NULL, key__mapkey);
 }
 
 /**
@@ -2912,8 +2948,6 @@ __bpf_kfunc int bpf_rbtree_map_push_map(void *map__map_map, const void *key__map
 	u32 slots;
 	int err;
 
-	if (rb->map.map_flags & BPF_F_RDONLY_PROG)
-		return -EPERM;
 again:
 	err = raw_res_spin_lock_irqsave(&rb->lock, flags);
 	if (err)
@@ -2947,8 +2981,7 @@ again:
  * about to go away, and pushing it can fail. bpf_rbtree_map_move() keeps it.
  *
  * Context: any.
- * Return: the map; NULL if there is none, the outer map was created with
- * BPF_F_RDONLY_PROG, or its lock could not be had.
+ * Return: the map; NULL if there is none, or the outer map's lock could not be had.
  */
 __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 {
@@ -2957,8 +2990,7 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 	struct bpf_map *inner = NULL;
 	unsigned long flags;
 
-	if (rb->map.map_flags & BPF_F_RDONLY_PROG ||
-	    raw_res_spin_lock_irqsave(&rb->lock, flags))
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return NULL;
 	elem = rb->first;
 	if (elem) {
@@ -2969,9 +3001,15 @@ __bpf_kfunc void *bpf_rbtree_map_pop_map(void *map__map_map, void *key__mapkey)
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	if (inner && !rbtree_inner_put(inner)) {
-		llist_add(rbtree_unused_node(inner), &rb->unused);
-		irq_work_queue(&rb->work_soon);
+	if (inner) {
+		rbtree_inner_leaves(inner);
+		/* What follows the last reference takes locks that the program may have
+		 * interrupted.
+		 */
+		if (!atomic64_add_unless(&inner->refcnt, -1, 1)) {
+			llist_add(rbtree_unused_node(inner), &rb->unused);
+			irq_work_queue(&rb->work_soon);
+		}
 	}
 	return inner;
 }
