@@ -262,8 +262,9 @@ static __always_inline void sch_bpf_enqueue_run(struct sch_bpf_data *q, struct s
  * sch_bpf_enqueue_ret() - what a run of the enqueue program comes to
  * @q: the qdisc, after the run
  *
- * Runs the program for the segments of the packet, if it was cut into some. Tells the
- * parents of what they do not count themselves.
+ * Runs the program for the segments of the packet, if it was cut into some, and for what
+ * classes have given to the root meanwhile. Tells the parents of what they do not count
+ * themselves.
  *
  * Context: under the qdisc's root lock, bottom halves off.
  * Return: what enqueue returns to its caller, a NET_XMIT code.
@@ -280,7 +281,7 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 			more += q->run.more;
 			bytes += q->run.bytes;
 		}
-		if (q->run.state & SCH_BPF_RUN_RET)
+		if (q->run.state & SCH_BPF_RUN_RET && !q->duplicates)
 			ret = q->run.ret;
 		if (q->run.state & SCH_BPF_RUN_QUEUED) {
 			queued = true;
@@ -288,13 +289,19 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 			bytes += q->run.len;
 		}
 		emptied |= !!(q->run.state & SCH_BPF_RUN_EMPTIED);
-		skb = q->run.segments;
+		skb = q->run.segments ?: q->given;
 		if (!skb)
 			break;
-		q->run.segments = skb->next;
+		if (q->run.segments) {
+			q->run.segments = skb->next;
+		} else {
+			q->given = skb->next;
+			q->duplicates = true;
+		}
 		skb_mark_not_on_list(skb);
 		sch_bpf_enqueue_run(q, skb, q->run.to_free);
 	}
+	q->duplicates = false;
 
 	/* The parents count one packet of this length, and know that there is something
 	 * to take, if and only if this returns success. So it does whenever there is more
@@ -312,13 +319,34 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 	return ret;
 }
 
+/* netem, in a class, gives a duplicate to the root, whose enqueue has not returned: its turn
+ * comes when the run is over, because there is one at a time. A duplicate gets none: netem
+ * sees to that itself where the root takes them at once.
+ */
+static int sch_bpf_enqueue_given(struct sch_bpf_data *q, struct sk_buff *skb)
+{
+	struct sk_buff **last = &q->given;
+
+	if (q->duplicates) {
+		consume_skb(skb);
+	} else {
+		while (*last)
+			last = &(*last)->next;
+		*last = skb;
+		skb->next = NULL;
+		sch_bpf_count_others(&q->run, 0, 0);	/* for sch_bpf_enqueue_ret() */
+	}
+	return NET_XMIT_SUCCESS | __NET_XMIT_STOLEN;	/* no parent counts it */
+}
+
 static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 			   struct sk_buff **to_free)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	if (unlikely(q->stuck))
-		return sch_bpf_fifo_enqueue(skb, sch, to_free);
+	if (unlikely(q->stuck | q->passing))
+		return q->passing ? sch_bpf_enqueue_given(q, skb) :
+				    sch_bpf_fifo_enqueue(skb, sch, to_free);
 
 	q->idle = 0;
 	sch_bpf_enqueue_run(q, skb, to_free);
@@ -341,8 +369,13 @@ static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 
 	if (skb)
 		return skb;
-	if (q->stuck)
-		return sch_bpf_class_dequeue_any(sch);
+	if (q->stuck) {
+		skb = sch_bpf_class_dequeue_any(sch);
+		/* The lock of a map could not be had. */
+		if (!skb && q->stored)
+			qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns() + SCH_BPF_RETRY);
+		return skb;
+	}
 	q->rescued = false;
 	return sch_bpf_dequeue(sch);
 }
@@ -435,6 +468,12 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q)
 	if (q->stored ||
 	    (qdisc_qlen(sch) && (q->run.ctx.expire || !sch_bpf_waits_for_class(q))))
 		return sch_bpf_rearm(q);
+
+	/* It has dropped all that it had. drr, ets, hfsc and qfq ask no other class then, and
+	 * are not asked again themselves.
+	 */
+	if (q->run.state & SCH_BPF_RUN_OTHERS && sch->parent != TC_H_ROOT)
+		qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns());
 	return NULL;
 }
 

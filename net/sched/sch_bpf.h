@@ -38,7 +38,7 @@ struct sch_bpf_run {
 };
 
 struct sch_bpf_data {
-	struct sch_bpf_run run;		/* under the root lock there is one at a time */
+	struct sch_bpf_run run;		/* under the root lock there is one at a time: see passing */
 	struct bpf_prog *enqueue;	/* both are changed under the tree lock */
 	struct bpf_prog *dequeue;
 	struct bpf_rbtree_owner owner;
@@ -46,6 +46,9 @@ struct sch_bpf_data {
 	u32 bytes;			/* in the maps and in fifo; backlog has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
 	bool stuck;			/* the kernel serves fifo: no policy, or a stuck one */
+	bool passing;			/* a class takes a packet, and may give the root another one */
+	bool duplicates;		/* the run is for one of these */
+	struct sk_buff *given;		/* these, until the run is over */
 	bool rescued;			/* stuck, or fifo may hold packets */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */

@@ -58,9 +58,14 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 	 * to hear that nothing is left before the run is over.
 	 */
 	qdisc_qlen_inc(sch);
+	q->passing = true;
 	ret = qdisc_enqueue(skb, cl->qdisc, q->run.to_free);
+	q->passing = false;
 	if (ret == NET_XMIT_SUCCESS) {
 		qstats_backlog_add(sch, len);
+		/* hfsc looks for its next packet at once, and that may be dropped. */
+		if (unlikely(!qdisc_qlen(sch)))
+			q->run.state |= SCH_BPF_RUN_EMPTIED;
 		if (came)
 			q->run.state |= SCH_BPF_RUN_QUEUED;
 		else
