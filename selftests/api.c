@@ -139,6 +139,7 @@ static bool attach_query_detach(void)
 
 static bool wrong_arguments_with(const struct hold *skel)
 {
+	LIBBPF_OPTS(bpf_qdisc_info, of_another, .queues = 7, .packets = 8);
 	LIBBPF_OPTS(bpf_qdisc_opts, opts, .flags = 1 << 20);
 	int enqueue = bpf_program__fd(skel->progs.hold_enqueue);
 	int dequeue = bpf_program__fd(skel->progs.hold_dequeue);
@@ -156,6 +157,9 @@ static bool wrong_arguments_with(const struct hold *skel)
 	expect(bpf_qdisc_change(ifindex, dequeue, enqueue, NULL) == -EINVAL);
 	expect(bpf_qdisc_change(ifindex, enqueue, dequeue, &opts) == -EINVAL);
 	expect(query(NULL).enqueue_prog_id == prog_id(skel->progs.hold_enqueue));
+	/* Nothing of what was asked before is left where this qdisc has nothing. */
+	expect(!bpf_qdisc_query(ifindex, NULL, &of_another));
+	expect(of_another.queues == 0 && of_another.packets == 0);
 	expect(!bpf_qdisc_detach(ifindex, NULL));
 	return true;
 }

@@ -2,15 +2,20 @@
 /* For bpf_mq: each tx queue keeps its packets in a map of its own. */
 #include "../../policies/policy.h"
 
-BPF_QDISC_QUEUES(queues, __u64, 100, 0);
+struct place {			/* nothing but the map describes it */
+	__u32 group;
+	__u32 number;
+};
+
+BPF_QDISC_QUEUES(queues, struct place, 100, 0);
 
 __u64 enqueued SEC(".data.stats");	/* packets, by all instances */
 
 SEC("qdisc/enqueue")
 int queues_enqueue(struct sch_bpf_ctx *ctx)
 {
+	struct place key = {};
 	__u32 queue = ctx->queue;
-	__u64 key = 0;
 	void *pkts;
 
 	__sync_fetch_and_add(&enqueued, 1);

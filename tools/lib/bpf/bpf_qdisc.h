@@ -221,11 +221,13 @@ struct pkt {
 	struct sk_buff __kptr *skb;
 };
 
-/* The members of a map of packets. As max_entries libbpf takes the length of any array.
- * Its type makes clang describe struct pkt where only an inner map names it.
+/* The members of a map of packets. As key_size and max_entries libbpf takes the length of any
+ * array. Its type makes clang describe the key's and struct pkt where only an inner map names
+ * them.
  */
 #define __BPF_QDISC_QUEUE(key_type, packets)		\
 	__uint(type, BPF_MAP_TYPE_RBTREE);		\
+	key_type (*key_size)[sizeof(key_type)];		\
 	__type(key, key_type);				\
 	__type(value, struct pkt);			\
 	struct pkt (*max_entries)[packets]
