@@ -8,10 +8,10 @@ import itertools
 import random
 
 import lib
-from lib import PROGS
+from lib import compiled
 
-VERDICTS = f"{PROGS}/verdicts.bpf.o"
-POP_KEY = f"{PROGS}/pop_key.bpf.o"
+VERDICTS = compiled("verdicts")
+POP_KEY = compiled("pop_key")
 OPEN, ASKED = 0x100, (3, 1, 2, 2, 9, 0, 1, 3)   # also in pop_key.bpf.c
 
 

@@ -9,7 +9,7 @@ import os
 import lib
 from lib import SO_MARK
 
-ACTIVE = f"{lib.PROGS}/active.bpf.o"
+ACTIVE = lib.compiled("active")
 FLOWS = 16
 COUNT = 10_000 if lib.DEBUG else 100_000
 DEV = f"active-{os.getpid()}"

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""The building blocks of <bpf/bpf_qdisc_aqm.h>: each in a policy of progs/ (RED in policies/red), against the figures
+"""The building blocks of <bpf/bpf_qdisc_aqm.h>: each in a policy of its own (RED in policies/red), against the figures
 of its RFC or paper and against the native qdisc, with the same packets at the same times.
 
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
@@ -19,11 +19,13 @@ import time
 import types
 
 import lib
-from lib import MS, NSEC, POLICIES, PROGS, SO_MARK, SO_PRIORITY
+from lib import MS, NSEC, POLICIES, SO_MARK, SO_PRIORITY, compiled
 
 SIZE, EACH = 1000, MS           # a packet, and how long the bottleneck is busy with it
 SLACK = MS // 4                 # by which timers and time stamps may be late
 ECT = 2
+CODEL, DRR, PIE, TBF = map(compiled, ("codel", "drr", "pie", "tbf"))
+RED = f"{POLICIES}/red.bpf.o"
 
 
 def native(*words):
@@ -32,10 +34,10 @@ def native(*words):
     return attach
 
 
-def ours(name, folder=PROGS, **parameters):
+def ours(obj, **parameters):
     def attach(device, *where):
         sets = [word for name, value in parameters.items() for word in ("set", f"{name}={value}")]
-        lib.run("tc", "qdisc", "add", "dev", device.a, *where, "bpf", "obj", f"{folder}/{name}.bpf.o", *sets)
+        lib.run("tc", "qdisc", "add", "dev", device.a, *where, "bpf", "obj", obj, *sets)
     return attach
 
 
@@ -97,7 +99,7 @@ def codels(tos=0, *words, **parameters):
     """What the native codel and ours do with two times of too much."""
     return [through_a_bottleneck(attach, FIRST + SECOND, tos) for attach in (
         native("codel", "limit", "10000", "target", "5ms", "interval", "100ms", *words),
-        ours("codel", **parameters))]
+        ours(CODEL, **parameters))]
 
 
 def dropped_when(sent):
@@ -127,7 +129,7 @@ def codel_drops_as_codel():
 def codel_drops_by_the_square_root():
     """The nth drop is followed by the next one after interval / sqrt(n). They are those of one
     packet's end, so one is late by at most EACH, and no delay adds up."""
-    times = dropped_when(through_a_bottleneck(ours("codel"), FIRST))
+    times = dropped_when(through_a_bottleneck(ours(CODEL), FIRST))
     lib.true(len(times) > 200, f"only {len(times)} drops")
     wanted = itertools.accumulate([times[0], *(INTERVAL / math.sqrt(n) for n in range(1, len(times)))])
     late = [when - want for when, want in zip(times, wanted)]
@@ -158,7 +160,7 @@ def pie_keeps_the_delay_as_pie():
     what it keeps it at. The tolerances are 4 deviations of a difference, which a simulation has
     shown, and at first another 3 ms: the two do not update at the same times."""
     found = []
-    for attach in (native("pie", "limit", "10000"), ours("pie")):
+    for attach in (native("pie", "limit", "10000"), ours(PIE)):
         sent = through_a_bottleneck(settled(attach), [number * EACH * 4 // 5 for number in range(11250)])
         at_first, at_last = ([arrival.when - sent.when[arrival.number] - EACH for arrival in sent.arrivals
                               if arrival.number in numbers] for numbers in (range(1750), range(7500, 11250)))
@@ -176,7 +178,7 @@ def pie_marks_up_to_a_tenth():
     """A twentieth too much: packets are marked while the probability is at most a tenth, and dropped
     where it is more. The tolerances are 4 deviations of a difference, were all drawn for themselves."""
     found = []
-    for attach in (native("pie", "limit", "10000", "ecn"), ours("pie", ecn=1)):
+    for attach in (native("pie", "limit", "10000", "ecn"), ours(PIE, ecn=1)):
         sent = through_a_bottleneck(settled(attach), [number * EACH * 20 // 21 for number in range(6000)], ECT)
         lib.true(sent.lost, "nothing was dropped")
         found.append((sum(number < sent.lost[0] for number in sent.marked), len(sent.marked), len(sent.lost)))
@@ -216,7 +218,7 @@ def red_marks_by_the_average():
                 ("native red", native("red", "limit", "1000000", "min", str(RED_MIN), "max", str(RED_MAX), "avpkt",
                                       str(SIZE), "burst", "34", "bandwidth", "8mbit", "probability", str(RED_P), "ecn",
                                       "harddrop")),
-                ("red", ours("red", POLICIES, min=RED_MIN, max=RED_MAX, max_p=int(RED_P * 10**6), weight_log=5, ecn=1,
+                ("red", ours(RED, min=RED_MIN, max=RED_MAX, max_p=int(RED_P * 10**6), weight_log=5, ecn=1,
                              harddrop=1))):
             sent = through_a_bottleneck(attach, steady(waiting, (settle + count) * EACH / NSEC), ECT)
             lib.equal(sent.lost, [], "drops")
@@ -244,7 +246,7 @@ def red_drops_and_marks_as_often_as_red():
     mine = {"limit_bytes": 10**6, **rest, "max_p": int(most * 10**6), "weight_log": 1}
     for what, words, sets in (("early", (), {}), ("marked", ("ecn",), {"ecn": 1})):
         sums = [sum(filled(attach, count)[what] for _ in range(rounds))
-                for attach in (native("red", *options(theirs), *words), ours("red", POLICIES, **mine, **sets))]
+                for attach in (native("red", *options(theirs), *words), ours(RED, **mine, **sets))]
         close(sums[1], sums[0], sums[0] / 50, f"{what} beside {count * rounds} packets that were taken")
 
 
@@ -303,7 +305,7 @@ def adapted(waiting, periods):
 def red_adapts_as_red():
     """While more packets wait than it likes, fewer, and as many; and to the ends of the range. Ours from
     the first packet to the last; the native one from tc to tc, which takes whatever time."""
-    mine = ours("red", POLICIES, limit_bytes=10**6, min=RED_MIN, max=RED_MAX, max_p=int(RED_P * 10**6), weight_log=1,
+    mine = ours(RED, limit_bytes=10**6, min=RED_MIN, max=RED_MAX, max_p=int(RED_P * 10**6), weight_log=1,
                 ecn=1, adaptive=1)
     for waiting, seconds in ((55, 2.2), (30, 2.2), (40, 2.2), (55, 31), (30, 31)):
         for attach in (adaptive_red, lambda device, parent: mine(device, "parent", parent)):
@@ -332,7 +334,7 @@ def tbf_is_tbf():
     part of the bucket, and after one that has filled it."""
     burst = 10
     for name, attach in (("native tbf", native("tbf", "rate", "8mbit", "burst", str(burst * SIZE), "limit", "1000000")),
-                         ("tbf", ours("tbf", rate=SIZE * NSEC // EACH, burst=burst * SIZE))):
+                         ("tbf", ours(TBF, rate=SIZE * NSEC // EACH, burst=burst * SIZE))):
         with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
             attach(device, "root")
             sent = send(sender, [0] * 200)
@@ -363,7 +365,7 @@ def tbf_is_tbf():
 
 
 def tbf_sends_what_is_longer_than_the_burst():
-    with lib.wire(f"{PROGS}/tbf.bpf.o", "set", f"rate={SIZE * NSEC // EACH}", "set", "burst=500") as (_, sender, receiver):
+    with lib.wire(TBF, "set", f"rate={SIZE * NSEC // EACH}", "set", "burst=500") as (_, sender, receiver):
         send(sender, [0] * 50)
         arrivals = receiver.collect(50)
         close((arrivals[-1].when - arrivals[0].when) / EACH, 49, 0.49, "packets' times")
@@ -389,7 +391,7 @@ def drr_shares_by_quantum():
                     "quantum", str(quantum))
             lib.run("tc", "qdisc", "add", "dev", device.a, "parent", f"2:{minor}", "pfifo", "limit", "1000")
 
-    for name, attach in (("native drr", attach_native), ("drr", ours("drr", quantum=QUANTUM))):
+    for name, attach in (("native drr", attach_native), ("drr", ours(DRR, quantum=QUANTUM))):
         with lib.behind_the_gate(lambda device, parent, attach=attach: attach(
                 device, "parent", parent, "handle", "2:")) as (_, sender, receiver):
             for number, size in enumerate(sizes):

@@ -7,7 +7,7 @@ import json
 import os
 
 import lib
-from lib import POLICIES, PROGS, works
+from lib import POLICIES, compiled, works
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 PIN = "/sys/fs/bpf/test_bpftool"
@@ -35,7 +35,7 @@ def a_map_is_created():
 
 
 def a_program_is_loaded_as_what_it_is_not_named():
-    works("bpftool", "prog", "load", f"{PROGS}/no_dequeue.bpf.o", PIN, "type", "qdisc/enqueue")
+    works("bpftool", "prog", "load", compiled("no_dequeue"), PIN, "type", "qdisc/enqueue")
     try:
         lib.equal(lib.bpftool("prog", "show", "pinned", PIN)["type"], "qdisc", "type")
     finally:
@@ -86,7 +86,7 @@ def net_lists_a_qdisc():
 def net_lists_each_tx_queue():
     with lib.link("numtxqueues", "4") as device:
         lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "5:", "bpf_mq", "obj",
-                f"{lib.PROGS}/queues.bpf.o")
+                lib.compiled("queues"))
         listed, plain = of(device)
         lib.equal(sorted((entry["kind"], entry["parent"]) for entry in listed),
                   [("bpf", f"5:{queue}") for queue in range(1, 5)] + [("bpf_mq", "root")], "qdiscs")

@@ -9,9 +9,9 @@ import os
 import re
 
 import lib
-from lib import PROGS, SO_MARK
+from lib import SO_MARK, compiled
 
-BURST = f"{PROGS}/burst.bpf.o"
+BURST = compiled("burst")
 CPUS = 4
 EACH = 500              # packets that a CPU sends in a round; some have a mark
 LIMIT = 500

@@ -7,11 +7,11 @@ import contextlib
 import shutil
 
 import lib
-from lib import POLICIES, PROGS
+from lib import POLICIES, compiled
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
-HOLD = f"{PROGS}/hold.bpf.o"
-RELEASE = f"{PROGS}/release.bpf.o"
+HOLD = compiled("hold")
+RELEASE = compiled("release")
 CHANGES = 100 if lib.DEBUG else 1000
 
 

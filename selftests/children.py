@@ -9,9 +9,9 @@ import contextlib
 import subprocess
 
 import lib
-from lib import PROGS, SO_MARK
+from lib import SO_MARK, compiled
 
-CHILDREN = f"{PROGS}/children.bpf.o"
+CHILDREN = compiled("children")
 # also in children.bpf.c; a class can be added
 OPEN, ASK_EMPTY_CLASS, ASK_NO_CLASS, DROP_REST, WAIT_FOR_CLASSES, SILENT, SHUT, AGAIN = range(0x100, 0x900, 0x100)
 

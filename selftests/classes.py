@@ -12,13 +12,13 @@ import time
 
 import lib
 import rst
-from lib import PROGS, SO_MARK, SO_PRIORITY
+from lib import SO_MARK, SO_PRIORITY, compiled
 
-CLASSES = f"{PROGS}/classes.bpf.o"
-WAIT_CLASS = f"{PROGS}/wait_class.bpf.o"
-DRR = f"{PROGS}/class_drr.bpf.o"
+CLASSES = compiled("classes")
+WAIT_CLASS = compiled("wait_class")
+DRR = compiled("class_drr")
 DRR_OPEN = 3                            # also in class_drr.bpf.c
-DEPARTURE = f"{PROGS}/departure.bpf.o"
+DEPARTURE = compiled("departure")
 DELAY = 100 * lib.MS                    # also in wait_class.bpf.c
 TC_ACT_UNSPEC, TC_ACT_OK, TC_ACT_SHOT = -1, 0, 2
 ENOENT, ENODEV, EINVAL, EOPNOTSUPP = 2, 19, 22, 95
@@ -309,7 +309,7 @@ def actions_decide():
 def a_program_steals():
     with classful() as (device, sender, receiver):
         lib.run("tc", "filter", "add", "dev", device.a, "parent", "1:", "bpf", "da", "obj",
-                f"{lib.PROGS}/clone_redirect.bpf.o", "sec", "classifier")
+                lib.compiled("clone_redirect"), "sec", "classifier")
         for number in range(3):
             lib.true(sender.send(number), "a packet stolen is no drop")
         lib.equal(device.qdisc()["stolen"], 3, "packets stolen")
@@ -354,7 +354,7 @@ def filters_do_not_leave_the_devices_tx_queues():
     with classful(options=("numtxqueues", "4")) as (device, sender, receiver):
         before = queue_of(sender, receiver, 1)
         for number, words in enumerate((("matchall", "action", "skbedit", "queue_mapping", "100", "continue"),
-                                        ("bpf", "da", "obj", f"{PROGS}/clone_redirect.bpf.o", "sec", "tc/queue")), 2):
+                                        ("bpf", "da", "obj", compiled("clone_redirect"), "sec", "tc/queue")), 2):
             lib.run("tc", "filter", "add", "dev", device.a, "parent", "1:", *words)
             lib.equal(queue_of(sender, receiver, number), before, f"tx queue, with {words}")
         lib.balance(device, sender, receiver)
@@ -431,7 +431,7 @@ def a_copy_sent_under_the_root_lock_is_refused():
     """The same, by a program among the filters."""
     with classful() as (device, sender, receiver):
         lib.run("tc", "filter", "add", "dev", device.a, "parent", "1:", "bpf", "da", "obj",
-                f"{lib.PROGS}/clone_redirect.bpf.o", "sec", "tc")
+                lib.compiled("clone_redirect"), "sec", "tc")
         sender.send(1)
         lib.equal(lib.numbers(receiver.collect(1)), [1], "packets that left")
         lib.balance(device, sender, receiver)

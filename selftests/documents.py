@@ -158,7 +158,7 @@ def each_function_is_used_by_an_example():
 def policies_are_as_long_as_said():
     """All lines, and those that are neither comments nor empty nor name a header."""
     with open(f"{lib.POLICIES}/README.md", encoding="utf-8") as file:
-        said = re.findall(r"^\| \[`\w+`\]\(../(selftests/progs/\w+.bpf.c)\).*?\| (\d+), (\d+) \|", file.read(), re.M)
+        said = re.findall(r"^\| \[`\w+`\]\(../(selftests/\w+/\w+.bpf.c)\).*?\| (\d+), (\d+) \|", file.read(), re.M)
     lib.equal(len(said), 3, "policies")
     for path, *lines in said:
         text = read(f"{lib.TOP}/{path}")

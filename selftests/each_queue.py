@@ -11,14 +11,14 @@ import re
 import time
 
 import lib
-from lib import POLICIES, PROGS, SO_MARK
+from lib import POLICIES, SO_MARK, compiled
 
-EACH = f"{PROGS}/each.bpf.o"
-CLASSES = f"{PROGS}/class_drr.bpf.o"       # it keeps packets in classes alone
+EACH = compiled("each")
+CLASSES = compiled("class_drr")            # it keeps packets in classes alone
 FIFO, RATE = f"{POLICIES}/fifo.bpf.o", f"{POLICIES}/rate.bpf.o"
-HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
-QUEUES = f"{PROGS}/queues.bpf.o"        # made for all queues
-PINNED = f"{PROGS}/shared.bpf.o"        # its map of packets is pinned
+HOLD, RELEASE = compiled("hold"), compiled("release")
+QUEUES = compiled("queues")             # made for all queues
+PINNED = compiled("shared")             # its map of packets is pinned
 TX = 4
 MANY = 16 if lib.DEBUG else 64
 CHANGES = 10 if lib.DEBUG else 40

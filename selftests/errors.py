@@ -8,9 +8,9 @@ import os
 from errno import EAGAIN, EALREADY, EBUSY, EINVAL, ENOBUFS, ENOENT, ENOSPC, EOPNOTSUPP
 
 import lib
-from lib import PROGS, SO_MARK
+from lib import SO_MARK, compiled
 
-ERRORS = f"{PROGS}/errors.bpf.o"
+ERRORS = compiled("errors")
 WANTED = {                              # in the order of errors.bpf.c
     "PUSH": -ENOSPC, "PUSH_FRONT": -ENOSPC, "PUSH_SHARED": -EBUSY, "FRONT_SHARED": -EBUSY,
     "PASS_NOWHERE": -ENOENT, "PASS_FULL": -ENOBUFS, "PASS_SLOW": 0, "SET_QUEUE": -EINVAL,

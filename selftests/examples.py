@@ -7,7 +7,7 @@ import collections
 import struct
 
 import lib
-from lib import PROGS, SO_MARK, SO_PRIORITY
+from lib import SO_MARK, SO_PRIORITY, compiled
 
 ACK, PSH, FIN = 0x10, 0x08, 0x01
 
@@ -15,7 +15,7 @@ ACK, PSH, FIN = 0x10, 0x08, 0x01
 def below_the_gate(name, *options):
     """Takes packets; lets them go when one with a mark comes."""
     def attach(device, parent):
-        device.attach(f"{PROGS}/{name}.bpf.o", *options, where=("parent", parent))
+        device.attach(compiled(name), *options, where=("parent", parent))
     return lib.behind_the_gate(attach)
 
 

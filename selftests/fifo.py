@@ -4,10 +4,10 @@
 limits, what it says about itself."""
 
 import lib
-from lib import POLICIES, PROGS
+from lib import POLICIES, compiled
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
-HOLD = f"{PROGS}/hold.bpf.o"            # room for 2000 packets; none leaves
+HOLD = compiled("hold")                 # room for 2000 packets; none leaves
 
 
 def packets_leave_in_the_order_of_arrival():

@@ -416,7 +416,7 @@ def a_reset_forgets_all():
     """A flow that had debts and packets when the link went down begins as a new one."""
     ports = apart(2)
     with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
-        device.attach(f"{lib.PROGS}/gate.bpf.o", where=("root", "handle", "1:"))
+        device.attach(lib.compiled("gate"), where=("root", "handle", "1:"))
         lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "bpf")
         ours(**PATIENT)(device.a, "parent", "1:1")
         for number in range(100):

@@ -7,11 +7,11 @@ import re
 from errno import EINVAL
 
 import lib
-from lib import PROGS, SO_MARK
+from lib import SO_MARK, compiled
 
-VERDICTS = f"{PROGS}/verdicts.bpf.o"
+VERDICTS = compiled("verdicts")
 MARK_CE, OPEN = 7, 8            # also in verdicts.bpf.c
-SEGMENT = f"{PROGS}/segment.bpf.o"
+SEGMENT = compiled("segment")
 # As in segment.bpf.c
 WHAT = ["KEEP", "DROP_ODD", "DROP_ALL", "PASS", "FORCE", "CUT_A_CLONE", "KEEP_A_CLONE", "TAKE_BACK", "STEAL_ODD",
         "EMPTY_CLASS", "REPLACE", "OPEN_AND_LOOK",

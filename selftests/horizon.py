@@ -12,9 +12,9 @@ import struct
 import time
 
 import lib
-from lib import LATE, MS, NSEC, POLICIES, PROGS
+from lib import LATE, MS, NSEC, POLICIES, compiled
 
-EDT_MIN = f"{PROGS}/edt_min.bpf.o"
+EDT_MIN = compiled("edt_min")
 PACED = EDT_MIN, f"{POLICIES}/edt.bpf.o", f"{POLICIES}/fq.bpf.o"
 # What makes another policy of one
 MODES = {"edt": ["delta=100ms"], "fifo": ["head_drop=true limit_bytes=100000"], "prio": ["skbprio=true"],
@@ -219,7 +219,7 @@ def stamps_without_a_clock_are_monotonic():
                 lib.run("tc", "qdisc", "add", "dev", device.a, "root", *qdisc)
                 lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
                 lib.run("tc", "filter", "add", "dev", device.a, "egress", "bpf", "da",
-                        "obj", f"{PROGS}/stamp.bpf.o", "sec", "tc")
+                        "obj", compiled("stamp"), "sec", "tc")
                 start = time.monotonic_ns()
                 for number in range(60):
                     sender.send(number, 1000)
@@ -267,7 +267,7 @@ def the_largest_parameter_drops_and_marks_nothing():
 def the_readme_shows_the_shortest_policy():
     with open(f"{lib.TOP}/README.md", encoding="utf-8") as file:
         example = file.read().split("```c\n")[1].split("```")[0]
-    with open(f"{PROGS}/edt_min.bpf.c", encoding="ascii") as file:
+    with open(EDT_MIN[:-1] + "c", encoding="ascii") as file:
         lib.contains(file.read(), example)
 
 

@@ -10,10 +10,10 @@ import time
 
 import lib
 import rst
-from lib import LATE, MS, POLICIES, PROGS
+from lib import LATE, MS, POLICIES, compiled
 
 RATE = f"{POLICIES}/rate.bpf.o"
-HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
+HOLD, RELEASE = compiled("hold"), compiled("release")
 TX = 4
 SIZE, EACH = 1000, 10 * MS              # at 100,000 bytes a second
 SENDER, NIC, IFB = (f"{name}-{os.getpid()}" for name in ("a0", "b0", "a1"))

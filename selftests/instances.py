@@ -6,12 +6,12 @@ of packets belongs to one of them."""
 import os
 
 import lib
-from lib import GLOBALS, POLICIES, PROGS
+from lib import GLOBALS, POLICIES, compiled
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
-HOLD = f"{PROGS}/hold.bpf.o"
-QUEUES = f"{PROGS}/queues.bpf.o"        # one inner map for each tx queue
-SHARED = f"{PROGS}/shared.bpf.o"        # its map of packets is pinned
+HOLD = compiled("hold")
+QUEUES = compiled("queues")             # one inner map for each tx queue
+SHARED = compiled("shared")             # its map of packets is pinned
 
 
 def two_of_one_object_share_nothing():

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import itertools
 import json
 import os
@@ -28,7 +29,6 @@ import traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 POLICIES = f"{TOP}/policies"
-PROGS = f"{TOP}/selftests/progs"
 GLOBALS = "/sys/fs/bpf/tc/globals"
 DEBUG = os.environ.get("SELFTESTS_DEBUG") == "1"
 TIMEOUT = 60 if DEBUG else 20           # s, for what should happen at once
@@ -107,7 +107,14 @@ def wait_until(condition, what, timeout=TIMEOUT):
         over = time.monotonic() > end
 
 
-# --- commands ----------------------------------------------------------------
+# --- programs and commands -----------------------------------------------------
+
+def compiled(name):
+    """The object of a program of the tests, in whatever folder it is: no two have one name."""
+    found = glob.glob(f"{TOP}/selftests/*/{name}.bpf.c")
+    equal(len(found), 1, f"programs that are called {name}")
+    return found[0][:-1] + "o"
+
 
 # Before a command: whom nothing is allowed, but that the repository can be read wherever it is
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
@@ -531,7 +538,7 @@ def behind_the_gate(attach, *options, clock=time.CLOCK_MONOTONIC):
     """A qdisc that gets packets but cannot let them go until one with the mark 1 comes:
     attach(device, parent) puts it there. Times of the packets are of the clock."""
     with link(*options) as device, Sender(device.a, clock) as sender, Receiver(device.b) as receiver:
-        device.attach(f"{PROGS}/gate.bpf.o", where=("root", "handle", "1:"))
+        device.attach(compiled("gate"), where=("root", "handle", "1:"))
         run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "bpf")
         attach(device, "1:1")
         yield device, sender, receiver

@@ -10,10 +10,10 @@ import os
 import time
 
 import lib
-from lib import NSEC, POLICIES, PROGS
+from lib import NSEC, POLICIES, compiled
 
 EDT = f"{POLICIES}/edt.bpf.o"
-SHUT = f"{PROGS}/children.bpf.o"        # no packet leaves
+SHUT = compiled("children")             # no packet leaves
 COUNT = 10_000
 OPEN = 0x100                    # also in children.bpf.c
 # What CPUs keep for later comes and goes.

@@ -9,10 +9,10 @@ import contextlib
 import os
 
 import lib
-from lib import PROGS
+from lib import compiled
 
-MANY = f"{PROGS}/many.bpf.o"
-SPREAD = f"{PROGS}/spread.bpf.o"        # over this many maps
+MANY = compiled("many")
+SPREAD = compiled("spread")             # over this many maps
 MAPS = 1024
 EACH_MAP = 1300                 # ns
 DEV = f"lock-{os.getpid()}"
@@ -43,7 +43,7 @@ def fill(send, count, where=("root",)):
 @contextlib.contextmanager
 def longest():
     """Yields a function that says how long a function of the qdisc has taken at most."""
-    lib.run("bpftool", "prog", "loadall", f"{PROGS}/lock_time.bpf.o", PINS, "autoattach")
+    lib.run("bpftool", "prog", "loadall", compiled("lock_time"), PINS, "autoattach")
     try:
         map_id = max(lib.maps_named("lock_longest"))
         yield lambda which: lib.bpftool("map", "dump", "id", str(map_id))[which]["formatted"]["value"]

@@ -11,8 +11,8 @@ import lib
 from lib import NSEC
 
 OBJECT = f"{lib.TOP}/selftests/map_packets.bpf.o"
-HOLD = f"{lib.PROGS}/hold.bpf.o"
-WIDE = f"{lib.PROGS}/wide.bpf.o"
+HOLD = lib.compiled("hold")
+WIDE = lib.compiled("wide")
 COUNT = 100
 
 
@@ -94,7 +94,7 @@ def bpftool_shows_what_the_packets_are():
 def an_iterator_of_ones_own():
     """It is called for each packet, and once more; and only for maps that fit it."""
     pin, other = "/sys/fs/bpf/test_packets", "/sys/fs/bpf/test_packets_other"
-    iterator = ("bpftool", "iter", "pin", f"{lib.PROGS}/packets.bpf.o", pin, "map")
+    iterator = ("bpftool", "iter", "pin", lib.compiled("packets"), pin, "map")
     with lib.wire(HOLD) as (device, sender, _):
         sender.set(lib.SO_MARK, 7)
         for number in range(3):
@@ -109,7 +109,7 @@ def an_iterator_of_ones_own():
         lib.equal(shown, "".join(f"0: {100 + number} bytes, mark 7\n" for number in range(3)) + "end\n", "what it shows")
         device.detach()
         sender.wait_freed()
-        device.attach(f"{lib.PROGS}/stuck.bpf.o")
+        device.attach(lib.compiled("stuck"))
         (keys_of_four_bytes,) = lib.maps_named("stuck_pkts")
         lib.contains(lib.refused(*iterator, "id", str(keys_of_four_bytes)), "EACCES")
     lib.run("bpftool", "map", "create", other, "type", "rbtree", "key", "8", "value", "8", "entries", "1",

@@ -8,10 +8,10 @@ import socket
 import subprocess
 
 import lib
-from lib import POLICIES, PROGS
+from lib import POLICIES, compiled
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
-HOLD = f"{PROGS}/hold.bpf.o"
+HOLD = compiled("hold")
 ADDRESS = ("10.0.0.2", 9)
 FLOWS, EACH, SIZE = 32, 10, 500
 

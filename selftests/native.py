@@ -684,7 +684,7 @@ def fq_shares_by_cgroup():
     for group in groups:
         os.makedirs(group, exist_ok=True)
     with lib.link() as device, lib.Receiver(device.b) as receiver:
-        device.attach(f"{lib.PROGS}/gate.bpf.o", where=("root", "handle", "1:"))
+        device.attach(lib.compiled("gate"), where=("root", "handle", "1:"))
         lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "bpf")
         weight = {f"fq_weights[{os.stat(groups[0]).st_ino % 1024}]": 3}
         ours(FQ, flow_limit=1000, group_by=2, quantum=1000, **weight)(device, "1:1")

@@ -6,11 +6,11 @@ gives its duplicates to the root; parents give up when a child has dropped all t
 import contextlib
 
 import lib
-from lib import PROGS, SO_MARK, SO_PRIORITY
+from lib import SO_MARK, SO_PRIORITY, compiled
 
-NESTED = f"{PROGS}/nested.bpf.o"
-DROPS = f"{PROGS}/drops.bpf.o"
-CHILDREN = f"{PROGS}/children.bpf.o"
+NESTED = compiled("nested")
+DROPS = compiled("drops")
+CHILDREN = compiled("children")
 PLAIN, CLONE_AWAY, BOTH, PASS, OPEN = range(5)   # also in nested.bpf.c
 
 

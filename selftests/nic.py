@@ -11,10 +11,10 @@ import socket
 import subprocess
 
 import lib
-from lib import POLICIES, PROGS
+from lib import POLICIES, compiled
 
 EDT, FIFO = f"{POLICIES}/edt.bpf.o", f"{POLICIES}/fifo.bpf.o"
-HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
+HOLD, RELEASE = compiled("hold"), compiled("release")
 BQL = "/sys/class/net/eth0/queues/tx-0/byte_queue_limits"
 COUNT = 2000
 

@@ -26,7 +26,7 @@ def tc_without_the_plug_in_shows_that_it_is_there():
     """It says what it does not know also in the middle of JSON, of whatever kind."""
     unknown = r"\[Unknown qdisc, optlen=\d+\] "
     with lib.link() as device, lib.Sender(device.a) as sender:
-        device.attach(f"{lib.PROGS}/hold.bpf.o", where=("root", "handle", "8:"))
+        device.attach(lib.compiled("hold"), where=("root", "handle", "8:"))
         sender.send(1)
         out = works(*TC, "-s", "qdisc", "show", "dev", device.a)
         lib.true(re.match(rf"qdisc bpf 8: root refcnt \d+ {unknown}\n Sent 0 bytes 0 pkt .*\n backlog 100b 1p ", out),

@@ -9,10 +9,10 @@ import threading
 import time
 
 import lib
-from lib import PROGS, SO_MARK
+from lib import SO_MARK, compiled
 
-ORDER = f"{PROGS}/order.bpf.o"
-ALLOCATED = f"{PROGS}/order_allocated.bpf.o"
+ORDER = compiled("order")
+ALLOCATED = compiled("order_allocated")
 # As in order.bpf.c
 WHAT = ["PUSH", "PUSH_FRONT", "DROP_KEY", "DROP_YOUNGEST", "DROP_FROM", "DROP_LAST", "PUT_BACK", "MOVE", "MARK", "LOOK", "OPEN"]
 ROUNDS = 300 if lib.DEBUG else 2000
@@ -281,7 +281,7 @@ def walk_in_steps(map_id):
     """Yields a function that shows packets as (key, length): one, and behind it the walk stands
     on the next; or all that are left."""
     pin = f"/sys/fs/bpf/order_walk_{map_id}"
-    lib.run("bpftool", "iter", "pin", f"{PROGS}/walk.bpf.o", pin, "map", "id", str(map_id))
+    lib.run("bpftool", "iter", "pin", compiled("walk"), pin, "map", "id", str(map_id))
     try:
         with open(pin, "rb", buffering=0) as file:
             def show(all_left):

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import lib
-from lib import MS, NOBODY, PROGS, fails
+from lib import MS, NOBODY, compiled, fails
 
 COUNT = 20
 SIZE = 150
@@ -63,7 +63,7 @@ def top(device, *options):
 
 def what_comes_in_and_what_is_dropped():
     with lib.link() as device, lib.Sender(device.a) as sender:
-        device.attach(f"{PROGS}/hold.bpf.o", "limit", str(COUNT))
+        device.attach(compiled("hold"), "limit", str(COUNT))
         sender.send(0, SIZE)            # before it is started: queued, not counted
         with top(device) as seen:
             for number in range(1, COUNT + 5):
@@ -103,7 +103,7 @@ def what_goes_out_and_how_long_it_took():
 def each_tx_queue():
     with lib.link("numtxqueues", "4") as device:
         lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf_mq", "obj",
-                f"{PROGS}/queues.bpf.o")
+                compiled("queues"))
         shown = json.loads(lib.run("qdisctop", "-j", "-n", "1", "-i", "0.01", device.a))
         lib.equal(sorted((entry["kind"], entry["parent"]) for entry in shown["qdiscs"]),
                   [("bpf", f"7:{queue}") for queue in range(1, 5)] + [("bpf_mq", "root")], "qdiscs")
@@ -111,7 +111,7 @@ def each_tx_queue():
 
 def a_screen():
     with lib.link() as device:
-        device.attach(f"{PROGS}/hold.bpf.o", where=("root", "handle", "9:"))
+        device.attach(compiled("hold"), where=("root", "handle", "9:"))
         text = lib.run("qdisctop", "-n", "1", "-i", "0.01", device.a)
         for part in (device.a, "qdisc bpf 9: parent root", "dropped           0 packets",
                      "queued            0 packets              0 bytes"):

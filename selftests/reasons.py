@@ -8,10 +8,10 @@ import os
 import re
 
 import lib
-from lib import PROGS, SO_MARK
+from lib import SO_MARK, compiled
 
-REASONS = f"{PROGS}/reasons.bpf.o"
-SHARED = f"{PROGS}/shared.bpf.o"
+REASONS = compiled("reasons")
+SHARED = compiled("shared")
 LATE, NOWHERE, TWICE, STOLEN = 0x100, 0x200, 0x400, 0x800      # also in reasons.bpf.c
 # of enum qdisc_drop_reason
 GENERIC, OVERLIMIT, CONGESTED = 1, 2, 3

@@ -17,7 +17,7 @@ import subprocess
 import time
 
 import lib
-from lib import POLICIES, PROGS
+from lib import POLICIES, compiled
 
 SECONDS = int(os.environ.get("SOAK_SECONDS", "20"))
 SEED = int(os.environ.get("SEED", "1"))
@@ -26,8 +26,8 @@ TX = 4
 
 FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED = (
     f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red"))
-HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = (
-    f"{PROGS}/{name}.bpf.o" for name in ("hold", "release", "choose", "children", "classes", "queues"))
+HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = map(
+    compiled, ("hold", "release", "choose", "children", "classes", "queues"))
 OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
            "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, HOLD, RELEASE)}
 # Parameters and values that may be set

@@ -15,9 +15,9 @@ import subprocess
 import time
 
 import lib
-from lib import MS, NSEC, POLICIES, PROGS, SO_MARK
+from lib import MS, NSEC, POLICIES, SO_MARK, compiled
 
-STUCK = f"{PROGS}/stuck.bpf.o"
+STUCK = compiled("stuck")
 FIFO = f"{POLICIES}/fifo.bpf.o"
 LET_GO, SAY_NOTHING, THROTTLE_A_YEAR, DROP_AT_DEQUEUE, DROP_AT_ENQUEUE, THROTTLE_TWO_SECONDS = range(6)
 COUNT = 10

@@ -12,7 +12,7 @@ import re
 import shutil
 
 import lib
-from lib import POLICIES, PROGS, fails, qdisc, said, with_both, works
+from lib import POLICIES, compiled, fails, qdisc, said, with_both, works
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 FOLDER = "/sys/fs/bpf/test_tc"
@@ -33,7 +33,7 @@ def verbose_shows_the_log(tc, device):
 
 @with_both
 def programs_by_name(tc, device):
-    obj = ("obj", f"{PROGS}/several.bpf.o")
+    obj = ("obj", compiled("several"))
     for name in (("last_enqueue",), ("section", "qdisc/enqueue/last")):
         works(*tc, *qdisc(device, "replace", *obj, "enqueue", *name, "dequeue", "any_dequeue"))
         shown = options(tc, device)
@@ -84,7 +84,7 @@ def pinned_ids():
 
 @with_both
 def programs_and_maps_are_pinned(tc, device):
-    obj = ("obj", f"{PROGS}/params.bpf.o", "pin", FOLDER)
+    obj = ("obj", compiled("params"), "pin", FOLDER)
     try:
         works(*tc, *qdisc(device, "add", *obj))
         first, shown = pinned_ids(), options(tc, device)
@@ -122,7 +122,7 @@ def pins_in_a_batch():
 
 @with_both
 def flush_drops_what_is_queued(tc, device):
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/hold.bpf.o"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("hold")))
     with lib.Sender(device.a) as sender:
         for number in range(3):
             lib.true(sender.send(number), "dropped")
@@ -136,7 +136,7 @@ def flush_drops_what_is_queued(tc, device):
 
 @with_both
 def arrays_of_maps_are_filled(tc, device):
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/queues.bpf.o"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("queues")))
     with lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
         sender.send(1)
         lib.equal(lib.numbers(receiver.collect(1)), [1], "packets that leave")
@@ -144,7 +144,7 @@ def arrays_of_maps_are_filled(tc, device):
 
 @with_both
 def classes(tc, device):
-    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "1:", "bpf", "obj", f"{PROGS}/classes.bpf.o")
+    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "1:", "bpf", "obj", compiled("classes"))
     for minor in (1, 2):
         works(*tc, "class", "add", "dev", device.a, "parent", "1:", "classid", f"1:{minor}", "bpf")
     works(*tc, "qdisc", "add", "dev", device.a, "parent", "1:2", "handle", "20:", "pfifo")
@@ -164,7 +164,7 @@ def a_class_is_changed(tc, device):
     def shown():
         return works(*tc, "-s", "class", "show", "dev", device.a)
 
-    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "1:", "bpf", "obj", f"{PROGS}/classes.bpf.o")
+    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "1:", "bpf", "obj", compiled("classes"))
     works(*klass("add", "1:1"))
     works(*tc, "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", "tbf",
           "rate", "80bit", "burst", "1000", "limit", "100000")
@@ -191,29 +191,29 @@ def a_class_is_changed(tc, device):
 
 @with_both
 def one_for_each_tx_queue(tc, device):
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/queues.bpf.o", kind="bpf_mq"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("queues"), kind="bpf_mq"))
     (outer,) = lib.maps_named("queues")
     lib.equal(len(lib.bpftool("map", "dump", "id", str(outer))), 4, "inner maps")
     with lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
         sender.send(1)
         lib.equal(lib.numbers(receiver.collect(1)), [1], "packets that leave")
-    works(*tc, *qdisc(device, "change", "obj", f"{PROGS}/queues.bpf.o", kind="bpf_mq"))
+    works(*tc, *qdisc(device, "change", "obj", compiled("queues"), kind="bpf_mq"))
     lib.equal(lib.maps_named("queues"), {outer}, "array of maps after a change")
 
 
 @with_both
 def an_object_loaded_for_each_tx_queue(tc, device):
     others = lib.maps_named("hold_pkts")
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/hold.bpf.o", kind="bpf_mq"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("hold"), kind="bpf_mq"))
     before = lib.maps_named("hold_pkts") - others
     lib.equal(len(before), 4, "maps of packets")
     with lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
         sender.send(1)
-        works(*tc, *qdisc(device, "change", "obj", f"{PROGS}/release.bpf.o", kind="bpf_mq"))
+        works(*tc, *qdisc(device, "change", "obj", compiled("release"), kind="bpf_mq"))
         lib.equal(lib.maps_named("hold_pkts") - others, before, "maps after a change")
         lib.equal(lib.numbers(receiver.collect(1)), [1], "packets that leave")
     lib.run("ethtool", "-L", device.a, "tx", "3")
-    works(*tc, *qdisc(device, "change", "obj", f"{PROGS}/release.bpf.o", kind="bpf_mq"))
+    works(*tc, *qdisc(device, "change", "obj", compiled("release"), kind="bpf_mq"))
     lib.run("ethtool", "-L", device.a, "tx", "4")
     return re.findall(r"NO PROGRAMS.*", works(*tc, "-s", "qdisc", "show", "dev", device.a))
 
@@ -221,7 +221,7 @@ def an_object_loaded_for_each_tx_queue(tc, device):
 @with_both
 def pins_in_a_network_namespace(tc, device):
     """Its /sys, and the bpffs in it, is of one command: that is said. Elsewhere pins stay."""
-    bpffs, objects, words = "/run/test_bpffs", ("obj", f"{PROGS}/shared.bpf.o"), []
+    bpffs, objects, words = "/run/test_bpffs", ("obj", compiled("shared")), []
     lib.run("ip", "netns", "add", "pins")
     lib.run("ip", "link", "set", device.a, "netns", "pins")
     os.mkdir(bpffs)

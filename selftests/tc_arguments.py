@@ -3,10 +3,10 @@
 """Arguments of the command line that make no sense; see tc_errors.py."""
 
 import lib
-from lib import POLICIES, PROGS, fails, qdisc, with_both
+from lib import POLICIES, compiled, fails, qdisc, with_both
 
 OBJECT = ("obj", f"{POLICIES}/fifo.bpf.o")
-HOLD = f"{PROGS}/hold.bpf.o"
+HOLD = compiled("hold")
 
 
 def pinned(enqueue, dequeue):

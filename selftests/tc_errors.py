@@ -9,7 +9,7 @@ pins in tc_refused.py."""
 import subprocess
 
 import lib
-from lib import NOBODY, POLICIES, PROGS, TOP, fails, qdisc, said, with_both, works
+from lib import NOBODY, POLICIES, TOP, compiled, fails, qdisc, said, with_both, works
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 BUILD = f"{TOP}/build/selftests"
@@ -35,13 +35,13 @@ def objects_that_are_none(tc, device):
             add("/etc/passwd: not an ELF object", "obj", "/etc/passwd"),
             add("/proc: not a regular file", "object-file", "/proc"),
             add("/sbin/tc: not for BPF", "obj", "/sbin/tc"),
-            add('no enqueue program: section "qdisc/enqueue"', "obj", f"{PROGS}/no_enqueue.bpf.o"),
-            add('no dequeue program: section "qdisc/dequeue"', "obj", f"{PROGS}/no_dequeue.bpf.o")]
+            add('no enqueue program: section "qdisc/enqueue"', "obj", compiled("no_enqueue")),
+            add('no dequeue program: section "qdisc/dequeue"', "obj", compiled("no_dequeue"))]
 
 
 @with_both
 def two_enqueue_programs(tc, device):
-    several = ("obj", f"{PROGS}/several.bpf.o")
+    several = ("obj", compiled("several"))
     words = [fails(1, '2 enqueue programs; say with "enqueue NAME" which one',
                    *tc, *qdisc(device, "add", *several)),
              fails(1, 'is named "middle"', *tc, *qdisc(device, "add", *several, "enqueue", "middle"))]
@@ -53,7 +53,7 @@ def two_enqueue_programs(tc, device):
 @with_both
 def the_verifier_refuses(tc, device):
     err = fails(1, "refused the enqueue program 'leak_enqueue'",
-                *tc, *qdisc(device, "add", "obj", f"{PROGS}/leak.bpf.o"))
+                *tc, *qdisc(device, "add", "obj", compiled("leak")))
     lib.contains(err, "verifier log of program 'leak_enqueue'")
     lib.contains(err, "Unreleased reference")
     lib.true(err.rstrip("\n").splitlines()[-1].startswith("qdisc bpf: "), "last line says it")
@@ -62,7 +62,7 @@ def the_verifier_refuses(tc, device):
 @with_both
 def the_kernel_refuses_the_btf(tc, device):
     """The verifier says no more than that the map holds no packets."""
-    err = fails(1, "'pkts' is none", *tc, *qdisc(device, "add", "obj", f"{PROGS}/static_struct.bpf.o"))
+    err = fails(1, "'pkts' is none", *tc, *qdisc(device, "add", "obj", compiled("static_struct")))
     lib.contains(err.rstrip("\n").splitlines()[-1],
                  "the kernel refused its BTF, without which no map holds packets: is a variable that is a structure static?")
 
@@ -84,7 +84,7 @@ def a_kernel_without_it(tc, device):
 def no_permission(tc, device):
     load = one_line(fails(1, "no permission to load it: CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed",
                           *NOBODY, *tc, *qdisc(device, "add", *OBJECT)))
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/params.bpf.o"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("params")))
     return [load,
             one_line(fails(1, "cannot set parameters: Operation not permitted",
                            *NOBODY, *tc, *qdisc(device, "change", "set", "rate=5"))),
@@ -94,7 +94,7 @@ def no_permission(tc, device):
 @with_both
 def pinned_things_that_are_wrong(tc, device):
     lib.run("bpftool", "prog", "loadall", FIFO, FOLDER, "pinmaps", FOLDER)
-    lib.run("bpftool", "prog", "load", f"{PROGS}/classifier.bpf.o", f"{FOLDER}/classifier")
+    lib.run("bpftool", "prog", "load", compiled("classifier"), f"{FOLDER}/classifier")
     try:
         def add(status, words, enqueue, dequeue):
             return one_line(fails(status, words, *tc,

@@ -13,7 +13,7 @@ import re
 import shutil
 
 import lib
-from lib import NOBODY, OURS, PLUGIN, POLICIES, PROGS, TOP, said, works
+from lib import NOBODY, OURS, PLUGIN, POLICIES, TOP, compiled, said, works
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
 FORMS = [flags for count in range(4) for flags in itertools.combinations(("-s", "-d", "-p"), count)]
@@ -21,14 +21,14 @@ PINS = "/sys/fs/bpf/test_tc_output"
 
 
 def with_packets_in_it(device, stack):
-    device.attach(f"{PROGS}/hold.bpf.o", "limit", "77", where=("root", "handle", "1:"))
+    device.attach(compiled("hold"), "limit", "77", where=("root", "handle", "1:"))
     sender = stack.enter_context(lib.Sender(device.a))
     for number in range(3):
         sender.send(number)
 
 
 def of_a_policy_that_is_stuck(device, stack):
-    device.attach(f"{PROGS}/stuck.bpf.o", "patience", "100ms", where=("root", "handle", "2:"))
+    device.attach(compiled("stuck"), "patience", "100ms", where=("root", "handle", "2:"))
     sender = stack.enter_context(lib.Sender(device.a))
     sender.set(lib.SO_MARK, 1)
     sender.send(1)
@@ -44,16 +44,16 @@ def of_pinned_programs(device, stack):
 
 
 def with_parameters(device, _):
-    device.attach(f"{PROGS}/params.bpf.o", where=("root", "handle", "4:"))
+    device.attach(compiled("params"), where=("root", "handle", "4:"))
 
 
 def of_each_tx_queue(device, _):
     lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "5:", "bpf_mq", "obj",
-            f"{PROGS}/queues.bpf.o")
+            compiled("queues"))
 
 
 def with_classes(device, _):
-    device.attach(f"{PROGS}/classes.bpf.o", where=("root", "handle", "6:"))
+    device.attach(compiled("classes"), where=("root", "handle", "6:"))
     for minor in (1, 2):
         lib.run("tc", "class", "add", "dev", device.a, "parent", "6:", "classid", f"6:{minor}", "bpf")
     lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "6:2", "handle", "60:", "pfifo")
@@ -179,10 +179,10 @@ def the_examples_of_the_man_page_work():
     lib.true(len(lines) > 15, f"examples: {lines}")
     folder = "/tmp/test_man"
     os.mkdir(folder)
-    for name, source in (("edt", f"{POLICIES}/edt"), ("fq", f"{POLICIES}/fq"), ("edt2", f"{POLICIES}/edt"),
-                         ("mine", FIFO[:-6]), ("rate", f"{POLICIES}/rate"), ("several", f"{PROGS}/several"),
-                         ("classes", f"{PROGS}/classes")):
-        shutil.copy(f"{source}.bpf.o", f"{folder}/{name}.bpf.o")
+    for name, source in (("edt", f"{POLICIES}/edt.bpf.o"), ("fq", f"{POLICIES}/fq.bpf.o"), ("edt2", f"{POLICIES}/edt.bpf.o"),
+                         ("mine", FIFO), ("rate", f"{POLICIES}/rate.bpf.o"), ("several", compiled("several")),
+                         ("classes", compiled("classes"))):
+        shutil.copy(source, f"{folder}/{name}.bpf.o")
     script = "\n".join([f"cd {folder}", "set -ex", *lines, "tc qdisc del dev lo root", "tc qdisc del dev eth0 root"])
     try:
         status, out, err = said("bash", "-c", script)

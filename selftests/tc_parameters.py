@@ -9,10 +9,10 @@ import re
 import subprocess
 
 import lib
-from lib import GLOBALS, POLICIES, PROGS, fails, qdisc, with_both, works
+from lib import GLOBALS, POLICIES, compiled, fails, qdisc, with_both, works
 
-HOLD = f"{PROGS}/hold.bpf.o"
-TABLES = ("obj", f"{PROGS}/tables.bpf.o")
+HOLD = compiled("hold")
+TABLES = ("obj", compiled("tables"))
 # Shared by all devices, and so by all tests
 SHARED = "tables_long_name_of_device"
 
@@ -33,7 +33,7 @@ def another(device, *options):
 
 @with_both
 def parameters(tc, device):
-    obj = ("obj", f"{PROGS}/params.bpf.o")
+    obj = ("obj", compiled("params"))
     first = {"rate": 1000, "offset": -5, "small": 7, "on": True, "mode": 1, "label": "first",
              "delay": 5000000, "speed": 1000000, "level": 0, "twisted": 3}
     works(*tc, *qdisc(device, "add", *obj, "set", "rate=200mbit", "set", "label=second"))
@@ -59,7 +59,7 @@ def parameters(tc, device):
 
 @with_both
 def parameters_that_are_wrong(tc, device):
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/params.bpf.o"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("params")))
 
     def change(words, *assignments):
         return fails(1, words, *tc, *qdisc(device, "change", *settings(*assignments)))
@@ -85,7 +85,7 @@ def parameters_that_are_wrong(tc, device):
 @with_both
 def ranges(tc, device):
     """What the policy declares holds at add and at change; the bounds belong to the range."""
-    obj = ("obj", f"{PROGS}/params.bpf.o")
+    obj = ("obj", compiled("params"))
     words = [fails(1, 'parameter "delay" cannot be "999us": it is a number from 1ms to 10s',
                    *tc, *qdisc(device, "add", *obj, "set", "delay=999us"))]
     works(*tc, *qdisc(device, "add", *obj, "set", "delay=1ms"))
@@ -157,7 +157,7 @@ def what_is_shown_can_be_set(tc, device):
     def shown(name):
         return re.search(rf" {re.escape(name)} (\S*) ", works(*tc, "qdisc", "show", "dev", device.a))[1]
 
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/params.bpf.o"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("params")))
     for name, value, text in (("delay", 10**10, "10s"), ("delay", 1500 * 10**6, "1500ms"), ("delay", 10**6 + 1, "1000001ns"),
                               ("speed", 1000, "8kbit"), ("speed", 1001, "8008bit"), ("speed", 125 * 10**6, "1gbit"),
                               ("rate", 10**9, "1000000000"), ("level", -10, "-10"), ("level", 0, "0")):
@@ -398,7 +398,7 @@ def a_table_that_cannot_be_written(tc, device):
 @with_both
 def tables_that_the_kernel_cannot_tell_apart(tc, device):
     """Of the two only table_b is used: to set table_a would have set that."""
-    obj, folder = f"{PROGS}/namesakes.bpf.o", "/sys/fs/bpf/test_namesakes"
+    obj, folder = compiled("namesakes"), "/sys/fs/bpf/test_namesakes"
 
     def refused(name, *command):
         other = {"a": "b", "b": "a"}[name]

@@ -5,15 +5,15 @@
 import os
 
 import lib
-from lib import GLOBALS, POLICIES, PROGS, fails, qdisc, said, with_both, works
+from lib import GLOBALS, POLICIES, compiled, fails, qdisc, said, with_both, works
 
 OBJECT = ("obj", f"{POLICIES}/fifo.bpf.o")
-HOLD = f"{PROGS}/hold.bpf.o"
+HOLD = compiled("hold")
 
 
 @with_both
 def a_map_that_cannot_be_taken_over(tc, device):
-    other = ("obj", f"{PROGS}/hold_by_mark.bpf.o")
+    other = ("obj", compiled("hold_by_mark"))
     works(*tc, *qdisc(device, "add", "obj", HOLD))
     with lib.Sender(device.a) as sender:
         sender.send(1)
@@ -28,15 +28,15 @@ def a_map_that_cannot_be_taken_over(tc, device):
 @with_both
 def a_pinned_map_of_another_type(tc, device):
     """Keys of the same size, but with a sign: libbpf alone would not see it."""
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/shared.bpf.o"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("shared")))
     try:
         err = fails(1, "map 'shared_pkts': the pinned map has another key type",
-                    *tc, *qdisc(device, "replace", "obj", f"{PROGS}/shared_signed.bpf.o"))
+                    *tc, *qdisc(device, "replace", "obj", compiled("shared_signed")))
         lib.contains(err, f"{GLOBALS}/shared_pkts")
-        works(*tc, *qdisc(device, "replace", "obj", f"{PROGS}/shared.bpf.o"))
+        works(*tc, *qdisc(device, "replace", "obj", compiled("shared")))
     finally:
         os.unlink(f"{GLOBALS}/shared_pkts")
-    works(*tc, *qdisc(device, "replace", "obj", f"{PROGS}/shared_signed.bpf.o"))
+    works(*tc, *qdisc(device, "replace", "obj", compiled("shared_signed")))
     os.unlink(f"{GLOBALS}/shared_pkts")
     return [err]
 

@@ -7,9 +7,9 @@ import json
 import subprocess
 
 import lib
-from lib import NOBODY, POLICIES, PROGS, fails, qdisc, with_both, works
+from lib import NOBODY, POLICIES, compiled, fails, qdisc, with_both, works
 
-STATS = ("obj", f"{PROGS}/stats.bpf.o")
+STATS = ("obj", compiled("stats"))
 FIRST = {"sent": 0, "sizes": [0, 0, 0, 0], "balance": 2, "seen": False, "last": "none"}
 AFTER = {"sent": 5, "sizes": [2, 0, 3, 0], "balance": -3, "seen": True, "last": "Xone"}
 
@@ -50,7 +50,7 @@ def only_of_those_who_ask(tc, device):
     for flags, who in (((), ()), (("-s",), NOBODY)):
         lib.true("stats" not in entries((*who, *tc), device, *flags)[0], f"JSON with {flags} {who}")
         lib.true("balance" not in show((*who, *tc), device, *flags), f"text with {flags} {who}")
-    works(*tc, *qdisc(device, "replace", "obj", f"{PROGS}/hold.bpf.o"))
+    works(*tc, *qdisc(device, "replace", "obj", compiled("hold")))
     lib.true("stats" not in entries(tc, device, "-s")[0], "of a policy without")
 
 
@@ -58,7 +58,7 @@ def only_of_those_who_ask(tc, device):
 def each_qdisc_shows_its_own(tc, device):
     """Also where a qdisc without any is between them."""
     works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "1:", "mq")
-    for queue, obj in enumerate((STATS, ("obj", f"{PROGS}/hold.bpf.o"), ("obj", f"{POLICIES}/fifo.bpf.o")), 1):
+    for queue, obj in enumerate((STATS, ("obj", compiled("hold")), ("obj", f"{POLICIES}/fifo.bpf.o")), 1):
         works(*tc, "qdisc", "replace", "dev", device.a, "parent", f"1:{queue}", "bpf", *obj)
     got = {entry.get("parent"): entry.get("stats") for entry in entries(tc, device, "-s")}
     lib.equal([got[f"1:{queue}"] for queue in (1, 2, 3, 4)], [FIRST, None, {"dropped": 0, "dropped_bytes": 0}, None],
@@ -71,7 +71,7 @@ def instances_share_them(tc, device):
     def seen():
         return [entry["stats"] for entry in entries(tc, device, "-s") if entry["kind"] == "bpf"]
 
-    works(*tc, *qdisc(device, "add", "obj", f"{PROGS}/queues.bpf.o", kind="bpf_mq"))
+    works(*tc, *qdisc(device, "add", "obj", compiled("queues"), kind="bpf_mq"))
     lib.equal(seen(), [{"enqueued": 0}] * 4, "before")
     with lib.Sender(device.a) as sender:
         lib.true(sender.send(0), "dropped")
@@ -115,7 +115,7 @@ def qdisctop_shows_what_is_new():
 def qdisctop_shows_the_numbers_that_tc_shows():
     """All of them, enumerations too; not what cannot be counted."""
     with lib.link() as device:
-        device.attach(f"{PROGS}/stats_kinds.bpf.o")
+        device.attach(compiled("stats_kinds"))
         (entry,) = entries(("tc",), device, "-s")
         lib.equal((entry["stats"]["many"], entry["stats"]["state"], len(entry["stats"])), ([1] * 100, -1, 5), "tc's")
         with subprocess.Popen(("qdisctop", "-j", "-i", "0.05", device.a), stdout=subprocess.PIPE, text=True) as top:

@@ -7,13 +7,13 @@ import contextlib
 import re
 
 import lib
-from lib import POLICIES, PROGS, SO_MARK, SO_PRIORITY
+from lib import POLICIES, SO_MARK, SO_PRIORITY, compiled
 
-CHOOSE = f"{PROGS}/choose.bpf.o"
-CLASSES = f"{PROGS}/classes.bpf.o"
-QUEUES = f"{PROGS}/queues.bpf.o"
+CHOOSE = compiled("choose")
+CLASSES = compiled("classes")
+QUEUES = compiled("queues")
 FIFO = f"{POLICIES}/fifo.bpf.o"
-HOLD, RELEASE = f"{PROGS}/hold.bpf.o", f"{PROGS}/release.bpf.o"
+HOLD, RELEASE = compiled("hold"), compiled("release")
 RATE = f"{POLICIES}/rate.bpf.o"
 TX = 4
 ANNOUNCED = 760, 4096           # tx queues of a device that uses four
