@@ -3,7 +3,7 @@
  * map_example OBJECT: the example of Documentation/bpf/map_rbtree.rst does what
  * is said there, and is what is printed there.
  */
-#include "map.h"
+#include "lib/map.h"
 #include <libgen.h>
 
 struct event_request {

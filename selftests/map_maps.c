@@ -4,7 +4,7 @@
  * pop the first and use it; user space stores them, too. A map lives as long as
  * somebody has it.
  */
-#include "map.h"
+#include "lib/map.h"
 #include <bpf/btf.h>
 #include <unistd.h>
 

@@ -5,7 +5,7 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
-#include "map.bpf.h"
+#include "lib/map.bpf.h"
 
 #define __refused(words) __attribute__((btf_decl_tag("refused:" words)))
 #define __accepted	 __attribute__((btf_decl_tag("accepted:")))

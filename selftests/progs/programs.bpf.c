@@ -4,7 +4,7 @@
  * `ranks` with an inner map like `rank1`.
  */
 #include "../../policies/policy.h"
-#include "../map.bpf.h"
+#include "../lib/map.bpf.h"
 
 struct {
 	__u64 key;

@@ -27,7 +27,7 @@ import threading
 import time
 import traceback
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 POLICIES = f"{TOP}/policies"
 GLOBALS = "/sys/fs/bpf/tc/globals"
 DEBUG = os.environ.get("SELFTESTS_DEBUG") == "1"

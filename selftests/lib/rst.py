@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DOCUMENTS = f"{TOP}/Documentation/networking"
 OUT = f"{TOP}/build/selftests/doc"
 
