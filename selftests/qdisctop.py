@@ -84,7 +84,7 @@ def what_comes_in_and_what_is_dropped():
 def what_goes_out_and_how_long_it_took():
     """Packets that ask to leave in a while: none has waited for less."""
     shortest = DELAY
-    with lib.wire(f"{lib.TOP}/selftests/map_packets.bpf.o") as (device, sender, receiver), top(device) as seen:
+    with lib.wire(compiled("map_packets")) as (device, sender, receiver), top(device) as seen:
         for number in range(COUNT):
             when = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + DELAY
             lib.true(sender.send(number, SIZE, when=when), "dropped")

@@ -3,7 +3,7 @@
  * map_types OBJECT: keys and values that an ordered map cannot have are refused,
  * and the log says why. What user space cannot do to a map of packets.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <bpf/btf.h>
 #include <unistd.h>
 

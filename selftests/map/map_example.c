@@ -3,7 +3,7 @@
  * map_example OBJECT: the example of Documentation/bpf/map_rbtree.rst does what
  * is said there, and is what is printed there.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <libgen.h>
 
 struct event_request {
@@ -53,7 +53,7 @@ static char *text_of(const char *folder, const char *name, bool indent)
 static bool is_in_the_document(char *folder)
 {
 	char *source = text_of(folder, "map_example.bpf.c", true);
-	char *document = text_of(folder, "../Documentation/bpf/map_rbtree.rst", false);
+	char *document = text_of(folder, "../../Documentation/bpf/map_rbtree.rst", false);
 
 	source = strstr(source, "\t/* Events wait");
 	expect(source);

@@ -4,7 +4,7 @@
  * when it fills at once: in process context, in a softirq, and while nobody allocates
  * ahead.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
 #include <net/if.h>

@@ -2,7 +2,7 @@
 /* For map_packets.py: packets leave at the time that is stamped on them. Elements
  * are allocated as they come, and a value has more than the packet.
  */
-#include "../policies/policy.h"
+#include "../../policies/policy.h"
 
 struct marked {
 	__u64 mark;

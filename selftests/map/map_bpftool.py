@@ -11,7 +11,7 @@ import lib
 
 STOCK = "/usr/sbin/bpftool"
 PINS = "/sys/fs/bpf/test_map"
-OBJECT = f"{lib.TOP}/selftests/map_example.bpf.o"
+OBJECT = lib.compiled("map_example")
 
 
 def stock(*arguments):

@@ -4,7 +4,7 @@
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
-#include "lib/map.bpf.h"
+#include "../lib/map.bpf.h"
 
 #define ENTRIES	100000
 #define FEW	10000	/* that an enum is an integer is seen with fewer, too */

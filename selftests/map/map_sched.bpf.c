@@ -13,7 +13,7 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "lib/map.bpf.h"
+#include "../lib/map.bpf.h"
 
 #define SLICE	5000000ULL		/* ns */
 #define TRIES	16			/* tasks that are for other CPUs */

@@ -3,7 +3,7 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "lib/map.bpf.h"
+#include "../lib/map.bpf.h"
 
 #define MANY	64
 #define FLOWS	16

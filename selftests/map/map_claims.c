@@ -4,7 +4,7 @@
  * such a map again and again: those that are not in use any more go away. A qdisc that goes
  * leaves all its packets at once, whoever looks at them.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
 #include <linux/sockios.h>

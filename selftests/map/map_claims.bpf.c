@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* For map_claims.c: packets go through the map that user space has put here last. */
-#include "../policies/policy.h"
+#include "../../policies/policy.h"
 
 BPF_QDISC_QUEUES(queues, __u64, 20000, 1);
 

@@ -4,7 +4,7 @@
  * pop the first and use it; user space stores them, too. A map lives as long as
  * somebody has it.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <bpf/btf.h>
 #include <unistd.h>
 
@@ -554,7 +554,7 @@ static bool not_opened(const char *name, const char *words)
 	struct bpf_object *opened;
 	char file[4096];
 
-	snprintf(file, sizeof(file), "%.*s/progs/%s.bpf.o", (int)(strrchr(path, '/') - path), path, name);
+	snprintf(file, sizeof(file), "%.*s/%s.bpf.o", (int)(strrchr(path, '/') - path), path, name);
 	said[0] = '\0';
 	libbpf_set_print(keep);
 	opened = bpf_object__open(file);

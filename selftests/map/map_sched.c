@@ -5,7 +5,7 @@
  * is an ordered map. Processes that want all they can get share the CPUs by their
  * weights, and ordinary commands get their work done.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>

@@ -4,7 +4,7 @@
  * ordered map and come out sorted, those with equal keys in the order of arrival.
  * The programs see to that; none gets lost.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 
 static bool in_order(const char *name)
 {

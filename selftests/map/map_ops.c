@@ -2,7 +2,7 @@
 /*
  * map_ops OBJECT: each operation on an ordered map, above all with equal keys.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <unistd.h>
 
 #define ENTRIES	64

@@ -7,7 +7,7 @@
  * percpu numbers, whose drops are traced. Each test is done with elements that are
  * preallocated and with ones that are not.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <unistd.h>
 
 #define ENTRIES	16

@@ -6,7 +6,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "lib/map.bpf.h"
+#include "../lib/map.bpf.h"
 
 #define ENTRIES	16
 

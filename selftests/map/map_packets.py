@@ -10,7 +10,7 @@ import time
 import lib
 from lib import NSEC
 
-OBJECT = f"{lib.TOP}/selftests/map_packets.bpf.o"
+OBJECT = lib.compiled("map_packets")
 HOLD = lib.compiled("hold")
 WIDE = lib.compiled("wide")
 COUNT = 100

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Programs that misuse an ordered map must be refused when they are loaded, each
- * with what the verifier has to say. selftests/load.c reads the annotations.
+ * with what the verifier has to say. selftests/lib/load.c reads the annotations.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
-#include "lib/map.bpf.h"
+#include "../lib/map.bpf.h"
 
 #define __refused(words) __attribute__((btf_decl_tag("refused:" words)))
 #define __accepted	 __attribute__((btf_decl_tag("accepted:")))
