@@ -53,7 +53,7 @@ def is_accepted(name, program):
 def other_words_are_the_verifiers():
     """refused.bpf.c has it say them."""
     section = rst.of_title("sch_bpf_refused", "Messages that need no example")
-    annotations = re.findall(r'__refused\("(.*)"\)', read(f"{lib.TOP}/selftests/refused.bpf.c"))
+    annotations = re.findall(r'__refused\("(.*)"\)', read(f"{lib.TOP}/selftests/program/refused.bpf.c"))
     words = re.findall(r"^``(.*?)``  ", section, re.M)
     lib.true(len(words) > 5, f"{len(words)} rows")
     for each in words:

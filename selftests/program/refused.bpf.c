@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Programs that must be refused when they are loaded, each with what the verifier
  * has to say; and, so that a loader which can load nothing is noticed, some that
- * must be accepted. selftests/load.c reads the annotations.
+ * must be accepted. selftests/lib/load.c reads the annotations.
  */
-#include "../policies/policy.h"
+#include "../../policies/policy.h"
 #include <bpf/bpf_rbtree.h>
 
 #define __refused(words) __attribute__((btf_decl_tag("refused:" words)))

@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "lib/expect.h"
+#include "../lib/expect.h"
 #include "hold.skel.h"
 #include "queues.skel.h"
 #include "release.skel.h"

@@ -4,7 +4,7 @@
  * the inner maps of an ordered map of maps while the qdisc is changed, and a look at
  * packets that stay where they are. Prints TAP.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <bpf/btf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
