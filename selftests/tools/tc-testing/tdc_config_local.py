@@ -3,10 +3,11 @@
 
 import os
 
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 EXTRA_NAMES = {
     "TC": f"{TOP}/build/tools/bin/tc",
-    "IP": f"{TOP}/selftests/tc-testing/ip",
+    "IP": f"{HERE}/ip",
     "EBPFDIR": TOP,
     "TIMEOUT": 120,     # s; emulated CPUs are slow
 }

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-TDC = f"{os.path.dirname(HERE)}/build/linux/tools/testing/selftests/tc-testing"
+TDC = f"{os.path.dirname(os.path.dirname(HERE))}/build/linux/tools/testing/selftests/tc-testing"
 RESULTS = "/tmp/bpf.tap"
 
 # It deletes all network namespaces that it finds: let it find none of ours.
