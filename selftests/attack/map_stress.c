@@ -6,7 +6,7 @@
  * was stored less what was removed is what is left; of inner maps, only what is
  * stored is still there.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>

@@ -23,7 +23,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "lib/expect.h"
+#include "../lib/expect.h"
 #include "races.skel.h"
 
 #define DEV	"races0"

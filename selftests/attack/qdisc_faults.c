@@ -35,7 +35,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-#include "lib/expect.h"
+#include "../lib/expect.h"
 #include "faults.h"
 #include "victim.skel.h"
 

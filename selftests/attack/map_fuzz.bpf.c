@@ -2,7 +2,7 @@
 /* For map_fuzz.c: a map for each type of key, and what only programs can do to it. */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
-#include "lib/map.bpf.h"
+#include "../lib/map.bpf.h"
 
 #define ENTRIES	500
 

@@ -39,7 +39,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lib/expect.h"
+#include "../lib/expect.h"
 #include "hold.skel.h"
 #include "intruder.skel.h"
 #include "release.skel.h"

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Programs to attach and programs not to, and what the kernel makes of each message of
- * ../netlink_fuzz.c: its outcome, whether our code refused it, and whether it said why.
+ * netlink_fuzz.c: its outcome, whether our code refused it, and whether it said why.
  */
 #include "../../policies/policy.h"
 #include <bpf/bpf_tracing.h>
 
-#define TYPES	12			/* also in ../netlink_fuzz.c: RTM_NEWQDISC and on */
+#define TYPES	12			/* also in netlink_fuzz.c: RTM_NEWQDISC and on */
 #define ERRORS	256
 
 BPF_QDISC_QUEUES(fuzz_queues, __u64, 100, 4);	/* tx queues */

@@ -7,7 +7,7 @@
  * time it either fails with ENOMEM, and nothing has changed, or it does what it
  * should. (What is leaked nevertheless, kmemleak tells.)
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include "faults.h"
 #include <bpf/btf.h>
 #include <sched.h>

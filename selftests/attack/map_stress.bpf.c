@@ -4,7 +4,7 @@
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
-#include "lib/map.bpf.h"
+#include "../lib/map.bpf.h"
 
 #define ENTRIES	512
 #define KEYS	64

@@ -3,7 +3,7 @@
 #include "vmlinux.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
-#include "lib/map.bpf.h"
+#include "../lib/map.bpf.h"
 
 #define ENTRIES	16
 

@@ -10,7 +10,7 @@
  *		what is wrong.
  */
 #define _GNU_SOURCE
-#include "lib/map.h"
+#include "../lib/map.h"
 #include "soak.skel.h"
 #include <arpa/inet.h>
 #include <linux/if_packet.h>

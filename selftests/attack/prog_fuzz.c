@@ -17,7 +17,7 @@
  * SEED=N takes other programs, PROGRAMS=N so many (make check-debug: 2,000).
  */
 #define _GNU_SOURCE
-#include "lib/map.h"
+#include "../lib/map.h"
 
 enum { CLONED, CUT, DROPPED, SENT, WAYS };
 

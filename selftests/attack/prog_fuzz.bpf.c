@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Maps for the programs that ../prog_fuzz.c makes up, and the other half of its books:
+/* Maps for the programs that prog_fuzz.c makes up, and the other half of its books:
  * what became of each packet, seen where it happens and not by the qdisc's counters.
  */
 #include "../../policies/policy.h"
@@ -71,7 +71,7 @@ int parent_dequeue(struct sch_bpf_ctx *ctx)
 	return bpf_qdisc_pop_class(ctx, 0x10001);
 }
 
-enum { CLONED, CUT, DROPPED, SENT, WAYS };	/* also in ../prog_fuzz.c, as this */
+enum { CLONED, CUT, DROPPED, SENT, WAYS };	/* also in prog_fuzz.c, as this */
 
 struct book {
 	__u64 packets, segments, bytes;

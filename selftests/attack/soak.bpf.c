@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* For ../soak_traffic.c: which packets the kernel has dropped, or a policy has stolen, by the
+/* For soak_traffic.c: which packets the kernel has dropped, or a policy has stolen, by the
  * number they carry.
  */
 #include "../../policies/policy.h"
@@ -7,7 +7,7 @@
 #include "ends.bpf.h"
 
 #define ETHERTYPE	0x88b5
-#define NUMBERS		(1 << 22)	/* also in ../soak_traffic.c */
+#define NUMBERS		(1 << 22)	/* also in soak_traffic.c */
 
 __u8 dropped[NUMBERS];
 

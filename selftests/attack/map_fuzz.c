@@ -4,7 +4,7 @@
  * against a sorted array: for each type of key what a call returns, what it gives, and
  * now and then all that is in the map. The seed is printed; set SEED to use one again.
  */
-#include "lib/map.h"
+#include "../lib/map.h"
 #include <time.h>
 #include <unistd.h>
 

@@ -7,7 +7,7 @@
  * SEED=N takes other messages, MESSAGES=N so many (make check-debug: 20,000).
  */
 #define _GNU_SOURCE
-#include "lib/map.h"
+#include "../lib/map.h"
 #include "netlink_fuzz.skel.h"
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* For ../races.c: two pairs of programs, each with maps of its own, and programs that stop
+/* For races.c: two pairs of programs, each with maps of its own, and programs that stop
  * the kernel between two steps.
  */
 #include "../../policies/policy.h"
