@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The building blocks of <bpf/bpf_qdisc_aqm.h>, for host/aqm_blocks to call here: with numbers that
+/* The building blocks of <bpf/bpf_qdisc_aqm.h>, for aqm_blocks to call here: with numbers that
  * it chooses, and with all combinations of those that are likely to overflow something.
  */
 #include <pthread.h>
@@ -25,7 +25,7 @@ static __u32 bpf_get_prandom_u32(void)
 	return random();
 }
 
-#include "../tools/lib/bpf/bpf_qdisc_aqm.h"
+#include "../../tools/lib/bpf/bpf_qdisc_aqm.h"
 
 __u64 tx_time(__u32 len, __u64 rate)
 {
