@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * qdisc_faults [OBJECT]: no memory, at every point of what is done to a qdisc. An
+ * qdisc_faults: no memory, at every point of what is done to a qdisc. An
  * operation is done again and again: first its first request for memory fails, then
  * its second one, and so on until all are had; then the same with all requests from the
  * first, second, ... on. Each time it fails with an error and nothing has changed, or it

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * races [OBJECT]: what happens between two steps of the kernel, where a program stops it.
+ * races: what happens between two steps of the kernel, where a program stops it.
  *
  * A change of bpf_mq fails when some queues are changed already, as packets come meanwhile
  * that the new programs do not reach. All queues have the old programs then, and every packet

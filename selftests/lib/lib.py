@@ -110,7 +110,7 @@ def wait_until(condition, what, timeout=TIMEOUT):
 # --- programs and commands -----------------------------------------------------
 
 def compiled(name):
-    """The object of a program of the tests, in whatever folder it is: no two have one name."""
+    """The object of a program of the tests, in whatever room it is: no two have one name."""
     found = glob.glob(f"{TOP}/selftests/*/{name}.bpf.c")
     equal(len(found), 1, f"programs that are called {name}")
     return found[0][:-1] + "o"

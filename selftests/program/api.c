@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * api [OBJECT]: what libbpf offers for qdiscs, used as an application would: with
+ * api: what libbpf offers for qdiscs, used as an application would: with
  * skeletons and without tc. Prints TAP.
  */
 #include <arpa/inet.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * programs [OBJECT]: enqueue programs run by hand (BPF_PROG_TEST_RUN), packets in
+ * programs: enqueue programs run by hand (BPF_PROG_TEST_RUN), packets in
  * the inner maps of an ordered map of maps while the qdisc is changed, and a look at
  * packets that stay where they are. Prints TAP.
  */
