@@ -44,7 +44,7 @@ check-kcsan: kernel-kcsan tools
 
 mutants: kernel tools
 	@selftests/run --build
-	@selftests/mutants/run $(MUTANT)
+	@selftests/attack/mutants/run $(MUTANT)
 
 check-upstream: kernel-upstream kernel-base tools
 	@selftests/upstream/run

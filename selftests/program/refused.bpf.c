@@ -1,0 +1,1292 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Programs that must be refused when they are loaded, each with what the verifier
+ * has to say; and, so that a loader which can load nothing is noticed, some that
+ * must be accepted. selftests/lib/load.c reads the annotations.
+ */
+#include "../../policies/policy.h"
+#include <bpf/bpf_rbtree.h>
+
+#define __refused(words) __attribute__((btf_decl_tag("refused:" words)))
+#define __accepted	 __attribute__((btf_decl_tag("accepted:")))
+
+#define PACKETS(name, key_type, value_type)		\
+	struct {					\
+		__uint(type, BPF_MAP_TYPE_RBTREE);	\
+		__type(key, key_type);			\
+		__type(value, value_type);		\
+		__uint(max_entries, 8);			\
+	} name SEC(".maps")
+
+PACKETS(pkts, __u64, struct pkt);
+PACKETS(numbers, __u64, __u64);			/* ordered, but not of packets */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, 8);
+} hash SEC(".maps");
+
+#define KEY (&(__u64){ 0 })
+
+/* The packet of the context, read again here: also if it may have been given away */
+#define READ_AGAIN(ctx) (*(struct sk_buff * volatile *)&(ctx)->skb)
+
+/* For the qdiscs of struct_ops */
+extern void bpf_kfree_skb(struct sk_buff *skb) __ksym;
+
+/* ---- who owns the packet, enqueue ---- */
+
+SEC("qdisc/enqueue")
+__accepted
+int push(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int drop(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_drop(ctx, ctx->skb, QDISC_DROP_OVERLIMIT);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int lose(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_lose(ctx, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int orphan_and_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_orphan(ctx, skb);
+	return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int pass(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_pass(ctx, ctx->skb, ctx->classid);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int steal(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_steal(ctx, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int segment(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_segment(ctx, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int give_to_nobody(struct sch_bpf_ctx *ctx)
+{
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int read_and_give_to_nobody(struct sch_bpf_ctx *ctx)
+{
+	return ctx->skb->len;
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
+int drop_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_lose_skb expects referenced PTR_TO_BTF_ID")
+int lose_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_lose(ctx, skb);
+}
+
+/* To let the sender go on is not to give the packet away. */
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int orphan_and_leak(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_orphan(ctx, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_steal_skb expects referenced PTR_TO_BTF_ID")
+int steal_after_pass(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_pass(ctx, skb, 0x10001);
+	return bpf_qdisc_steal(ctx, skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_push_skb expects referenced PTR_TO_BTF_ID")
+int push_after_segment(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	if (bpf_qdisc_segment(ctx, skb))
+		return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return 0;
+}
+
+/* A push that fails has dropped the packet. */
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
+int drop_if_push_fails(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	if (bpf_qdisc_push(ctx, &pkts, KEY, skb))
+		bpf_qdisc_drop(ctx, skb, 0);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_push_skb expects referenced PTR_TO_BTF_ID")
+int push_twice(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int push_twice_from_the_context(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+	return bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("invalid mem access 'scalar'")
+int read_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return skb->len;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int push_on_one_path_only(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	if (skb->len > 100)
+		return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int leak_a_packet_that_was_taken(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take(ctx, &pkts);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int leak_a_clone(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_clone(ctx, skb);
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Possibly NULL pointer")
+int push_what_may_be_null(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_push(ctx, &pkts, KEY, bpf_qdisc_take(ctx, &pkts));
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+/* What a program returns means nothing. */
+SEC("qdisc/enqueue")
+__accepted
+int return_any_number(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	__u32 len = skb->len;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return len;
+}
+
+/* ---- who owns the packet, dequeue ---- */
+
+SEC("qdisc/dequeue")
+__accepted
+int take_and_deliver(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_deliver(ctx, skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("Unreleased reference")
+int take_and_leak(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? skb->len : 0;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int take_and_lose(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_lose(ctx, skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("release kfunc bpf_qdisc_deliver_skb expects referenced PTR_TO_BTF_ID")
+int deliver_twice(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	if (!skb)
+		return 0;
+	bpf_qdisc_deliver(ctx, skb);
+	return bpf_qdisc_deliver(ctx, skb);
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int look_at_what_was_popped(struct sch_bpf_ctx *ctx)
+{
+	int err = bpf_qdisc_pop(ctx, &pkts);
+	struct sk_buff *skb = ctx->skb;
+
+	if (skb) {
+		skb->mark = skb->len;
+		bpf_qdisc_ecn_mark(ctx, skb);
+	}
+	return err;
+}
+
+SEC("qdisc/dequeue")
+__refused("invalid mem access 'trusted_ptr_or_null_'")
+int look_at_what_may_not_be_there(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop(ctx, &pkts);
+	return ctx->skb->len;
+}
+
+/* That it was there when it was read before says nothing. */
+SEC("qdisc/dequeue")
+__refused("invalid mem access 'trusted_ptr_or_null_'")
+int look_at_what_was_there(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop(ctx, &pkts);
+	if (READ_AGAIN(ctx))
+		return READ_AGAIN(ctx)->len;
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
+int drop_what_was_popped(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb;
+
+	bpf_qdisc_pop(ctx, &pkts);
+	skb = ctx->skb;
+	if (skb)
+		bpf_qdisc_drop(ctx, skb, 0);
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("Unreleased reference")
+int leak_the_last(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_last(ctx, &pkts);
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("Unreleased reference")
+int leak_what_is_due(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_until(ctx, &pkts, KEY);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int leak_the_oldest_of_a_key(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_key(ctx, &pkts, KEY);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int leak_the_youngest_of_a_key(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_youngest(ctx, &pkts, KEY);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/dequeue")
+__refused("Unreleased reference")
+int leak_the_first_from_a_key_on(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_take_from(ctx, &pkts, KEY);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int look_and_put_back(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *other = bpf_qdisc_take_key(ctx, &pkts, KEY);
+	struct bpf_dynptr bytes;
+	__u8 first = 0;
+
+	if (other) {
+		if (!bpf_dynptr_from_skb((struct __sk_buff *)other, 0, &bytes))
+			bpf_dynptr_read(&first, sizeof(first), &bytes, 0, 0);
+		if (first)
+			bpf_qdisc_drop(ctx, other, 0);
+		else
+			bpf_qdisc_push_front(ctx, &pkts, KEY, other);
+	}
+	return bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("release kfunc bpf_qdisc_deliver_skb expects referenced PTR_TO_BTF_ID")
+int put_back_and_deliver(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	if (!skb)
+		return 0;
+	bpf_qdisc_push_front(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_deliver(ctx, skb);
+}
+
+/* A packet that waits is the map's: it can be looked at, no more. */
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_drop_skb expects referenced PTR_TO_BTF_ID")
+int drop_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct pkt *pkt = bpf_rbtree_map_last(&pkts, KEY);
+	struct sk_buff *skb = pkt ? pkt->skb : NULL;
+
+	if (skb)
+		bpf_qdisc_drop(ctx, skb, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+/* Another CPU may free it meanwhile, where the map is another qdisc's. */
+static struct sk_buff *first_that_waits(void)
+{
+	struct pkt *pkt = bpf_rbtree_map_first(&pkts, KEY);
+
+	return pkt ? pkt->skb : NULL;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int read_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? skb->mark + bpf_qdisc_pkt_len(skb) + *bpf_qdisc_note(skb, __u32) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int mark_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? bpf_qdisc_ecn_mark(ctx, skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int bytes_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+	struct bpf_dynptr bytes;
+
+	return skb ? bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int orphan_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? bpf_qdisc_orphan(ctx, skb) : 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("must be referenced or trusted")
+int clone_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits(), *clone = skb ? bpf_qdisc_clone(ctx, skb) : NULL;
+
+	if (clone)
+		bpf_qdisc_drop(ctx, clone, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/dequeue")
+__refused("only read is supported")
+int write_the_mark_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	if (skb)
+		skb->mark = 1;
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("only read is supported")
+int write_the_note_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	if (skb)
+		*bpf_qdisc_note(skb, __u32) = 1;
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int deliver_nothing(struct sch_bpf_ctx *ctx)
+{
+	ctx->expire = bpf_ktime_get_ns() + NSEC_PER_SEC;
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int make_room_and_keep_the_rest(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take_last(ctx, &pkts);
+
+	if (skb && skb->len > 100)
+		return bpf_qdisc_drop(ctx, skb, 0);
+	return skb ? bpf_qdisc_push(ctx, &pkts, KEY, skb) : 0;
+}
+
+/* ---- paths that join, of which each owns another packet ---- */
+
+/* A branch that stays one, whichever path the compiler would rather have first */
+#define IF(condition, number, label)						\
+	asm volatile goto("if %[n] " condition " 0 goto %l[" #label "]"		\
+			  : : [n] "r"(number) : : label)
+
+/* Owns a clone where the first path owns ctx->skb; the verifier sees that one first. */
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_a_clone(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+slow:
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	goto join;
+}
+
+/* The same, with the other path first */
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_a_clone_first(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("==", mark, join);
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_push(ctx, &pkts, KEY, skb);
+join:
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_a_packet_that_was_taken(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *taken;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+slow:
+	taken = bpf_qdisc_take(ctx, &pkts);
+	if (taken)
+		bpf_qdisc_drop(ctx, skb, 0);
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_a_packet_that_was_taken_first(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *taken;
+	__u32 mark = skb->mark;
+
+	IF("==", mark, join);
+	taken = bpf_qdisc_take(ctx, &pkts);
+	if (taken)
+		bpf_qdisc_drop(ctx, skb, 0);
+join:
+	return bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+}
+
+/* A path that owns nothing any more */
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_nothing(struct sch_bpf_ctx *ctx)
+{
+	__u32 mark = ctx->skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+slow:
+	bpf_qdisc_steal(ctx, ctx->skb);
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_with_nothing_first(struct sch_bpf_ctx *ctx)
+{
+	__u32 mark = ctx->skb->mark;
+
+	IF("==", mark, join);
+	bpf_qdisc_steal(ctx, ctx->skb);
+join:
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+}
+
+/* Both own a packet in the same register, and it is this one that they give away. */
+SEC("qdisc/enqueue")
+__accepted
+int join_and_drop_what_is_owned(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_drop(ctx, skb, 0);
+slow:
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (!clone)
+		goto join;
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	skb = clone;
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int join_and_drop_what_is_owned_in_the_other_order(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("==", mark, join);
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (!clone)
+		goto join;
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	skb = clone;
+join:
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+/* Both own the packet of the context. */
+SEC("qdisc/enqueue")
+__accepted
+int join_and_read_again(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+slow:
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_push(ctx, &pkts, KEY, clone);
+	goto join;
+}
+
+/* The end of a loop's first round is a join, too. */
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int loop_and_read_again(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	int i;
+
+	bpf_for(i, 0, 100) {
+		clone = bpf_qdisc_clone(ctx, skb);
+		if (!clone)
+			break;
+		bpf_qdisc_push(ctx, &pkts, KEY, skb);
+		skb = clone;
+	}
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int loop_and_drop_what_is_owned(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	int i;
+
+	bpf_for(i, 0, 100) {
+		clone = bpf_qdisc_clone(ctx, skb);
+		if (!clone)
+			break;
+		bpf_qdisc_push(ctx, &pkts, KEY, skb);
+		skb = clone;
+	}
+	return bpf_qdisc_drop(ctx, skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int loop_and_leak(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *clone = NULL;
+	int i;
+
+	bpf_for(i, 0, 100) {
+		clone = bpf_qdisc_clone(ctx, ctx->skb);
+		if (!clone)
+			break;
+	}
+	if (clone)
+		bpf_qdisc_drop(ctx, clone, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+static __noinline int push_again(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_in_a_subprogram(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("!=", mark, slow);
+join:
+	return push_again(ctx);
+slow:
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, skb, 0);
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int join_in_a_subprogram_in_the_other_order(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+	__u32 mark = skb->mark;
+
+	IF("==", mark, join);
+	clone = bpf_qdisc_clone(ctx, skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, skb, 0);
+join:
+	return push_again(ctx);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int push_in_a_subprogram(struct sch_bpf_ctx *ctx)
+{
+	return push_again(ctx);
+}
+
+static __noinline int push_if_long(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	return skb->len > 100 ? bpf_qdisc_push(ctx, &pkts, KEY, skb) : 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int leak_in_a_subprogram(struct sch_bpf_ctx *ctx)
+{
+	return push_if_long(ctx, ctx->skb);
+}
+
+/* It is looked at alone, and so does not own a packet. */
+__noinline int push_in_a_global_function(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int push_globally(struct sch_bpf_ctx *ctx)
+{
+	return push_in_a_global_function(ctx);
+}
+
+struct loop {
+	struct sch_bpf_ctx *ctx;
+};
+
+static long push_in_a_callback(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int callback_that_pushes_each_time(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, push_in_a_callback, &loop, 0);
+	return 0;
+}
+
+static long push_a_clone_in_a_callback(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+	struct sk_buff *clone = bpf_qdisc_clone(ctx, ctx->skb);
+
+	if (clone)
+		bpf_qdisc_push(ctx, &pkts, KEY, clone);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int callback_that_pushes_clones(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, push_a_clone_in_a_callback, &loop, 0);
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int callback_without_a_packet(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_qdisc_drop(ctx, ctx->skb, 0);
+	bpf_loop(2, push_a_clone_in_a_callback, &loop, 0);
+	return 0;
+}
+
+/* Within a callback: one path owns a clone, the other nothing that is its own. */
+static long join_in_a_callback(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+	struct sk_buff *clone;
+
+	IF("!=", i, slow);
+join:
+	bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+	return 1;
+slow:
+	clone = bpf_qdisc_clone(ctx, ctx->skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, ctx->skb, 0);
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int callback_with_a_join(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, join_in_a_callback, &loop, 0);
+	return 0;
+}
+
+static long join_in_a_callback_first(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+	struct sk_buff *clone;
+
+	IF("==", i, join);
+	clone = bpf_qdisc_clone(ctx, ctx->skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, ctx->skb, 0);
+join:
+	bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+	return 1;
+}
+
+SEC("qdisc/enqueue")
+__refused("Reference may already be released")
+int callback_with_a_join_in_the_other_order(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, join_in_a_callback_first, &loop, 0);
+	return 0;
+}
+
+static long leak_in_a_callback(__u64 i, struct loop *loop)
+{
+	bpf_qdisc_clone(loop->ctx, loop->ctx->skb);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int callback_that_leaks(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, leak_in_a_callback, &loop, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+/* ---- what belongs to the other direction ---- */
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
+int pop_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop(ctx, &pkts);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
+int pop_from_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop_from(ctx, &pkts, KEY);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
+int deliver_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_deliver(ctx, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int pass_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_pass(ctx, skb, 0x10001) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int steal_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_steal(ctx, skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int segment_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb ? bpf_qdisc_segment(ctx, skb) : 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
+int class_head_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_class_head(ctx, 0x10001);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int departure_of_a_packet_that_was_given_away(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	bpf_qdisc_set_departure(ctx, skb, 1);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int orphan_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_orphan(ctx, skb);
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int orphan_a_packet_that_leaves(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb;
+
+	bpf_qdisc_pop(ctx, &pkts);
+	skb = ctx->skb;
+	return skb ? bpf_qdisc_orphan(ctx, skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int departure_of_a_packet_that_leaves(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb;
+
+	bpf_qdisc_pop(ctx, &pkts);
+	skb = ctx->skb;
+	if (skb)
+		bpf_qdisc_set_departure(ctx, skb, 1);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("expire is for dequeue programs, which can wait")
+int expire_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	ctx->expire = 1;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("tc")
+__refused("is not allowed")
+int push_in_another_program_type(struct __sk_buff *skb)
+{
+	return bpf_qdisc_push((void *)skb, &pkts, KEY, (void *)skb);
+}
+
+/* ---- maps and keys ---- */
+
+SEC("qdisc/enqueue")
+__refused("is not a key of map 'pkts', 8 bytes")
+int key_too_short(struct sch_bpf_ctx *ctx)
+{
+	__u32 key = 0;
+
+	return bpf_qdisc_push(ctx, &pkts, &key, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("is not a key of map 'pkts', 8 bytes")
+int bound_too_short(struct sch_bpf_ctx *ctx)
+{
+	__u16 key = 0;
+
+	return bpf_qdisc_pop_until(ctx, &pkts, &key);
+}
+
+SEC("qdisc/enqueue")
+__refused("is not a key of map 'pkts', 8 bytes")
+int key_in_front_too_short(struct sch_bpf_ctx *ctx)
+{
+	__u32 key = 0;
+
+	return bpf_qdisc_push_front(ctx, &pkts, &key, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("is not a key of map 'pkts', 8 bytes")
+int key_of_the_youngest_too_short(struct sch_bpf_ctx *ctx)
+{
+	__u32 key = 0;
+	struct sk_buff *skb = bpf_qdisc_take_youngest(ctx, &pkts, &key);
+
+	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("is not a key of map 'pkts', 8 bytes")
+int lowest_key_too_short(struct sch_bpf_ctx *ctx)
+{
+	__u32 key = 0;
+
+	return bpf_qdisc_pop_from(ctx, &pkts, &key);
+}
+
+SEC("qdisc/enqueue")
+__refused("is not a key of map 'pkts', 8 bytes")
+int key_is_a_number(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, &pkts, (void *)42, ctx->skb);
+}
+
+/* A helper could write to a key in a packet, for all that the verifier knows. */
+SEC("qdisc/enqueue")
+__refused("bpf_map_lookup_elem() may write into memory pointed by R2 type=trusted_ptr_")
+int key_is_a_note(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	__u64 *note = bpf_qdisc_note(skb, __u64);
+	struct pkt *found;
+
+	*note = skb->mark;
+	found = bpf_map_lookup_elem(&hash, note);
+	return bpf_qdisc_drop(ctx, skb, found ? QDISC_DROP_CONGESTED : 0);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int key_is_a_copy_of_a_note(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	__u64 *note = bpf_qdisc_note(skb, __u64), key;
+	struct pkt *found;
+
+	*note = skb->mark;
+	key = *note;
+	found = bpf_map_lookup_elem(&hash, &key);
+	return bpf_qdisc_drop(ctx, skb, found ? QDISC_DROP_CONGESTED : 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'hash' is none")
+int hash_map(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, &hash, KEY, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'numbers' is none")
+int front_of_a_map_without_packets(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push_front(ctx, &numbers, KEY, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'hash' is none")
+int take_from_a_hash_map(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take_from(ctx, &hash, KEY);
+
+	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'numbers' is none")
+int map_without_packets(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_pop(ctx, &numbers);
+}
+
+SEC("qdisc/enqueue")
+__refused("cannot use helper bpf_kptr_xchg")
+int exchange_uncounted(struct sch_bpf_ctx *ctx)
+{
+	struct pkt *p = bpf_map_lookup_elem(&pkts, KEY);
+	struct sk_buff *skb;
+
+	skb = p ? bpf_kptr_xchg(&p->skb, NULL) : NULL;
+	if (skb)
+		bpf_qdisc_drop(ctx, skb, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("kprobe/dev_queue_xmit_nit")
+__refused("tracing progs cannot use rbtree maps of packets")
+int tracing(void *ctx)
+{
+	bpf_map_delete_elem(&pkts, KEY);
+	return 0;
+}
+
+/* ---- what may be written ---- */
+
+SEC("qdisc/enqueue")
+__accepted
+int write_mark_priority_stamp(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	skb->mark = 1;
+	skb->priority = 2;
+	skb->tstamp = 3;
+	return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("of a packet only tstamp, mark, priority, note")
+int write_length(struct sch_bpf_ctx *ctx)
+{
+	ctx->skb->len = 1;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("of a packet only tstamp, mark, priority, note")
+int write_accounted_length(struct sch_bpf_ctx *ctx)
+{
+	((struct qdisc_skb_cb *)ctx->skb->cb)->pkt_len = 1;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("only a packet can be written to")
+int write_to_the_qdisc(struct sch_bpf_ctx *ctx)
+{
+	ctx->qdisc->limit = 1;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("of the context only expire can be written")
+int write_the_packets_pointer(struct sch_bpf_ctx *ctx)
+{
+	*(__u64 *)&ctx->skb = 0;
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("of the context only expire can be written")
+int write_the_class(struct sch_bpf_ctx *ctx)
+{
+	ctx->classid = 0x10001;
+	return bpf_qdisc_pass(ctx, ctx->skb, 0x10001);
+}
+
+SEC("qdisc/dequeue")
+__refused("of the context only expire can be written")
+int write_the_queue(struct sch_bpf_ctx *ctx)
+{
+	ctx->queue = 1;
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("of the context only expire can be written")
+int write_the_generation(struct sch_bpf_ctx *ctx)
+{
+	ctx->generation = 1;
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int read_the_generation(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_drop(ctx, ctx->skb, ctx->generation ? 0 : QDISC_DROP_OVERLIMIT);
+}
+
+/* ---- other ways to get rid of a packet, which nobody would count ---- */
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
+int free_uncounted(struct sch_bpf_ctx *ctx)
+{
+	bpf_kfree_skb(ctx->skb);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("cannot use helper bpf_clone_redirect")
+int redirect(struct sch_bpf_ctx *ctx)
+{
+	bpf_clone_redirect((void *)ctx->skb, 1, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("cannot use helper bpf_skb_change_tail")
+int cut(struct sch_bpf_ctx *ctx)
+{
+	bpf_skb_change_tail((void *)ctx->skb, 20, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("tail_call")
+int tail_call(struct sch_bpf_ctx *ctx)
+{
+	bpf_tail_call(ctx, &hash, 0);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+/* ---- what an iterator shows is a copy, no packet ---- */
+
+SEC("iter/bpf_qdisc_packet")
+__accepted
+int read_the_copy(struct bpf_iter__bpf_qdisc_packet *ctx)
+{
+	return ctx->skb->len == 0;
+}
+
+SEC("iter/bpf_qdisc_packet")
+__refused("expected pointer to STRUCT __sk_buff")
+int take_the_copy_for_a_packet(struct bpf_iter__bpf_qdisc_packet *ctx)
+{
+	struct bpf_dynptr bytes;
+
+	bpf_dynptr_from_skb((struct __sk_buff *)ctx->skb, 0, &bytes);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

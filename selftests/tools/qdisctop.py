@@ -1,0 +1,146 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""qdisctop: its numbers are those of the packets sent; its words for what is wrong."""
+
+import collections
+import contextlib
+import json
+import signal
+import subprocess
+import time
+
+import lib
+from lib import MS, NOBODY, compiled, fails
+
+COUNT = 20
+SIZE = 150
+DELAY = 700 * MS
+
+
+class Top:
+    """qdisctop -j on a device, and the sum of all that it has said of the qdisc."""
+
+    def __init__(self, dev, *options):
+        # pylint: disable=consider-using-with
+        self.process = subprocess.Popen(("qdisctop", "-j", "-i", "0.1", *options, dev), stdout=subprocess.PIPE,
+                                        text=True)
+        self.total = collections.Counter()
+        self.delays = {}
+        self.qlen = self.backlog = 0
+        self.read()                     # from the first line on nothing is missed
+
+    def read(self):
+        (entry,) = json.loads(self.process.stdout.readline())["qdiscs"]
+        lib.equal(entry["kind"], "bpf", "kind")
+        self.qlen, self.backlog = entry["qlen"], entry["backlog"]
+        for way in ("in", "out"):
+            for unit, number in entry.get(way, {}).items():
+                self.total[f"{way} {unit}"] += number
+        self.total["drops"] += entry["drops"]
+        for reason, number in entry["reasons"].items():
+            self.total[f"dropped {reason}"] += number
+        for slot in entry.get("delay", ()):
+            self.delays[slot["from_ns"]] = self.delays.get(slot["from_ns"], 0) + slot["packets"]
+
+    def wait_for(self, what, number):
+        """Until it has counted so many."""
+        end = time.monotonic() + lib.TIMEOUT
+        while self.total[what] < number:
+            lib.true(time.monotonic() < end, f"{what}: {self.total}")
+            self.read()
+
+
+@contextlib.contextmanager
+def top(device, *options):
+    made = Top(device.a, *options)
+    try:
+        yield made
+    finally:
+        made.process.terminate()
+        lib.equal(made.process.wait(lib.TIMEOUT), 0, "status after SIGTERM")
+        made.process.stdout.close()
+
+
+def what_comes_in_and_what_is_dropped():
+    with lib.link() as device, lib.Sender(device.a) as sender:
+        device.attach(compiled("hold"), "limit", str(COUNT))
+        sender.send(0, SIZE)            # before it is started: queued, not counted
+        with top(device) as seen:
+            for number in range(1, COUNT + 5):
+                sender.send(number, SIZE)
+            seen.wait_for("dropped OVERLIMIT", 5)
+            seen.wait_for("in packets", COUNT - 1)
+            seen.wait_for("drops", 5)
+            lib.equal(dict(+seen.total), {"in packets": COUNT - 1, "in bytes": (COUNT - 1) * SIZE,
+                                          "drops": 5, "dropped OVERLIMIT": 5}, "numbers")
+            lib.equal((seen.qlen, seen.backlog), (COUNT, COUNT * SIZE), "queued")
+            lib.equal(seen.delays, {}, "delays of what has not left")
+            lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "flush")
+            seen.wait_for("drops", 5 + COUNT)
+            lib.equal(seen.total["dropped OVERLIMIT"], 5, "drops with a reason")
+            seen.wait_for("dropped other", COUNT)
+
+
+def what_goes_out_and_how_long_it_took():
+    """Packets that ask to leave in a while: none has waited for less."""
+    shortest = DELAY
+    with lib.wire(compiled("map_packets")) as (device, sender, receiver), top(device) as seen:
+        for number in range(COUNT):
+            when = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + DELAY
+            lib.true(sender.send(number, SIZE, when=when), "dropped")
+            # it came at some time before this one, and so waits for longer than what is left
+            shortest = min(shortest, when - time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+        receiver.collect(COUNT)
+        seen.wait_for("out packets", COUNT)
+        seen.read()             # the length of the queue was asked for before the packets that left
+        lib.equal(dict(+seen.total), {"in packets": COUNT, "in bytes": COUNT * SIZE,
+                                      "out packets": COUNT, "out bytes": COUNT * SIZE}, "numbers")
+        lib.equal(sum(seen.delays.values()), COUNT, "packets with a delay")
+        lib.true(min(seen.delays) * 2 > shortest > 0, f"delays: {seen.delays}, shortest {shortest}")
+        lib.equal((seen.qlen, seen.backlog), (0, 0), "queued")
+
+
+def each_tx_queue():
+    with lib.link("numtxqueues", "4") as device:
+        lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "7:", "bpf_mq", "obj",
+                compiled("queues"))
+        shown = json.loads(lib.run("qdisctop", "-j", "-n", "1", "-i", "0.01", device.a))
+        lib.equal(sorted((entry["kind"], entry["parent"]) for entry in shown["qdiscs"]),
+                  [("bpf", f"7:{queue}") for queue in range(1, 5)] + [("bpf_mq", "root")], "qdiscs")
+
+
+def a_screen():
+    with lib.link() as device:
+        device.attach(compiled("hold"), where=("root", "handle", "9:"))
+        text = lib.run("qdisctop", "-n", "1", "-i", "0.01", device.a)
+        for part in (device.a, "qdisc bpf 9: parent root", "dropped           0 packets",
+                     "queued            0 packets              0 bytes"):
+            lib.contains(text, part)
+
+
+def the_examples_of_the_man_page_work():
+    """The first runs until it is interrupted."""
+    screen, drops = lib.man_page_examples(f"{lib.TOP}/tools/net/qdisctop/qdisctop.8")
+    with subprocess.Popen(("bash", "-c", f"exec {screen}"), stdout=subprocess.PIPE, text=True) as process:
+        lib.contains(process.stdout.readline(), " eth0, the last ")
+        process.send_signal(signal.SIGINT)
+        lib.contains(process.stdout.read(), "parent root")
+        lib.equal(process.wait(), 0, "status after SIGINT")
+    lib.equal(lib.run("bash", "-o", "pipefail", "-c", drops), "0\n" * 10, "drops of a NIC that does nothing")
+
+
+def what_is_wrong():
+    fails(1, "qdisctop: nosuch0: No such device", "qdisctop", "nosuch0")
+    fails(1, '"x" is not a number', "qdisctop", "-i", "x", "lo")
+    fails(2, "Usage: qdisctop", "qdisctop")
+    fails(2, "Usage: qdisctop", "qdisctop", "lo", "lo")
+    fails(1, "no permission: CAP_BPF and CAP_PERFMON are needed", *NOBODY, "qdisctop", "lo")
+    lib.contains(lib.works("qdisctop", "-h"), "Usage: qdisctop")
+
+
+lib.main(what_comes_in_and_what_is_dropped,
+         what_goes_out_and_how_long_it_took,
+         each_tx_queue,
+         a_screen,
+         the_examples_of_the_man_page_work,
+         what_is_wrong)

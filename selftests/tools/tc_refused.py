@@ -1,0 +1,72 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Errors of maps that are taken over, and of pins; see tc_errors.py."""
+
+import os
+
+import lib
+from lib import GLOBALS, POLICIES, compiled, fails, qdisc, said, with_both, works
+
+OBJECT = ("obj", f"{POLICIES}/fifo.bpf.o")
+HOLD = compiled("hold")
+
+
+@with_both
+def a_map_that_cannot_be_taken_over(tc, device):
+    other = ("obj", compiled("hold_by_mark"))
+    works(*tc, *qdisc(device, "add", "obj", HOLD))
+    with lib.Sender(device.a) as sender:
+        sender.send(1)
+    err = fails(2, "is not taken over from the qdisc: another key type",
+                *tc, *qdisc(device, "change", *other))
+    lib.contains(err, "Map 'hold_pkts' has packets")
+    status, _, again = said(*tc, *qdisc(device, "change", *other, "flush"))
+    lib.equal(status, 0, again)
+    return [err]
+
+
+@with_both
+def a_pinned_map_of_another_type(tc, device):
+    """Keys of the same size, but with a sign: libbpf alone would not see it."""
+    works(*tc, *qdisc(device, "add", "obj", compiled("shared")))
+    try:
+        err = fails(1, "map 'shared_pkts': the pinned map has another key type",
+                    *tc, *qdisc(device, "replace", "obj", compiled("shared_signed")))
+        lib.contains(err, f"{GLOBALS}/shared_pkts")
+        works(*tc, *qdisc(device, "replace", "obj", compiled("shared")))
+    finally:
+        os.unlink(f"{GLOBALS}/shared_pkts")
+    works(*tc, *qdisc(device, "replace", "obj", compiled("shared_signed")))
+    os.unlink(f"{GLOBALS}/shared_pkts")
+    return [err]
+
+
+@with_both
+def pins_that_cannot_be(tc, device):
+    def add(words, *arguments):
+        err = fails(1, words, *tc, *qdisc(device, "add", *OBJECT, "pin", *arguments))
+        lib.equal(err.count("\n"), 1, f"lines of: {err}")
+        return err
+
+    words = [add("pin /tmp/nosuch: not a folder in a bpffs, such as /sys/fs/bpf", "/tmp/nosuch"),
+             add("/sys/fs/bpf/no/such: No such file or directory", "/sys/fs/bpf/no/such"),
+             add("pin /etc/passwd: not a folder in a bpffs", "/etc/passwd")]
+    lib.true(not os.path.exists("/tmp/nosuch"), "a folder is left")
+    lib.equal(works(*tc, "qdisc", "show", "dev", device.a, "root").split()[:2], ["qdisc", "noqueue"], "qdisc")
+    return words
+
+
+@with_both
+def another_qdisc_is_left_alone(tc, device):
+    works(*tc, "qdisc", "add", "dev", device.a, "root", "handle", "1:", "pfifo")
+    words = [fails(2, "Error: The bpf qdisc needs an enqueue and a dequeue program.",
+                   *tc, *qdisc(device, "change", "limit", "5")),
+             fails(1, "no such qdisc", *tc, *qdisc(device, "change", "set", "rate=5"))]
+    lib.contains(works(*tc, "qdisc", "show", "dev", device.a), "qdisc pfifo 1: root")
+    return words
+
+
+lib.main(a_map_that_cannot_be_taken_over,
+         a_pinned_map_of_another_type,
+         pins_that_cannot_be,
+         another_qdisc_is_left_alone)
