@@ -20,7 +20,7 @@
 #define SCH_BPF_RUN_EMPTIED	BIT(3)	/* a class dropped all: the program held others */
 #define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
 #define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
-#define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or packets given by a class, come next */
+#define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or what a class has given, come next */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. An enqueue program stores ctx.skb as a
@@ -39,7 +39,7 @@ struct sch_bpf_run {
 };
 
 struct sch_bpf_data {
-	struct sch_bpf_run run;		/* under the root lock there is one at a time: see passing */
+	struct sch_bpf_run run;		/* under the root lock there is one at a time */
 	struct bpf_prog *enqueue;	/* both are changed under the tree lock */
 	struct bpf_prog *dequeue;
 	struct bpf_rbtree_owner owner;
@@ -47,7 +47,7 @@ struct sch_bpf_data {
 	u32 bytes;			/* in the maps and in fifo; backlog has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
 	bool stuck;			/* the kernel serves fifo: no policy, or a stuck one */
-	bool passing;			/* a class takes a packet, and may give the root another one */
+	bool passing;			/* a class takes a packet, and may give one to the root */
 	bool duplicates;		/* the run is for one of given */
 	struct sk_buff *given;		/* what classes have given, until the run is over */
 	bool rescued;			/* stuck, or fifo may hold packets */
