@@ -258,6 +258,27 @@ static __always_inline void sch_bpf_enqueue_run(struct sch_bpf_data *q, struct s
 	sch_bpf_run(q->enqueue, &q->run.ctx);
 }
 
+/* Run the program for the next segment, or for the next packet that a class has given to
+ * the root. False if there is none.
+ */
+static noinline bool sch_bpf_enqueue_next(struct sch_bpf_data *q)
+{
+	struct sk_buff *skb = q->run.segments;
+
+	if (skb) {
+		q->run.segments = skb->next;
+	} else {
+		skb = q->given;
+		q->duplicates = skb;
+		if (!skb)
+			return false;
+		q->given = skb->next;
+	}
+	skb_mark_not_on_list(skb);
+	sch_bpf_enqueue_run(q, skb, q->run.to_free);
+	return true;
+}
+
 /**
  * sch_bpf_enqueue_ret() - what a run of the enqueue program comes to
  * @q: the qdisc, after the run
@@ -273,15 +294,14 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 {
 	int ret = NET_XMIT_DROP, more = 0, bytes = 0;
 	u32 len = q->run.len;
-	bool queued = false, emptied = false;
-	struct sk_buff *skb;
+	bool queued = false, emptied = false, again = false;
 
-	while (true) {
+	do {
 		if (q->run.state & SCH_BPF_RUN_OTHERS) {
 			more += q->run.more;
 			bytes += q->run.bytes;
 		}
-		if (q->run.state & SCH_BPF_RUN_RET && !q->duplicates)
+		if (q->run.state & SCH_BPF_RUN_RET && !(again && q->duplicates))
 			ret = q->run.ret;
 		if (q->run.state & SCH_BPF_RUN_QUEUED) {
 			queued = true;
@@ -289,19 +309,8 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 			bytes += q->run.len;
 		}
 		emptied |= !!(q->run.state & SCH_BPF_RUN_EMPTIED);
-		skb = q->run.segments ?: q->given;
-		if (!skb)
-			break;
-		if (q->run.segments) {
-			q->run.segments = skb->next;
-		} else {
-			q->given = skb->next;
-			q->duplicates = true;
-		}
-		skb_mark_not_on_list(skb);
-		sch_bpf_enqueue_run(q, skb, q->run.to_free);
-	}
-	q->duplicates = false;
+		again |= !!(q->run.state & SCH_BPF_RUN_AGAIN);
+	} while (again && sch_bpf_enqueue_next(q));
 
 	/* The parents count one packet of this length, and know that there is something
 	 * to take, if and only if this returns success. So it does whenever there is more
@@ -334,7 +343,7 @@ static int sch_bpf_enqueue_given(struct sch_bpf_data *q, struct sk_buff *skb)
 			last = &(*last)->next;
 		*last = skb;
 		skb->next = NULL;
-		sch_bpf_count_others(&q->run, 0, 0);	/* for sch_bpf_enqueue_ret() */
+		q->run.state |= SCH_BPF_RUN_AGAIN;
 	}
 	return NET_XMIT_SUCCESS | __NET_XMIT_STOLEN;	/* no parent counts it */
 }

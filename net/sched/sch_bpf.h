@@ -20,6 +20,7 @@
 #define SCH_BPF_RUN_EMPTIED	BIT(3)	/* a class dropped all: the program held others */
 #define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
 #define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
+#define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or packets given by a class, come next */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. An enqueue program stores ctx.skb as a
@@ -47,8 +48,8 @@ struct sch_bpf_data {
 	u32 idle;			/* dequeues in a row that gave nothing */
 	bool stuck;			/* the kernel serves fifo: no policy, or a stuck one */
 	bool passing;			/* a class takes a packet, and may give the root another one */
-	bool duplicates;		/* the run is for one of these */
-	struct sk_buff *given;		/* these, until the run is over */
+	bool duplicates;		/* the run is for one of given */
+	struct sk_buff *given;		/* what classes have given, until the run is over */
 	bool rescued;			/* stuck, or fifo may hold packets */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */

@@ -241,6 +241,7 @@ __bpf_kfunc int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *c
 	/* Before the segments of a packet that this one is a segment of. */
 	*last = q->run.segments;
 	q->run.segments = segs;
+	q->run.state |= SCH_BPF_RUN_AGAIN;
 	/* Its address may be that of another packet soon. */
 	q->run.ctx.skb = NULL;
 	consume_skb(skb);
