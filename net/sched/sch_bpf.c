@@ -353,7 +353,7 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	if (unlikely(q->stuck | q->passing))
+	if (unlikely(q->no_run))
 		return q->passing ? sch_bpf_enqueue_given(q, skb) :
 				    sch_bpf_fifo_enqueue(skb, sch, to_free);
 

@@ -46,8 +46,13 @@ struct sch_bpf_data {
 	u32 stored;			/* packets in the maps; qlen has more to it */
 	u32 bytes;			/* in the maps and in fifo; backlog has more to it */
 	u32 idle;			/* dequeues in a row that gave nothing */
-	bool stuck;			/* the kernel serves fifo: no policy, or a stuck one */
-	bool passing;			/* a class takes a packet, and may give one to the root */
+	union {
+		struct {
+			bool stuck;	/* the kernel serves fifo: no policy, or a stuck one */
+			bool passing;	/* a class takes a packet, and may give one to the root */
+		};
+		u16 no_run;		/* either: enqueue does not run the program */
+	};
 	bool duplicates;		/* the run is for one of given */
 	struct sk_buff *given;		/* what classes have given, until the run is over */
 	bool rescued;			/* stuck, or fifo may hold packets */

@@ -174,19 +174,6 @@ def pie_keeps_the_delay_as_pie():
     close(found[1][2], 15, 5, "delay in ms, by the target")
 
 
-def pie_marks_up_to_a_tenth():
-    """A twentieth too much: packets are marked while the probability is at most a tenth, and dropped
-    where it is more. The tolerances are 4 deviations of a difference, were all drawn for themselves."""
-    found = []
-    for attach in (native("pie", "limit", "10000", "ecn"), ours(PIE, ecn=1)):
-        sent = through_a_bottleneck(settled(attach), [number * EACH * 20 // 21 for number in range(6000)], ECT)
-        lib.true(sent.lost, "nothing was dropped")
-        found.append((sum(number < sent.lost[0] for number in sent.marked), len(sent.marked), len(sent.lost)))
-    lib.true(found[0][0] > 20, f"only {found[0][0]} marks before the first drop")
-    for theirs, mine, what in zip(*found, ("marks before the first drop", "marks", "drops")):
-        close(mine, theirs, 4 * math.sqrt(2 * theirs), what)
-
-
 # --- RED -----------------------------------------------------------------------
 
 def steady(count, seconds):
@@ -423,7 +410,6 @@ lib.main(drr_shares_by_quantum,
                    codel_drops_as_codel,
                    codel_drops_by_the_square_root,
                    pie_keeps_the_delay_as_pie,
-                   pie_marks_up_to_a_tenth,
                    red_marks_by_the_average,
                    red_drops_and_marks_as_often_as_red,
                    red_adapts_as_red,
