@@ -301,7 +301,7 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 			more += q->run.more;
 			bytes += q->run.bytes;
 		}
-		if (q->run.state & SCH_BPF_RUN_RET && !(again && q->duplicates))
+		if (q->run.state & SCH_BPF_RUN_RET)
 			ret = q->run.ret;
 		if (q->run.state & SCH_BPF_RUN_QUEUED) {
 			queued = true;
@@ -310,7 +310,7 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 		}
 		emptied |= !!(q->run.state & SCH_BPF_RUN_EMPTIED);
 		again |= !!(q->run.state & SCH_BPF_RUN_AGAIN);
-	} while (again && sch_bpf_enqueue_next(q));
+	} while (unlikely(again) && sch_bpf_enqueue_next(q));
 
 	/* The parents count one packet of this length, and know that there is something
 	 * to take, if and only if this returns success. So it does whenever there is more
