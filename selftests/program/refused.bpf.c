@@ -787,6 +787,7 @@ int push_globally(struct sch_bpf_ctx *ctx)
 
 struct loop {
 	struct sch_bpf_ctx *ctx;
+	__u64 done;
 };
 
 static long push_in_a_callback(__u64 i, struct loop *loop)
@@ -838,15 +839,20 @@ int callback_without_a_packet(struct sch_bpf_ctx *ctx)
 	return 0;
 }
 
-/* Within a callback: one path owns a clone, the other nothing that is its own. */
+/*
+ * Within a callback: one path owns a clone where the other owns ctx->skb. No later round gives a
+ * packet away, so what is refused is the path of the clone, and what it is refused for is the join.
+ */
 static long join_in_a_callback(__u64 i, struct loop *loop)
 {
 	struct sch_bpf_ctx *ctx = loop->ctx;
 	struct sk_buff *clone;
 
+	if (loop->done)
+		return 1;
 	IF("!=", i, slow);
 join:
-	bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+	loop->done = 1;
 	return 1;
 slow:
 	clone = bpf_qdisc_clone(ctx, ctx->skb);
@@ -862,7 +868,7 @@ int callback_with_a_join(struct sch_bpf_ctx *ctx)
 	struct loop loop = { ctx };
 
 	bpf_loop(2, join_in_a_callback, &loop, 0);
-	return 0;
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
 }
 
 static long join_in_a_callback_first(__u64 i, struct loop *loop)
@@ -870,12 +876,14 @@ static long join_in_a_callback_first(__u64 i, struct loop *loop)
 	struct sch_bpf_ctx *ctx = loop->ctx;
 	struct sk_buff *clone;
 
+	if (loop->done)
+		return 1;
 	IF("==", i, join);
 	clone = bpf_qdisc_clone(ctx, ctx->skb);
 	if (clone)
 		bpf_qdisc_drop(ctx, ctx->skb, 0);
 join:
-	bpf_qdisc_push(ctx, &pkts, KEY, READ_AGAIN(ctx));
+	loop->done = 1;
 	return 1;
 }
 
@@ -886,7 +894,36 @@ int callback_with_a_join_in_the_other_order(struct sch_bpf_ctx *ctx)
 	struct loop loop = { ctx };
 
 	bpf_loop(2, join_in_a_callback_first, &loop, 0);
-	return 0;
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
+}
+
+/* The same, where both paths own ctx->skb */
+static long join_alike_in_a_callback(__u64 i, struct loop *loop)
+{
+	struct sch_bpf_ctx *ctx = loop->ctx;
+	struct sk_buff *clone;
+
+	if (loop->done)
+		return 1;
+	IF("!=", i, slow);
+join:
+	loop->done = 1;
+	return 1;
+slow:
+	clone = bpf_qdisc_clone(ctx, ctx->skb);
+	if (clone)
+		bpf_qdisc_drop(ctx, clone, 0);
+	goto join;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int callback_whose_paths_own_the_same(struct sch_bpf_ctx *ctx)
+{
+	struct loop loop = { ctx };
+
+	bpf_loop(2, join_alike_in_a_callback, &loop, 0);
+	return bpf_qdisc_drop(ctx, READ_AGAIN(ctx), 0);
 }
 
 static long leak_in_a_callback(__u64 i, struct loop *loop)
