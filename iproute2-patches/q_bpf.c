@@ -70,6 +70,9 @@
 #define DEVICE_TYPE	"bpf_ifindex"
 #define ADDRESS_TYPE	"__be32"
 
+/* Of a type: as many names and arrays as libbpf and the kernel follow */
+#define MAX_DEPTH	32
+
 /* Bytes of a key or a value of a table */
 #define MAX_ELEMENT	256
 
@@ -118,8 +121,7 @@ struct bpf_request {
 	struct setting setting[MAX_SETTINGS];
 	int settings;
 	const char *pin_dir;
-	__u32 limit;
-	bool has_limit;
+	__u32 limit;	/* 0: not given */
 	__u64 horizon;	/* ns; 0: not given */
 	__u64 patience;	/* ns; 0: not given */
 	bool flush;
@@ -213,7 +215,6 @@ static bool tc_fits(void)
 		{ addattr_nest, "addattr_nest" },
 		{ addattr_nest_end, "addattr_nest_end" },
 		{ parse_rtattr_flags, "parse_rtattr_flags" },
-		{ get_u32, "get_u32" },
 		{ open_json_object, "open_json_object" },
 		{ close_json_object, "close_json_object" },
 		{ open_json_array, "open_json_array" },
@@ -298,7 +299,7 @@ static int check_file(const char *path)
 	ssize_t len;
 	int fd;
 
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);	/* a FIFO would wait */
 	if (fd < 0) {
 		complain("%s: %s", path, strerror(errno));
 		return -1;
@@ -512,6 +513,12 @@ static int open_object(struct loader *ld)
 		return -1;
 	snprintf(pin_root, sizeof(pin_root), "%s/%s/%s", bpffs_path(), PIN_DIR, PIN_SUBDIR);
 	ld->obj = bpf_object__open_file(ld->path, &opts);
+	/* What is not found is BTF, of maps or of kernel functions: the file has been seen. */
+	if (ld->obj ? !bpf_object__btf(ld->obj) : errno == ENOENT || errno == ESRCH) {
+		print_said();
+		complain("%s: has no BTF; compile it with clang -g", ld->path);
+		return -1;
+	}
 	if (!ld->obj) {
 		print_said();
 		complain("%s: cannot be opened as a BPF object: %s", ld->path, strerror(errno));
@@ -550,7 +557,8 @@ static int take_maps_over(struct loader *ld, const struct target *target)
 	ret = bpf_object__reuse_qdisc_maps(ld->obj, target->ifindex, &opts);
 	if (ret >= 0 || ret == -ENOENT)
 		return 0;
-	complain("cannot take over the maps of the qdisc: %s", strerror(-ret));
+	complain("cannot take over the maps of the qdisc: %s",
+		 ret == -EPERM ? "that needs CAP_SYS_ADMIN" : strerror(-ret));
 	return -1;
 }
 
@@ -671,13 +679,41 @@ static int find_unit(const char *name)
 	return -1;
 }
 
+/* The unit in which a policy declares the range of a number, or -1 */
+static int declared_unit(const char *range)
+{
+	const char *max = range ? strchr(range, ':') : NULL;
+
+	return max ? find_unit(max + 1 + strspn(max + 1, "0123456789.")) : -1;
+}
+
+static bool is_rate(int unit)
+{
+	return units[unit].of == BITS_A_SECOND || units[unit].of == BYTES_A_SECOND;
+}
+
+/* Does it measure what the range does? One that is declared without a unit takes all. */
+static bool is_unit_for(const char *range, const char *name)
+{
+	int declared = declared_unit(range), unit = find_unit(name);
+
+	return declared < 0 || (unit >= 0 && (units[unit].of == units[declared].of ||
+					      (is_rate(unit) && is_rate(declared))));
+}
+
+/* NULL for a type that has none below its names: BTF of an object that the kernel has not
+ * seen yet may lead back to where it began.
+ */
 static const struct btf_type *resolve(const struct btf *btf, __u32 id, enum kind *kind)
 {
 	const struct btf_type *t;
 	const char *name;
+	int depth = 0;
 
 	for (t = btf__type_by_id(btf, id); t && (btf_is_mod(t) || btf_is_typedef(t));
 	     t = btf__type_by_id(btf, t->type)) {
+		if (++depth > MAX_DEPTH)
+			return NULL;
 		name = btf__name_by_offset(btf, t->name_off);
 		if (!strcmp(name, DEVICE_TYPE))
 			*kind = DEVICE;
@@ -697,7 +733,7 @@ static void set_type(const struct btf *btf, struct value *v, __u32 id)
 	v->type = t;
 	v->kind = OTHER;
 	v->size = size < 0 ? 0 : size;
-	if (!t)
+	if (!t || size < 0)	/* libbpf finds no size of an array that is its own element */
 		return;
 	if (btf_is_array(t)) {
 		set_type(btf, &elem, btf_array(t)->type);
@@ -846,7 +882,7 @@ static struct value key_of(const struct values *vs, const struct value *v, void 
 static void describe(const struct values *vs, const struct value *v, char *text, size_t size)
 {
 	struct value elem;
-	int len;
+	int len, unit;
 
 	switch (v->kind) {
 	case OTHER:
@@ -872,9 +908,11 @@ static void describe(const struct values *vs, const struct value *v, char *text,
 		break;
 	case NUMBER:
 		len = v->range ? strcspn(v->range, ":") : 0;
+		unit = declared_unit(v->range);
 		if (v->range)
-			snprintf(text, size, "a number from %.*s to %s", len, v->range,
-				 v->range[len] ? v->range + len + 1 : "?");
+			snprintf(text, size, "a %s from %.*s to %s", unit < 0 ? "number" :
+				 is_rate(unit) ? "rate" : units[unit].of == TIME ? "time" : "size",
+				 len, v->range, v->range[len] ? v->range + len + 1 : "?");
 		else
 			snprintf(text, size, "%s number of %u bits",
 				 v->is_signed ? "a signed" : "an unsigned", 8 * v->size);
@@ -940,7 +978,7 @@ static bool scale(const char *text, const char *unit, __u64 *value)
 	char *end;
 
 	number = strtod(text, &end);
-	if (end != unit || i < 0)
+	if (unit == text || end != unit || i < 0)
 		return false;
 	number *= units[i].factor;
 	if (!(number >= 0 && number < 0x1p64))
@@ -949,23 +987,28 @@ static bool scale(const char *text, const char *unit, __u64 *value)
 	return true;
 }
 
-static bool parse_number(const struct value *v, const char *text, __u64 *value)
+/* Decimal, or hexadecimal behind 0x */
+static bool parse_integer(const char *text, __u64 *value)
 {
 	bool negative = text[0] == '-';
+	int base = strncasecmp(text + negative, "0x", 2) ? 10 : 16;
 	char *end;
 
-	if (!text[0] || isspace(text[0]))
+	if (isspace(text[0]))
 		return false;
 	errno = 0;
-	*value = negative ? strtoll(text, &end, 0) : strtoull(text, &end, 0);
-	if (errno || end == text)
+	*value = negative ? strtoll(text, &end, base) : strtoull(text, &end, base);
+	return !errno && end != text && !*end;
+}
+
+static bool parse_number(const struct value *v, const char *text, __u64 *value)
+{
+	const char *unit = text + strspn(text, "0123456789.");
+
+	if (!parse_integer(text, value) &&
+	    (!is_unit_for(v->range, unit) || !scale(text, unit, value)))
 		return false;
-	if (*end) {
-		end = (char *)text + strspn(text, "0123456789.");
-		if (negative || !scale(text, end, value))
-			return false;
-	}
-	return fits(v, negative, *value);
+	return fits(v, text[0] == '-', *value);
 }
 
 static bool less(const struct value *v, __u64 a, __u64 b)
@@ -1608,7 +1651,7 @@ static int set_live_params(struct bpf_request *req, const struct target *target)
 	struct values vs;
 	int ret;
 
-	ret = query_programs(target, prog_id);
+	ret = target->ifindex ? query_programs(target, prog_id) : -ENODEV;
 	if (ret) {
 		if (ret == -ENOENT && !strcmp(target->opts.kind, "bpf") && !target->opts.handle &&
 		    is_bpf_mq(target->ifindex, 0))
@@ -1617,8 +1660,9 @@ static int set_live_params(struct bpf_request *req, const struct target *target)
 		return -1;
 	}
 	if (open_values(&vs, PARAM_SECTION, prog_id, true)) {
-		complain("cannot set parameters: %s", errno == ENOENT ?
-			 "the programs have none" : strerror(errno));
+		/* whoever may not find programs by id gets no BTF of them */
+		complain("cannot set parameters: %s", errno == ENOENT ? "the programs have none" :
+			 errno == EPERM && !vs.btf ? "that needs CAP_SYS_ADMIN" : strerror(errno));
 		return -1;
 	}
 	/* all of the settings or none */
@@ -1634,14 +1678,12 @@ static int set_live_params(struct bpf_request *req, const struct target *target)
  */
 static void text_of_number(const struct value *v, char *text, size_t size)
 {
-	const char *max = v->range ? strchr(v->range, ':') : NULL;
 	__u64 value = load_number(v), again;
 	double largest = 0;
 	char in_unit[32];
-	int i, declared;
+	int i, declared = declared_unit(v->range);
 
 	snprintf(text, size, v->is_signed ? "%" PRId64 : "%" PRIu64, (uint64_t)value);
-	declared = max ? find_unit(max + 1 + strspn(max + 1, "0123456789.")) : -1;
 	if (declared < 0 || !value || text[0] == '-')
 		return;
 	for (i = 0; i < (int)(sizeof(units) / sizeof(units[0])); i++) {
@@ -1843,13 +1885,17 @@ static bool has_packet(const struct btf *btf, __u32 type)
 	return false;
 }
 
-/* Does a program of an object name a map of packets? Then it is for one tx queue. */
+/* Does a program of an object name a map of packets? Then it is for one tx queue. Without BTF
+ * that the kernel has taken no map is one; and in BTF that it has taken no type has itself.
+ */
 static bool names_packets(const struct bpf_object *obj, int prog_fd)
 {
 	__u32 ids[MAX_MAP_IDS], len = sizeof(struct bpf_map_info);
 	int i, n = get_map_ids(prog_fd, ids);
 	struct bpf_map *map;
 
+	if (bpf_object__btf_fd(obj) < 0)
+		return false;
 	bpf_object__for_each_map(map, obj) {
 		struct bpf_map_info info = {};
 
@@ -2199,6 +2245,12 @@ static int missing_value(const char *arg)
 	return -1;
 }
 
+static int complain_of_second(const char *arg)
+{
+	complain("\"%s\" twice", arg);
+	return -1;
+}
+
 /* enqueue [ section ] NAME | enqueue object-pinned PATH; returns arguments used */
 static int parse_program(struct bpf_request *req, int op, int argc, char **argv)
 {
@@ -2206,6 +2258,8 @@ static int parse_program(struct bpf_request *req, int op, int argc, char **argv)
 
 	if (argc < 2)
 		return missing_value(argv[0]);
+	if (req->program[op] || req->pinned[op])
+		return complain_of_second(argv[0]);
 	pinned = !strcmp(argv[1], "object-pinned");
 	if (!pinned && strcmp(argv[1], "section")) {
 		req->program[op] = argv[1];
@@ -2222,13 +2276,17 @@ static int parse_program(struct bpf_request *req, int op, int argc, char **argv)
 
 static int parse_limit(struct bpf_request *req, int argc, char **argv)
 {
+	__u64 limit;
+
 	if (argc < 2)
 		return missing_value(argv[0]);
-	if (get_u32(&req->limit, argv[1], 0) || !req->limit) {
+	if (req->limit)
+		return complain_of_second(argv[0]);
+	if (!parse_integer(argv[1], &limit) || !limit || limit > UINT32_MAX) {
 		complain("limit \"%s\" is not a number of packets, 1 at least", argv[1]);
 		return -1;
 	}
-	req->has_limit = true;
+	req->limit = limit;
 	return 2;
 }
 
@@ -2239,9 +2297,11 @@ static int parse_time(__u64 *ns, int argc, char **argv)
 
 	if (argc < 2)
 		return missing_value(argv[0]);
+	if (*ns)
+		return complain_of_second(argv[0]);
 	unit = argv[1] + strspn(argv[1], "0123456789.");
 	len = strlen(unit);
-	if (unit == argv[1] || len < 1 || len > 2 || unit[len - 1] != 's' ||
+	if (len < 1 || len > 2 || unit[len - 1] != 's' ||
 	    !scale(argv[1], unit, ns)) {
 		complain("%s \"%s\" is not a time such as 5s or 200ms", argv[0], argv[1]);
 		return -1;
@@ -2327,9 +2387,10 @@ static const char *find_object(const char *name)
 {
 	static const char * const dirs[] = { "/usr/local/lib/sch-bpf", "/usr/lib/sch-bpf" };
 	static char path[PATH_MAX];
+	struct stat st;
 	size_t i;
 
-	if (strchr(name, '/') || !access(name, F_OK))
+	if (strchr(name, '/') || (!stat(name, &st) && S_ISREG(st.st_mode)))
 		return name;
 	for (i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
 		snprintf(path, sizeof(path), "%s/%s.bpf.o", dirs[i], name);
@@ -2404,7 +2465,7 @@ static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 	int op;
 
 	options = addattr_nest(n, MSG_ROOM, TCA_OPTIONS | NLA_F_NESTED);
-	if (req->has_limit)
+	if (req->limit)
 		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_LIMIT, &req->limit, sizeof(req->limit));
 	if (req->horizon)
 		addattr_l(n, MSG_ROOM, TCA_SCH_BPF_HORIZON, &req->horizon, sizeof(req->horizon));
@@ -2430,6 +2491,14 @@ static void put_options(struct nlmsghdr *n, const struct bpf_request *req)
 	addattr_nest_end(n, options);
 }
 
+/* As tc itself finds the device */
+static int find_device(const char *dev)
+{
+	unsigned int index = if_nametoindex(dev);
+
+	return index || sscanf(dev, "if%u", &index) == 1 ? index : 0;
+}
+
 static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
 			 struct nlmsghdr *n, const char *dev)
 {
@@ -2442,7 +2511,7 @@ static int bpf_parse_opt(const struct qdisc_util *qu, int argc, char **argv,
 	if (!tc_fits())
 		return -1;
 	target.dev = dev;
-	target.ifindex = if_nametoindex(dev);
+	target.ifindex = find_device(dev);
 	target.add = n->nlmsg_flags & NLM_F_EXCL;
 	target.opts.sz = sizeof(target.opts);
 	target.opts.kind = qu->id;

@@ -45,7 +45,6 @@ struct rtattr TC_WEAK *addattr_nest(struct nlmsghdr *n, int maxlen, int type);
 int TC_WEAK addattr_nest_end(struct nlmsghdr *n, struct rtattr *nest);
 int TC_WEAK parse_rtattr_flags(struct rtattr *tb[], int max, struct rtattr *rta, int len,
 			       unsigned short flags);
-int TC_WEAK get_u32(__u32 *val, const char *arg, int base);
 void TC_WEAK open_json_object(const char *str);
 void TC_WEAK close_json_object(void);
 void TC_WEAK open_json_array(enum output_type type, const char *str);

@@ -26,7 +26,7 @@ def configure(dev, *lines):
 
 
 def unit(dev):
-    return lib.run("systemd-escape", "--template=sch-bpf@.service", dev).strip()
+    return lib.run("systemd-escape", "--template=sch-bpf@.service", "--", dev).strip()
 
 
 def state(dev):
@@ -222,21 +222,24 @@ def a_virtual_device_is_made():
 
 
 def a_device_gets_a_name():
-    configure("lan0", "policy = fifo")
-    with lib.link() as device:
-        lib.run("ip", "link", "set", device.a, "down")
-        lib.run("ip", "link", "set", device.a, "name", "lan0")
-        try:
-            is_attached("lan0")
-        finally:
-            lib.run("ip", "link", "set", "lan0", "name", device.a)
-        lib.wait_until(lambda: state("lan0") == "inactive", "the unit goes with the name")
-        lib.true("no device" not in journal("lan0"), f"nothing is complained of:\n{journal('lan0')}")
-        lib.equal(root(device.a)[0], "bpf", "qdisc of the device that had the name")
-        lib.works("sch-bpf", "remove", "lan0")
-        lib.works("sch-bpf", "remove", device.a)
-        lib.true(root(device.a)[0] != "bpf", "no policy after remove")
-    os.unlink(f"{CONFIGURATION}/lan0.conf")
+    """Also one that a command would take for an option."""
+    for name in ("lan0", "-lan0"):
+        configure(name, "policy = fifo")
+        with lib.link() as device:
+            lib.run("ip", "link", "set", device.a, "down")
+            lib.run("ip", "link", "set", device.a, "name", name)
+            try:
+                is_attached(name)
+            finally:
+                lib.run("ip", "link", "set", "dev", name, "name", device.a)
+            # pylint: disable-next=cell-var-from-loop
+            lib.wait_until(lambda: state(name) == "inactive", "the unit goes with the name")
+            lib.true("no device" not in journal(name), f"nothing is complained of:\n{journal(name)}")
+            lib.equal(root(device.a)[0], "bpf", "qdisc of the device that had the name")
+            lib.works("sch-bpf", "remove", name)
+            lib.works("sch-bpf", "remove", device.a)
+            lib.true(root(device.a)[0] != "bpf", "no policy after remove")
+        os.unlink(f"{CONFIGURATION}/{name}.conf")
 
 
 def the_loopback_device_is_refused():

@@ -20,7 +20,7 @@
 #define SCH_BPF_RUN_EMPTIED	BIT(3)	/* a class dropped all: the program held others */
 #define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
 #define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
-#define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or packets a class gave, are next */
+#define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or packets given by a class, come next */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. An enqueue program stores ctx.skb as a
@@ -49,7 +49,7 @@ struct sch_bpf_data {
 	union {
 		struct {
 			bool stuck;	/* the kernel serves fifo: no policy, or a stuck one */
-			bool passing;	/* a class takes a packet, and may give one to the root */
+			bool passing;	/* a class takes a packet, and may give the root another */
 		};
 		u16 no_run;		/* either: enqueue does not run the program */
 	};

@@ -8,6 +8,7 @@ import lib
 from lib import NOBODY, POLICIES
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
+NEEDED = ("bpf", "perfmon", "net_admin")
 OWN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
 
 
@@ -34,19 +35,36 @@ def a_user_cannot_load():
     lib.run("rm", "-r", "/sys/fs/bpf/test_fifo")
 
 
-def all_three_capabilities_are_needed():
-    def with_capabilities(*names):
-        wanted = ",".join(f"+{name}" for name in ("dac_read_search", *names))
-        return ("setpriv", "--reuid", "65534", "--clear-groups", f"--inh-caps={wanted}",
-                f"--ambient-caps={wanted}", *attach(device.a, kind))
+def with_capabilities(*names):
+    wanted = ",".join(f"+{name}" for name in ("dac_read_search", *names))
+    return "setpriv", "--reuid", "65534", "--clear-groups", f"--inh-caps={wanted}", f"--ambient-caps={wanted}"
 
-    needed = ("bpf", "perfmon", "net_admin")
+
+def all_three_capabilities_are_needed():
     for kind in "bpf", "bpf_mq":
         with lib.link("numtxqueues", "4") as device:
-            for missing in needed:
-                others = [name for name in needed if name != missing]
-                lib.contains(lib.refused(*with_capabilities(*others)), "permi")
-            lib.run(*with_capabilities(*needed))
+            for missing in NEEDED:
+                others = [name for name in NEEDED if name != missing]
+                lib.contains(lib.refused(*with_capabilities(*others), *attach(device.a, kind)), "permi")
+            lib.run(*with_capabilities(*NEEDED), *attach(device.a, kind))
+
+
+def to_change_the_policy_takes_one_more():
+    """Its maps are found by their IDs. What is no policy's needs no more than before."""
+    with lib.link() as device:
+        lib.run(*with_capabilities(*NEEDED), *attach(device.a))
+        programs = device.qdisc()["options"]["enqueue"]["id"]
+        change = ("tc", *lib.qdisc(device, "change"))
+        for arguments, words in ((("obj", FIFO), "cannot take over the maps of the qdisc: that needs CAP_SYS_ADMIN"),
+                                 (("set", "limit_bytes=9000"), "cannot set parameters: that needs CAP_SYS_ADMIN")):
+            lib.fails(1, f"qdisc bpf: {words}\n", *with_capabilities(*NEEDED), *change, *arguments)
+        lib.equal(device.qdisc()["options"]["enqueue"]["id"], programs, "program that runs")
+        lib.works(*with_capabilities(*NEEDED), *change, "limit", "5")
+        for arguments in (("obj", FIFO), ("set", "limit_bytes=9000")):
+            lib.works(*with_capabilities(*NEEDED, "sys_admin"), *change, *arguments)
+        shown = device.qdisc()["options"]
+        lib.equal((shown["limit"], shown["set"]["limit_bytes"]), (5, 9000), "what is changed")
+        lib.true(shown["enqueue"]["id"] != programs, "the programs are others")
 
 
 def root_of_a_user_namespace_cannot_attach():
@@ -61,4 +79,5 @@ lib.main(root_can,
          a_user_cannot_attach,
          a_user_cannot_load,
          all_three_capabilities_are_needed,
+         to_change_the_policy_takes_one_more,
          root_of_a_user_namespace_cannot_attach)

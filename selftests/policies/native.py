@@ -255,14 +255,14 @@ def ets_goes_past_a_class_that_holds_its_packets_back():
 
 
 def ets_refuses_what_is_wrong():
-    several = "it is at most 16 of these, with commas between: a number from "
+    several = "it is at most 16 of these, with commas between: a %s from "
     with lib.link() as device:
         ours(ETS)(device, "root")
-        for setting, words in (("quanta[2]=255", "it is a number from 256b to 1mb"),
-                               ("quanta=1500,2mb", f"{several}256b to 1mb"),
+        for setting, words in (("quanta[2]=255", "it is a size from 256b to 1mb"),
+                               ("quanta=1500,2mb", f"{several % 'size'}256b to 1mb"),
                                ("quanta[16]=1500", 'key of "quanta" cannot be "16": it is a number from 0 to 15'),
-                               ("priomap=0,1,16", f"{several}0 to 15"),
-                               ("priomap=" + ",".join("0" * 17), f"{several}0 to 15"),
+                               ("priomap=0,1,16", f"{several % 'number'}0 to 15"),
+                               ("priomap=" + ",".join("0" * 17), f"{several % 'number'}0 to 15"),
                                ("strict=17", "it is a number from 0 to 16")):
             lib.contains(lib.refused("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", setting), words)
 

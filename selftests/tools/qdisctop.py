@@ -109,6 +109,45 @@ def each_tx_queue():
                   [("bpf", f"7:{queue}") for queue in range(1, 5)] + [("bpf_mq", "root")], "qdiscs")
 
 
+def a_qdisc_that_is_made_anew():
+    """It begins with zeros: nothing is dropped that was not."""
+    with lib.link() as device, lib.Sender(device.a) as sender:
+        def make():
+            device.attach(compiled("hold"), "limit", "1", where=("root", "handle", "5:"))
+
+        make()
+        with top(device, "-i", "1") as seen:
+            for number in range(6):
+                sender.send(number)
+            seen.wait_for("drops", 5)
+            device.detach()
+            make()
+            sender.send(6)
+            sender.send(7)              # is dropped, as one of before was
+            seen.wait_for("drops", 6)
+            seen.read()
+            lib.equal(seen.total["drops"], 6, "drops of both")
+
+
+def a_device_that_has_gone():
+    with lib.link() as device:
+        with subprocess.Popen(("qdisctop", "-j", "-i", "0.1", device.a), stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as process:
+            lib.contains(process.stdout.readline(), f'"dev":"{device.a}"')
+            device.delete()
+            lib.equal((process.communicate(timeout=lib.TIMEOUT)[1], process.returncode),
+                      (f"qdisctop: {device.a} is gone\n", 1), "words and status")
+
+
+def a_name_that_json_escapes():
+    name = 'q"x\\y\x01z'
+    lib.run("ip", "link", "add", name, "type", "dummy")
+    try:
+        lib.equal(json.loads(lib.run("qdisctop", "-j", "-n", "1", "-i", "0.01", name))["dev"], name, "name of the device")
+    finally:
+        lib.run("ip", "link", "del", name)
+
+
 def a_screen():
     with lib.link() as device:
         device.attach(compiled("hold"), where=("root", "handle", "9:"))
@@ -131,7 +170,11 @@ def the_examples_of_the_man_page_work():
 
 def what_is_wrong():
     fails(1, "qdisctop: nosuch0: No such device", "qdisctop", "nosuch0")
-    fails(1, '"x" is not a number', "qdisctop", "-i", "x", "lo")
+    fails(2, '"x" is not a number', "qdisctop", "-i", "x", "lo")
+    fails(2, '"0" is not a number from 1 on', "qdisctop", "-n", "0", "lo")
+    for form in ((), ("-j",)):
+        fails(1, "qdisctop: cannot write: No space left on device", "sh", "-c", 'exec "$@" >/dev/full', "sh",
+              "qdisctop", *form, "-n", "1", "-i", "0.01", "lo")
     fails(2, "Usage: qdisctop", "qdisctop")
     fails(2, "Usage: qdisctop", "qdisctop", "lo", "lo")
     fails(1, "no permission: CAP_BPF and CAP_PERFMON are needed", *NOBODY, "qdisctop", "lo")
@@ -141,6 +184,9 @@ def what_is_wrong():
 lib.main(what_comes_in_and_what_is_dropped,
          what_goes_out_and_how_long_it_took,
          each_tx_queue,
+         a_qdisc_that_is_made_anew,
+         a_device_that_has_gone,
+         a_name_that_json_escapes,
          a_screen,
          the_examples_of_the_man_page_work,
          what_is_wrong)

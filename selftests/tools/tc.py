@@ -15,6 +15,7 @@ import lib
 from lib import POLICIES, compiled, fails, qdisc, said, with_both, works
 
 FIFO = f"{POLICIES}/fifo.bpf.o"
+TABLES = ("obj", compiled("tables"))
 FOLDER = "/sys/fs/bpf/test_tc"
 
 
@@ -42,6 +43,17 @@ def programs_by_name(tc, device):
 
 
 @with_both
+def a_device_by_its_index(tc, device):
+    """As tc takes it: the qdisc is the same, with what its tables have."""
+    works(*tc, *qdisc(device, "add", *TABLES, "set", "of_number[1]=1"))
+    by_index = ("dev", f"if{device.ifindex}", "root", "bpf")
+    works(*tc, "qdisc", "change", *by_index, *TABLES)
+    works(*tc, "qdisc", "change", *by_index, "set", "number=7")
+    shown = options(tc, device)["set"]
+    lib.equal((shown["of_number"], shown["number"]), ({"1": 1}, 7), "parameters")
+
+
+@with_both
 def an_installed_policy_by_its_name(tc, device):
     """A file of this name comes first, and a path is never a name."""
     library = "/usr/local/lib"
@@ -54,6 +66,9 @@ def an_installed_policy_by_its_name(tc, device):
             lib.equal(options(tc, device)["obj"], "first.bpf.o", "object")
             words = [fails(1, f"{name}: No such file or directory", *tc, *qdisc(device, "replace", "obj", name))
                      for name in ("second", "./first")]
+            os.mkdir("first")           # a folder of the name hides nothing
+            works(*tc, *qdisc(device, "replace", "obj", "first"))
+            os.rmdir("first")
             with open("first", "w", encoding="ascii"):
                 words.append(fails(1, "first: not an ELF object", *tc, *qdisc(device, "replace", "obj", "first")))
         return words
@@ -252,6 +267,7 @@ def pins_in_a_network_namespace(tc, device):
 
 lib.main(verbose_shows_the_log,
          programs_by_name,
+         a_device_by_its_index,
          an_installed_policy_by_its_name,
          pinned_programs,
          programs_and_maps_are_pinned,

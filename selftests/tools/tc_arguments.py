@@ -3,7 +3,7 @@
 """Arguments of the command line that make no sense; see tc_errors.py."""
 
 import lib
-from lib import POLICIES, compiled, fails, qdisc, with_both
+from lib import MS, POLICIES, compiled, fails, qdisc, with_both, works
 
 OBJECT = ("obj", f"{POLICIES}/fifo.bpf.o")
 HOLD = compiled("hold")
@@ -31,6 +31,8 @@ def arguments_that_are_wrong(tc, device):
             add('limit "many" is not a number', *OBJECT, "limit", "many"),
             add('"patience" needs a value', *OBJECT, "patience"),
             add('horizon "5" is not a time such as 5s or 200ms', *OBJECT, "horizon", "5"),
+            *(add(f'limit "{limit}" is not a number of packets', *OBJECT, "limit", limit)
+              for limit in ("-1", "-18446744073709551611", "4294967296", "1k", "5 ", "")),
             add('limit "0" is not a number of packets, 1 at least', *OBJECT, "limit", "0"),
             add('patience "25h" is not a time such as 5s or 200ms', *OBJECT, "patience", "25h"),
             add('patience "0s" is out of range: it is a time from 10ms to 86400s', *OBJECT, "patience", "0s"),
@@ -44,12 +46,24 @@ def arguments_that_are_wrong(tc, device):
             add('"pin" needs a value', *OBJECT, "pin"),
             add('"obj" twice', *OBJECT, "obj", HOLD),
             add('"pin" twice', *OBJECT, "pin", "/a", "pin", "/b"),
+            *(add(f'"{word}" twice\n', *OBJECT, word, first, word, second)
+              for word, first, second in (("enqueue", "a", "b"), ("dequeue", "a", "b"), ("limit", "5", "6"),
+                                          ("horizon", "1s", "2s"), ("patience", "1s", "1s"))),
+            add('"dequeue" twice\n', "dequeue", "object-pinned", "/x", "dequeue", "a"),
             add("which object?", "enqueue", "fifo_enqueue"),
             add("not both", *OBJECT, "enqueue", "object-pinned", "/x"),
             add("for both", "enqueue", "object-pinned", "/x"),
             add('"pin" needs "obj FILE"', *pinned("/x", "/y"), "pin", "/z"),
             fails(1, "has no options", *tc, "class", "add", "dev", device.a, "parent", "1:",
                   "classid", "1:1", "bpf", "nonsense")]
+
+
+@with_both
+def numbers_are_decimal_or_behind_0x(tc, device):
+    for given, limit in (("010", 10), ("0x10", 16), ("4294967295", 2**32 - 1)):
+        works(*tc, *qdisc(device, "replace", *OBJECT, "limit", given, "horizon", ".5s"))
+        (entry,) = lib.instances(device.a)
+        lib.equal((entry["options"]["limit"], entry["options"]["horizon"]), (limit, 500 * MS), f"limit {given}")
 
 
 @with_both
@@ -65,4 +79,5 @@ def help_is_no_success(tc, device):
 
 
 lib.main(arguments_that_are_wrong,
+         numbers_are_decimal_or_behind_0x,
          help_is_no_success)

@@ -66,7 +66,8 @@ def parameters_that_are_wrong(tc, device):
 
     before = options(tc, device)["set"]
     words = [change("unsigned number of 64 bits", f"rate={value}")
-             for value in ("x", "-1", "1.5", "", " 5", "5 ", "1e3", "18446744073709551616", "20mbits")]
+             for value in ("x", "-1", "1.5", "", " 5", "5 ", "1e3", "18446744073709551616", "20mbits",
+                           "-18446744073709551611", "ms", ".ms", ".5", "0x", "08x")]
     words += [change("unsigned number of 8 bits", "small=256"),
               change("signed number of 32 bits", "offset=2147483648"),
               change("true or false", "on=maybe"),
@@ -86,22 +87,26 @@ def parameters_that_are_wrong(tc, device):
 def ranges(tc, device):
     """What the policy declares holds at add and at change; the bounds belong to the range."""
     obj = ("obj", compiled("params"))
-    words = [fails(1, 'parameter "delay" cannot be "999us": it is a number from 1ms to 10s',
+    words = [fails(1, 'parameter "delay" cannot be "999us": it is a time from 1ms to 10s',
                    *tc, *qdisc(device, "add", *obj, "set", "delay=999us"))]
     works(*tc, *qdisc(device, "add", *obj, "set", "delay=1ms"))
     lib.equal(options(tc, device)["set"]["delay"], 1000000, "at add")
     for setting, value in (("delay=10s", 10**10), ("delay=1000000", 10**6), ("speed=8kbit", 1000),
-                           ("speed=1gbit", 125000000), ("level=-10", -10), ("level=20", 20)):
+                           ("speed=1gbit", 125000000), ("speed=2kbps", 2000), ("delay=.5s", 5 * 10**8),
+                           ("level=-10", -10), ("level=20", 20), ("level=010", 10), ("speed=0001000", 1000),
+                           ("speed=0x3e8", 1000), ("delay=1000000", 10**6)):
         works(*tc, *qdisc(device, "change", "set", setting))
         lib.equal(options(tc, device)["set"][setting.split("=")[0]], value, setting)
-    for setting, of in (("delay=0", "1ms to 10s"), ("delay=999999", "1ms to 10s"),
-                        ("delay=10.001s", "1ms to 10s"), ("delay=18446744073709551615", "1ms to 10s"),
-                        ("speed=7000bit", "8kbit to 1gbit"), ("speed=1.1gbit", "8kbit to 1gbit"),
-                        ("speed=-1", "8kbit to 1gbit"), ("level=-11", "-10 to 20"), ("level=21", "-10 to 20"),
-                        ("twisted=3", "many to few")):
-        words.append(fails(1, f"it is a number from {of}\n", *tc, *qdisc(device, "change", "set", setting)))
+    time, rate, level = "time from 1ms to 10s", "rate from 8kbit to 1gbit", "number from -10 to 20"
+    for setting, of in (("delay=0", time), ("delay=999999", time), ("delay=10.001s", time),
+                        ("delay=18446744073709551615", time), ("speed=7000bit", rate), ("speed=1.1gbit", rate),
+                        ("speed=-1", rate), ("level=-11", level), ("level=21", level),
+                        ("twisted=3", "number from many to few"),
+                        # in a unit of something else
+                        ("delay=5mb", time), ("delay=10mbit", time), ("speed=5ms", rate), ("speed=100m", rate)):
+        words.append(fails(1, f"it is a {of}\n", *tc, *qdisc(device, "change", "set", setting)))
     lib.equal(options(tc, device)["set"]["delay"], 1000000, "after what was refused")
-    words.append(fails(1, "  delay (a number from 1ms to 10s)\n",
+    words.append(fails(1, "  delay (a time from 1ms to 10s)\n",
                        *tc, *qdisc(device, "change", "set", "dela=5")))
     return words
 
@@ -290,11 +295,11 @@ def one_instance_is_not_set(tc, device):
 @with_both
 def arrays_and_tables_that_are_wrong(tc, device):
     """A line says what is wrong, and nothing is set, of the settings before it neither."""
-    of_number = "a number from -10 to 1mb"
-    wrong = [("rates=1,2,3,4,5", "at most 4 of these, with commas between: a number from 0 to 1gbit"),
+    of_number = "a size from -10 to 1mb"
+    wrong = [("rates=1,2,3,4,5", "at most 4 of these, with commas between: a rate from 0 to 1gbit"),
              ("rates=1,,2", "at most 4 of these"), ("rates=", "at most 4 of these"),
              ("rates=1,2gbit", "at most 4 of these"), ("rates[1]=2gbit", 'parameter "rates[1]" cannot be "2gbit": '
-                                                      "it is a number from 0 to 1gbit"),
+                                                      "it is a rate from 0 to 1gbit"),
              ("rates[4]=1", 'key of "rates" cannot be "4": it is a number from 0 to 3'),
              ("rates[-1]=1", "a number from 0 to 3"), ("rates[]=1", "a number from 0 to 3"),
              ("rates[x]=1", "a number from 0 to 3"), ("rates[1=1", "NAME=VALUE or NAME[KEY]=VALUE is needed"),
@@ -495,7 +500,7 @@ def a_command_of_a_batch_that_fails_late(tc, device):
 def tables_of_the_policies(tc, device):
     works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/edt.bpf.o", *settings(f"edt_rate[{device.a}]=20mbit")))
     lib.equal(options(tc, device)["set"]["edt_rate"][device.a], 2500000, "rate of edt")
-    words = [fails(1, "a number from 0 to 10tbit",
+    words = [fails(1, "a rate from 0 to 10tbit",
                    *tc, *qdisc(device, "change", *settings(f"edt_rate[{device.a}]=11tbit")))]
     works(*tc, *qdisc(device, "change", *settings(f"edt_rate[{device.a}]=")))
     works(*tc, *qdisc(device, "replace", "obj", f"{POLICIES}/fq.bpf.o", *settings("fq_weights[7]=20", "horizon=10s")))

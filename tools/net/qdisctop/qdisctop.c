@@ -459,7 +459,8 @@ static struct sample difference(const struct sample *s, const struct samples *be
 	for (b = before->at; b < before->at + before->count; b++) {
 		if (memcmp(&b->key, &s->key, sizeof(s->key)))
 			continue;
-		if (!strcmp(b->kind, s->kind) && b->packets <= s->packets && b->bytes <= s->bytes) {
+		if (!strcmp(b->kind, s->kind) && b->packets <= s->packets &&
+		    b->bytes <= s->bytes && b->drops <= s->drops) {
 			d.packets -= b->packets;
 			d.bytes -= b->bytes;
 			d.drops -= b->drops;
@@ -497,6 +498,21 @@ static const char *handle_text(__u32 handle, char *text, size_t size)
 }
 
 /* ---- output ---- */
+
+/* With quotes; what would end the text is escaped */
+static void print_json_text(const char *text)
+{
+	putchar('"');
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			printf("\\%c", *text);
+		else if ((unsigned char)*text < ' ')
+			printf("\\u%04x", *text);
+		else
+			putchar(*text);
+	}
+	putchar('"');
+}
 
 static void print_json_drops(const struct sample *d)
 {
@@ -558,7 +574,9 @@ static void print_json_qdisc(const struct sample *d)
 {
 	char handle[16], parent[16];
 
-	printf("{\"kind\":\"%s\",\"handle\":\"%s\",\"parent\":\"%s\",", d->kind,
+	printf("{\"kind\":");
+	print_json_text(d->kind);
+	printf(",\"handle\":\"%s\",\"parent\":\"%s\",",
 	       handle_text(d->key.handle, handle, sizeof(handle)),
 	       handle_text(d->key.parent, parent, sizeof(parent)));
 	printf("\"out\":{\"packets\":%llu,\"bytes\":%llu},\"qlen\":%u,\"backlog\":%u,",
@@ -576,8 +594,9 @@ static void print_json(const struct samples *all, const struct samples *before)
 	struct sample d;
 	int i;
 
-	printf("{\"dev\":\"%s\",\"seconds\":%.3f,\"qdiscs\":[", options.dev,
-	       all->time - before->time);
+	printf("{\"dev\":");
+	print_json_text(options.dev);
+	printf(",\"seconds\":%.3f,\"qdiscs\":[", all->time - before->time);
 	for (i = 0; i < all->count; i++) {
 		d = difference(&all->at[i], before);
 		printf("%s", i ? "," : "");
@@ -707,8 +726,10 @@ static double parse_number(const char *text, double min)
 	char *end;
 	double value = strtod(text, &end);
 
-	if (end == text || *end || !(value >= min && value <= 1e9))
-		die("\"%s\" is not a number from %g on", text, min);
+	if (end == text || *end || !(value >= min && value <= 1e9)) {
+		fprintf(stderr, "qdisctop: \"%s\" is not a number from %g on\n", text, min);
+		exit(2);
+	}
 	return value;
 }
 
@@ -758,6 +779,7 @@ int main(int argc, char **argv)
 {
 	struct samples before, all;
 	struct sigaction action = { .sa_handler = stop };
+	char name[IF_NAMESIZE];
 	long i;
 	int sock;
 
@@ -775,11 +797,14 @@ int main(int argc, char **argv)
 	for (i = 0; !stopped && (!options.count || i < options.count); i++) {
 		wait_until(before.time + options.interval);
 		all = read_samples(sock);
+		if (!if_indextoname(options.ifindex, name))
+			die("%s is gone", options.dev);
 		if (options.json)
 			print_json(&all, &before);
 		else
 			print_text(&all, &before);
-		fflush(stdout);
+		if (fflush(stdout) || ferror(stdout))
+			die("cannot write: %s", strerror(errno));
 		free_samples(&before);
 		before = all;
 	}
