@@ -5,16 +5,18 @@
 import collections
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import time
 
 import lib
-from lib import MS, NOBODY, compiled, fails
+from lib import MS, NOBODY, POLICIES, SO_MARK, compiled, fails
 
 COUNT = 20
 SIZE = 150
 DELAY = 700 * MS
+SAY_NOTHING = 1                 # the mark by which stuck.bpf.c keeps a packet for good
 
 
 class Top:
@@ -159,13 +161,97 @@ def a_screen():
 
 def the_examples_of_the_man_page_work():
     """The first runs until it is interrupted."""
-    screen, drops = lib.man_page_examples(f"{lib.TOP}/tools/net/qdisctop/qdisctop.8")
+    screen, drops, stuck = lib.man_page_examples(f"{lib.TOP}/tools/net/qdisctop/qdisctop.8")
     with subprocess.Popen(("bash", "-c", f"exec {screen}"), stdout=subprocess.PIPE, text=True) as process:
         lib.contains(process.stdout.readline(), " eth0, the last ")
         process.send_signal(signal.SIGINT)
         lib.contains(process.stdout.read(), "parent root")
         lib.equal(process.wait(), 0, "status after SIGINT")
     lib.equal(lib.run("bash", "-o", "pipefail", "-c", drops), "0\n" * 10, "drops of a NIC that does nothing")
+    with lib.link() as device:
+        device.attach(f"{POLICIES}/fifo.bpf.o")
+        lib.contains(lib.run("bash", "-o", "pipefail", "-c", stuck), f'{{device="{device.a}",')
+
+
+def metrics(*options, command=("qdisctop",)):
+    """Value by name and labels, of what is written for Prometheus: each name has its head once, before it."""
+    found, names = {}, []
+    for line in lib.run(*command, *options).splitlines():
+        if line.startswith("#"):
+            sign, what, name, rest = line.split(" ", 3)
+            lib.true((sign, what) in (("#", "HELP"), ("#", "TYPE")) and rest, line)
+            if what == "HELP":
+                names.append(name)
+            continue
+        name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (-?\d+)", line).groups()
+        lib.equal(name, names[-1], "name below its head")
+        key = name, frozenset(re.findall(r'(\w+)="((?:[^"\\]|\\["\\n])*)"(?:,|$)', labels))
+        lib.true(key not in found, f"{line} is there twice")
+        found[key] = int(value)
+    lib.equal(len(set(names)), len(names), "names")
+    return found
+
+
+def one(found, name, **labels):
+    """The value of the one that has these labels, among others."""
+    (value,) = [value for (each, has), value in found.items() if each == name and set(labels.items()) <= has]
+    return value
+
+
+def for_prometheus():
+    """What the qdisc has counted since it was made, with nothing that had to run before."""
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        device.attach(compiled("hold"), "limit", str(COUNT))
+        for number in range(COUNT + 5):
+            sender.send(number, SIZE)
+        expected = {"sent_packets_total": 0, "sent_bytes_total": 0, "dropped_packets_total": 5, "queued_packets": COUNT,
+                    "queued_bytes": COUNT * SIZE, "bpf_stored_packets": COUNT, "bpf_fifo_packets": 0,
+                    "bpf_stuck": 0, "bpf_stuck_events_total": 0}
+        for found in (metrics("-p", device.a), metrics("--prometheus"), metrics("-p", device.a, command=(*NOBODY, "qdisctop"))):
+            lib.equal({name: one(found, f"qdisc_{name}", device=device.a, kind="bpf", parent="root") for name in expected},
+                      expected, "metrics")
+        lib.equal(one(metrics("-p"), "qdisc_bpf_info", device=device.a, object="hold.bpf.o"), 1, "object")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "obj", compiled("release"))
+        receiver.collect(COUNT)
+        lib.wait_until(lambda: one(metrics("-p"), "qdisc_queued_packets", device=device.a, kind="bpf") == 0, "all have left")
+        found = metrics("-p", device.a)
+        lib.equal([one(found, f"qdisc_sent_{unit}_total", device=device.a, kind="bpf") for unit in ("packets", "bytes")],
+                  [COUNT, COUNT * SIZE], "sent")
+        lib.equal({dict(labels)["device"] for _, labels in found}, {device.a}, "devices")
+
+
+def a_stuck_policy_for_prometheus():
+    with lib.link() as device, lib.Sender(device.a) as sender:
+        device.attach(compiled("stuck"), "patience", "10ms")
+        sender.set(SO_MARK, SAY_NOTHING)
+        sender.send(0)
+        lib.wait_until(lambda: one(metrics("-p"), "qdisc_bpf_stuck", device=device.a) == 1, "the policy is stuck")
+        lib.equal(one(metrics("-p"), "qdisc_bpf_stuck_events_total", device=device.a), 1, "times")
+
+
+def policies_for_prometheus():
+    """Of all queues: one sum of what is shared, one for each instance of what is not."""
+    for policy, times in ((compiled("queues"), 1), (f"{POLICIES}/fq.bpf.o", 4)):
+        with lib.link("numtxqueues", "4") as device:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", "bpf_mq", "obj", policy)
+            found = metrics("-p", device.a)
+            lib.equal(sorted(dict(labels)["kind"] for name, labels in found if name == "qdisc_bpf_info"),
+                      ["bpf"] * 4 + ["bpf_mq"], "instances")
+            names = collections.Counter(dict(labels)["name"] for name, labels in found if name == "qdisc_bpf_policy_stat")
+            lib.true(names, "the policy counts something")
+            lib.equal(set(names.values()), {times}, f"each of {policy}'s variables")
+
+
+def odd_names_for_prometheus():
+    with lib.link() as device:
+        device.attach(f"{POLICIES}/fifo.bpf.o")
+        for name, label in (('a"b\\c', r'a\"b\\c'), ("\N{LATIN SMALL LETTER E WITH ACUTE}", r"\\xc3\\xa9")):
+            lib.run("ip", "link", "set", device.a, "name", name)
+            try:
+                found = metrics("-p", name)
+            finally:
+                lib.run("ip", "link", "set", name, "name", device.a)
+            lib.equal(one(found, "qdisc_bpf_stuck", device=label), 0, f"found by {label}")
 
 
 def what_is_wrong():
@@ -176,7 +262,11 @@ def what_is_wrong():
         fails(1, "qdisctop: cannot write: No space left on device", "sh", "-c", 'exec "$@" >/dev/full', "sh",
               "qdisctop", *form, "-n", "1", "-i", "0.01", "lo")
     fails(2, "Usage: qdisctop", "qdisctop")
+    fails(1, "qdisctop: nosuch0: No such device", "qdisctop", "-p", "nosuch0")
+    fails(1, "qdisctop: cannot write: No space left on device", "sh", "-c", "qdisctop -p >/dev/full")
     fails(2, "Usage: qdisctop", "qdisctop", "lo", "lo")
+    fails(2, "Usage: qdisctop", "qdisctop", "-p", "lo", "lo")
+    fails(2, "Usage: qdisctop", "qdisctop", "-p", "-j", "lo")
     fails(1, "no permission: CAP_BPF and CAP_PERFMON are needed", *NOBODY, "qdisctop", "lo")
     lib.contains(lib.works("qdisctop", "-h"), "Usage: qdisctop")
 
@@ -189,4 +279,8 @@ lib.main(what_comes_in_and_what_is_dropped,
          a_name_that_json_escapes,
          a_screen,
          the_examples_of_the_man_page_work,
+         for_prometheus,
+         a_stuck_policy_for_prometheus,
+         policies_for_prometheus,
+         odd_names_for_prometheus,
          what_is_wrong)

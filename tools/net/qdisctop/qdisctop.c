@@ -5,18 +5,22 @@
  * reads them. What it takes, why it drops, and how long packets wait in it is
  * counted by BPF programs at tracepoints (qdisctop.bpf.c). What a policy counts
  * itself is in variables of its programs, whose names BTF tells.
+ *
+ * For Prometheus, which subtracts itself, it prints once what the qdiscs have
+ * counted since they were made, and traces nothing.
  */
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <getopt.h>
 #include <linux/gen_stats.h>
-#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../../include/uapi/linux/pkt_sched.h"	/* that of the system may not know bpf */
 #include "qdisctop.h"
 #include "qdisctop.skel.h"
 
@@ -43,11 +48,15 @@ struct stat_value {
 
 /* Of one qdisc, since it was made or since this program was started */
 struct sample {
+	int ifindex;
+	char dev[IF_NAMESIZE];
 	struct qdisc_key key;
 	char kind[16];
 	__u64 packets, bytes;		/* sent */
-	__u32 drops;
+	__u32 drops, overlimits, requeues;
 	__u32 qlen, backlog;		/* kept now */
+	struct tc_sch_bpf_xstats bpf;
+	char object[SCH_BPF_OBJECT_LEN];	/* of bpf and bpf_mq; else empty */
 	bool traced;
 	struct qdisc_counts taken;
 	__u64 reasons[MAX_REASONS];
@@ -64,10 +73,11 @@ struct samples {
 
 static struct {
 	const char *dev;
-	int ifindex;
+	int ifindex;			/* 0: all devices */
 	double interval;
 	long count;			/* 0: until it is interrupted */
 	bool json;
+	bool prometheus;
 } options = { .interval = 1 };
 
 static struct qdisctop_bpf *skel;
@@ -172,6 +182,11 @@ static void read_traced(struct sample *s)
  * (tc/q_bpf.c), and shows texts and tables as well; here is what can be subtracted. The two
  * trees share no source but libbpf, whose functions are promises to everybody.
  */
+
+static bool is_bpf(const struct sample *s)
+{
+	return !strcmp(s->kind, "bpf") || !strcmp(s->kind, "bpf_mq");
+}
 
 /* The map of its variables, among those that a program uses: a file descriptor, or -1 */
 static int open_stats(__u32 prog_id, struct bpf_map_info *info)
@@ -291,8 +306,8 @@ static void read_section(struct sample *s, int fd, const struct bpf_map_info *in
 	btf__free(btf);
 }
 
-/* Either program may use the variables */
-static void read_stats(struct sample *s)
+/* Its object, and its variables, which either program may use */
+static void read_policy(struct sample *s)
 {
 	LIBBPF_OPTS(bpf_qdisc_opts, opts);
 	LIBBPF_OPTS(bpf_qdisc_info, qdisc);
@@ -302,8 +317,10 @@ static void read_stats(struct sample *s)
 	opts.parent = s->key.parent;
 	opts.handle = s->key.handle;
 	opts.kind = s->kind;
-	if (strncmp(s->kind, "bpf", 3) || bpf_qdisc_query(options.ifindex, &opts, &qdisc) ||
-	    qdisc.queues)	/* each instance counts its own */
+	if (!is_bpf(s) || bpf_qdisc_query(s->ifindex, &opts, &qdisc))
+		return;
+	snprintf(s->object, sizeof(s->object), "%s", qdisc.object);
+	if (qdisc.queues)	/* each instance counts its own */
 		return;
 	fd = open_stats(qdisc.enqueue_prog_id, &info);
 	if (fd < 0)
@@ -339,10 +356,12 @@ static void add_qdisc(struct samples *all, const struct tcmsg *t, int len)
 	struct rtattr *tb[TCA_MAX + 1], *stats[TCA_STATS_MAX + 1];
 	struct gnet_stats_basic basic = {};
 	struct gnet_stats_queue queue = {};
+	char dev[IF_NAMESIZE];
 	struct sample *s;
 
 	parse_attrs(tb, TCA_MAX, TCA_RTA(t), len);
-	if (t->tcm_ifindex != options.ifindex || !tb[TCA_KIND] || !tb[TCA_STATS2])
+	if ((options.ifindex && t->tcm_ifindex != options.ifindex) || !tb[TCA_KIND] ||
+	    !tb[TCA_STATS2] || !if_indextoname(t->tcm_ifindex, dev))
 		return;
 	parse_attrs(stats, TCA_STATS_MAX, RTA_DATA(tb[TCA_STATS2]), RTA_PAYLOAD(tb[TCA_STATS2]));
 	copy_attr(&basic, sizeof(basic), stats[TCA_STATS_BASIC]);
@@ -353,6 +372,8 @@ static void add_qdisc(struct samples *all, const struct tcmsg *t, int len)
 		die("out of memory");
 	s = &all->at[all->count++];
 	memset(s, 0, sizeof(*s));
+	s->ifindex = t->tcm_ifindex;
+	memcpy(s->dev, dev, sizeof(dev));
 	s->key.handle = t->tcm_handle;
 	s->key.parent = t->tcm_parent;
 	snprintf(s->kind, sizeof(s->kind), "%s", (char *)RTA_DATA(tb[TCA_KIND]));
@@ -360,10 +381,15 @@ static void add_qdisc(struct samples *all, const struct tcmsg *t, int len)
 	copy_attr(&s->packets, sizeof(s->packets), stats[TCA_STATS_PKT64]);
 	s->bytes = basic.bytes;
 	s->drops = queue.drops;
+	s->overlimits = queue.overlimits;
+	s->requeues = queue.requeues;
 	s->qlen = queue.qlen;
 	s->backlog = queue.backlog;
-	read_traced(s);
-	read_stats(s);
+	if (!strcmp(s->kind, "bpf"))
+		copy_attr(&s->bpf, sizeof(s->bpf), stats[TCA_STATS_APP]);
+	if (skel)
+		read_traced(s);
+	read_policy(s);
 }
 
 /* Returns false at the end */
@@ -708,16 +734,184 @@ static void print_text(const struct samples *all, const struct samples *before)
 	}
 }
 
+/* ---- for Prometheus ---- */
+
+static const struct metric {
+	const char *name, *type, *help;
+	size_t at;			/* in a sample */
+	bool wide;			/* of 64 bits, else 32 */
+	bool of_bpf;			/* only the kind bpf has it */
+} metrics[] = {
+	{ "qdisc_sent_packets_total", "counter",
+	  "Packets sent, segments of GSO packets one by one.",
+	  .at = offsetof(struct sample, packets), .wide = true },
+	{ "qdisc_sent_bytes_total", "counter",
+	  "Bytes of the packets sent.",
+	  .at = offsetof(struct sample, bytes), .wide = true },
+	{ "qdisc_dropped_packets_total", "counter",
+	  "Packets dropped.",
+	  .at = offsetof(struct sample, drops) },
+	{ "qdisc_overlimits_total", "counter",
+	  "Times that the qdisc had to wait or was too full.",
+	  .at = offsetof(struct sample, overlimits) },
+	{ "qdisc_requeues_total", "counter",
+	  "Packets that the device sent back.",
+	  .at = offsetof(struct sample, requeues) },
+	{ "qdisc_queued_packets", "gauge",
+	  "Packets in the queue.",
+	  .at = offsetof(struct sample, qlen) },
+	{ "qdisc_queued_bytes", "gauge",
+	  "Bytes of the packets in the queue.",
+	  .at = offsetof(struct sample, backlog) },
+	{ "qdisc_bpf_stored_packets", "gauge",
+	  "Packets in maps of the policy.",
+	  .at = offsetof(struct sample, bpf.stored), .of_bpf = true },
+	{ "qdisc_bpf_fifo_packets", "gauge",
+	  "Packets in the FIFO that serves in place of a stuck policy, or of none.",
+	  .at = offsetof(struct sample, bpf.fifo), .of_bpf = true },
+	{ "qdisc_bpf_stolen_packets_total", "counter",
+	  "Packets that filter actions took.",
+	  .at = offsetof(struct sample, bpf.stolen), .wide = true, .of_bpf = true },
+	{ "qdisc_bpf_stuck", "gauge",
+	  "1 while a FIFO serves in place of the policy, which is stuck.",
+	  .at = offsetof(struct sample, bpf.is_stuck), .of_bpf = true },
+	{ "qdisc_bpf_stuck_events_total", "counter",
+	  "Times that the policy was found stuck.",
+	  .at = offsetof(struct sample, bpf.stuck), .of_bpf = true },
+};
+
+static __u64 metric_value(const struct metric *m, const struct sample *s)
+{
+	const void *at = (const char *)s + m->at;
+
+	return m->wide ? *(const __u64 *)at : *(const __u32 *)at;
+}
+
+/* What would end the text is escaped. A name of bytes that are not UTF-8 would make all
+ * metrics unreadable: what is not ASCII is written as its number.
+ */
+static void print_label_value(const char *text)
+{
+	for (; *text; text++) {
+		if (*text == '\\' || *text == '"')
+			printf("\\%c", *text);
+		else if (*text == '\n')
+			printf("\\n");
+		else if (*text & 0x80)
+			printf("\\\\x%02x", *text & 0xff);
+		else
+			putchar(*text);
+	}
+}
+
+static void print_labels(const char *metric, const struct sample *s)
+{
+	char handle[16], parent[16];
+
+	printf("%s{device=\"", metric);
+	print_label_value(s->dev);
+	printf("\",kind=\"");
+	print_label_value(s->kind);
+	printf("\",handle=\"%s\",parent=\"%s\"",
+	       handle_text(s->key.handle, handle, sizeof(handle)),
+	       handle_text(s->key.parent, parent, sizeof(parent)));
+}
+
+static void print_metric_head(const char *name, const char *type, const char *help)
+{
+	printf("# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void print_metric(const struct metric *m, const struct samples *all)
+{
+	const struct sample *s;
+
+	print_metric_head(m->name, m->type, m->help);
+	for (s = all->at; s < all->at + all->count; s++) {
+		if (m->of_bpf && strcmp(s->kind, "bpf"))
+			continue;
+		print_labels(m->name, s);
+		printf("} %llu\n", metric_value(m, s));
+	}
+}
+
+static void print_objects(const struct samples *all)
+{
+	const char *name = "qdisc_bpf_info";
+	const struct sample *s;
+
+	print_metric_head(name, "gauge", "The object file of the policy; the value is 1.");
+	for (s = all->at; s < all->at + all->count; s++) {
+		if (!is_bpf(s))
+			continue;
+		print_labels(name, s);
+		printf(",object=\"");
+		print_label_value(s->object);
+		printf("\"} 1\n");
+	}
+}
+
+/* Variables that several qdiscs share are printed once, so that sums are right. */
+static bool is_first_with_stats(const struct samples *all, const struct sample *s)
+{
+	const struct sample *other;
+
+	for (other = all->at; other < s; other++) {
+		if (other->stats_map == s->stats_map)
+			return false;
+	}
+	return s->stats_map;
+}
+
+/* Whether a variable only grows is not known here: it has no type. */
+static void print_policy_stats(const struct samples *all)
+{
+	const char *name = "qdisc_bpf_policy_stat";
+	const struct stat_value *stat;
+	const struct sample *s;
+
+	print_metric_head(name, "untyped",
+			  "What the policy counts; of an array what is not 0, by its index.");
+	for (s = all->at; s < all->at + all->count; s++) {
+		if (!is_first_with_stats(all, s))
+			continue;
+		for (stat = s->stats; stat < s->stats + s->stats_count; stat++) {
+			const char *bracket = strchr(stat->name, '[');
+
+			if (!is_shown(stat))
+				continue;
+			print_labels(name, s);
+			printf(",name=\"%.*s\"", (int)strcspn(stat->name, "["), stat->name);
+			if (bracket)
+				printf(",index=\"%d\"", atoi(bracket + 1));
+			printf("} %lld\n", stat->total);
+		}
+	}
+}
+
+static void print_prometheus(const struct samples *all)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(metrics) / sizeof(*metrics); i++)
+		print_metric(&metrics[i], all);
+	print_objects(all);
+	print_policy_stats(all);
+}
+
 /* ---- the command ---- */
 
 static void __attribute__((noreturn)) usage(FILE *file)
 {
 	fprintf(file, "Usage: qdisctop [-j] [-i SECONDS] [-n COUNT] DEV\n"
+		"       qdisctop -p [DEV]\n"
 		"Show what the qdiscs of a network device do: packets and bytes in and out, drops by\n"
 		"reason, what is queued, and how long packets wait.\n"
 		"  -i SECONDS  how often, 1 if it is not given\n"
 		"  -j          a line of JSON each time\n"
-		"  -n COUNT    end after so many times\n");
+		"  -n COUNT    end after so many times\n"
+		"  -p, --prometheus  what the qdiscs of the device, or of all, have counted since they\n"
+		"              were made, once, as Prometheus reads it\n");
 	exit(file == stdout ? 0 : 2);
 }
 
@@ -735,9 +929,16 @@ static double parse_number(const char *text, double min)
 
 static void parse(int argc, char **argv)
 {
+	static const struct option longer[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "prometheus", no_argument, NULL, 'p' },
+		{}
+	};
+	bool repeats = false;
 	int c;
 
-	while ((c = getopt(argc, argv, "hi:jn:")) != -1) {
+	while ((c = getopt_long(argc, argv, "hi:jn:p", longer, NULL)) != -1) {
+		repeats |= c == 'i' || c == 'j' || c == 'n';
 		switch (c) {
 		case 'h':
 			usage(stdout);
@@ -750,10 +951,17 @@ static void parse(int argc, char **argv)
 		case 'n':
 			options.count = parse_number(optarg, 1);
 			break;
+		case 'p':
+			options.prometheus = true;
+			break;
 		default:
 			usage(stderr);
 		}
 	}
+	if (options.prometheus && repeats)
+		usage(stderr);
+	if (optind == argc && options.prometheus)
+		return;
 	if (optind != argc - 1)
 		usage(stderr);
 	options.dev = argv[optind];
@@ -775,11 +983,24 @@ static void wait_until(double when)
 	nanosleep(&t, NULL);
 }
 
+static void check_device(void)
+{
+	char name[IF_NAMESIZE];
+
+	if (options.ifindex && !if_indextoname(options.ifindex, name))
+		die("%s is gone", options.dev);
+}
+
+static void flush(void)
+{
+	if (fflush(stdout) || ferror(stdout))
+		die("cannot write: %s", strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
 	struct samples before, all;
 	struct sigaction action = { .sa_handler = stop };
-	char name[IF_NAMESIZE];
 	long i;
 	int sock;
 
@@ -787,6 +1008,15 @@ int main(int argc, char **argv)
 	sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 	if (sock < 0)
 		die("netlink: %s", strerror(errno));
+	if (options.prometheus) {
+		libbpf_set_print(NULL);
+		all = read_samples(sock);
+		check_device();
+		print_prometheus(&all);
+		flush();
+		free_samples(&all);
+		return 0;
+	}
 	read_reason_names();
 	trace();
 	sigaction(SIGINT, &action, NULL);
@@ -797,14 +1027,12 @@ int main(int argc, char **argv)
 	for (i = 0; !stopped && (!options.count || i < options.count); i++) {
 		wait_until(before.time + options.interval);
 		all = read_samples(sock);
-		if (!if_indextoname(options.ifindex, name))
-			die("%s is gone", options.dev);
+		check_device();
 		if (options.json)
 			print_json(&all, &before);
 		else
 			print_text(&all, &before);
-		if (fflush(stdout) || ferror(stdout))
-			die("cannot write: %s", strerror(errno));
+		flush();
 		free_samples(&before);
 		before = all;
 	}
