@@ -7,7 +7,9 @@ import contextlib
 import glob
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,8 @@ import time
 import lib
 
 CONFIGURATION = "/etc/sch-bpf"
-PACKAGES = ("iproute2-bpf-qdisc", "sch-bpf", "sch-bpf-tools")
+PACKAGES = ("iproute2-bpf-qdisc", "sch-bpf", "sch-bpf-tools", "sch-bpf-exporter")
+METRICS = "/var/lib/prometheus/node-exporter/sch-bpf.prom"
 FILES = ("/usr/lib/sch-bpf/fq.bpf.o", "/usr/share/doc/sch-bpf/README.md", "/etc/sch-bpf")
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y")
 
@@ -57,6 +60,11 @@ def journal(dev):
     return lib.run("journalctl", "-o", "cat", "-b", "-u", unit(dev))
 
 
+def watched():
+    """What the watch has said."""
+    return lib.run("journalctl", "-o", "cat", "-b", "-u", "sch-bpf-watch")
+
+
 def installed(*packages):
     """Status of each as dpkg knows it: installed, config-files, or nothing."""
     known = [lib.said("dpkg-query", "-W", "-f", "${db:Status-Status}", package)[1] for package in packages]
@@ -95,9 +103,9 @@ def under_traffic(device):
 # --- the first boot ----------------------------------------------------------
 
 def apt_installs_them():
-    lib.equal(installed(*PACKAGES), [""] * 3, "before")
+    lib.equal(installed(*PACKAGES), [""] * 4, "before")
     print(f"# {lib.run(*APT, 'install', *glob.glob('/check/deb/*.deb')).strip()[-300:]!r}")
-    lib.equal(installed(*PACKAGES), ["installed"] * 3, "after")
+    lib.equal(installed(*PACKAGES), ["installed"] * 4, "after")
     lib.equal([name for name in FILES if not os.path.exists(name)], [], "files that sch-bpf(8) names and that are not there")
 
 
@@ -230,6 +238,9 @@ def a_device_gets_a_name():
             lib.run("ip", "link", "set", device.a, "name", name)
             try:
                 is_attached(name)
+                lib.run("tc", "qdisc", "replace", "dev", name, "root", "pfifo")
+                # pylint: disable-next=cell-var-from-loop
+                lib.wait_until(lambda: root(name)[0] == "bpf", "it is put back under this name")
             finally:
                 lib.run("ip", "link", "set", "dev", name, "name", device.a)
             # pylint: disable-next=cell-var-from-loop
@@ -346,6 +357,214 @@ def reload_of_all_queues_under_traffic():
             lib.equal({each["options"]["limit"] for each in lib.instances(device.a)}, {4000}, "limits")
 
 
+# --- when somebody else replaces it ------------------------------------------
+
+def replace(device, *qdisc):
+    lib.run("tc", "qdisc", "replace", "dev", device.a, "root", *qdisc)
+
+
+def says(words):
+    try:
+        lib.wait_until(lambda: words in watched(), "the watch says it")
+    finally:
+        lib.contains(watched(), words)
+
+
+def has(device, kind, obj=None):
+    lib.wait_until(lambda: (root(device.a)[0], root(device.a)[1].get("obj")) == (kind, obj), f"{device.a} has {kind} {obj}")
+
+
+def what_is_replaced_is_put_back():
+    """Another kind, none, another policy. A parameter that is set is no replacement."""
+    with configured("policy = fq", "set quantum = 5000") as device:
+        is_attached(device.a)
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "quantum=6000")
+        replace(device, "pfifo")
+        has(device, "bpf", "fq.bpf.o")
+        says(f"sch-bpf: the qdisc of {device.a} was bpf with fq.bpf.o, and is pfifo: another program has replaced it; attaching it again")
+        lib.equal(root(device.a)[1]["set"]["quantum"], 5000, "quantum")
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", "quantum=7000")
+        device.detach()
+        has(device, "bpf", "fq.bpf.o")
+        replace(device, "bpf", "obj", "fifo")
+        has(device, "bpf", "fq.bpf.o")
+        lib.equal(watched().count(f" {device.a} was "), 3, "repairs")
+        lib.true(is_active(device.a), "the unit goes on")
+
+
+def what_cannot_be_put_back():
+    """The file has become wrong meanwhile: that is said, and counts as a repair."""
+    with configured("policy = fq") as device:
+        is_attached(device.a)
+        configure(device.a, "police = fq")
+        for times, kind in enumerate(("bfifo", "pfifo", "bfifo"), 1):
+            replace(device, kind)
+            # pylint: disable-next=cell-var-from-loop
+            lib.wait_until(lambda: watched().count(f"{device.a}.conf:1: unknown") == times, "the watch says it")
+        says(f"the qdisc of {device.a} was bpf with fq.bpf.o, and is bfifo; it is left so\n")
+        replace(device, "pfifo")
+        says(f"the qdisc of {device.a} was bpf with fq.bpf.o, and is pfifo, after 3 repairs in ")
+        lib.equal(watched().count(f"{device.a}.conf:1: unknown"), 3, "times that the file was read")
+
+
+def the_watch_can_be_switched_off():
+    with configured("policy = fq", "repair = no") as device:
+        is_attached(device.a)
+        replace(device, "pfifo")
+        says(f"sch-bpf: the qdisc of {device.a} was bpf with fq.bpf.o, and is pfifo; it is left so, as /etc/sch-bpf/{device.a}.conf says")
+        lib.equal(root(device.a)[0], "pfifo", "qdisc")
+        lib.run("systemctl", "reload", unit(device.a))
+        is_attached(device.a)
+
+
+def a_fight_has_an_end():
+    """Three repairs, then the other is left alone; reload begins anew."""
+    with configured("policy = fq") as device:
+        is_attached(device.a)
+        for _ in range(3):
+            replace(device, "pfifo")
+            has(device, "bpf", "fq.bpf.o")
+        replace(device, "pfifo")
+        says(f"the qdisc of {device.a} was bpf with fq.bpf.o, and is pfifo, after 3 repairs in ")
+        for kind in ("bfifo", "pfifo"):
+            replace(device, kind)
+        # what comes after has been looked at when this has been put back
+        with configured("policy = fq") as other:
+            is_attached(other.a)
+            replace(other, "pfifo")
+            has(other, "bpf", "fq.bpf.o")
+        lib.equal((root(device.a)[0], watched().count(f" {device.a} was ")), ("pfifo", 4), "qdisc, and times that it was said")
+        lib.run("systemctl", "reload", unit(device.a))
+        is_attached(device.a)
+        replace(device, "pfifo")
+        has(device, "bpf", "fq.bpf.o")
+
+
+def what_is_stopped_stays_so():
+    """Nor is put back what was refused."""
+    with configured("policy = fq") as device, configured("policy = fq") as other:
+        is_attached(device.a)
+        is_attached(other.a)
+        kind = root(other.a)[0]
+        lib.run("systemctl", "stop", unit(device.a))
+        configure(device.a, "policy = nosuch")
+        lib.refused("systemctl", "start", unit(device.a))
+        replace(other, "pfifo")
+        has(other, "bpf", "fq.bpf.o")
+        lib.true(root(device.a)[0] != kind, "nothing is attached")
+        lib.true(f" {device.a} was " not in watched(), "nothing is said of it")
+
+
+def watch(command):
+    lib.run("systemctl", command, "sch-bpf-watch")
+
+
+def the_watch_runs_while_a_policy_is_attached():
+    for command, wanted in (("stop", "inactive"), ("start", "active")):
+        lib.run("systemctl", command, unit("eth0"))
+        # pylint: disable-next=cell-var-from-loop
+        lib.wait_until(lambda: lib.said("systemctl", "is-active", "sch-bpf-watch")[1].strip() == wanted, f"after {command}: {wanted}")
+    lib.true("Cannot find device" not in watched(), f"nothing is said of devices that have gone:\n{watched()}")
+
+
+def what_was_replaced_before_the_watch_began():
+    with configured("policy = fq") as device:
+        is_attached(device.a)
+        watch("stop")
+        replace(device, "pfifo")
+        watch("start")
+        has(device, "bpf", "fq.bpf.o")
+
+
+def lost_messages():
+    """So many changes that the kernel cannot tell them all while the watch stands still."""
+    with configured("policy = fq") as device, lib.link() as other:
+        is_attached(device.a)
+        pid = int(lib.run("systemctl", "show", "--value", "-p", "MainPID", "sch-bpf-watch"))
+
+        def lost():
+            """Drops of its netlink socket, whose port is its process id."""
+            with open("/proc/net/netlink", encoding="ascii") as file:
+                (drops,) = [line.split()[8] for line in file if line.split()[2] == str(pid)]
+            return int(drops)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            change = f"qdisc replace dev {other.a} root pfifo limit 10\n" * 100
+            while not lost():
+                lib.run("tc", "-batch", "-", given=change)
+            replace(device, "pfifo")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        has(device, "bpf", "fq.bpf.o")
+
+
+# --- metrics -----------------------------------------------------------------
+
+def metrics():
+    """Those of now, as the timer's service writes them."""
+    lib.run("sch-bpf", "metrics", METRICS)
+    with open(METRICS, encoding="ascii") as file:
+        return file.read()
+
+
+def the_timer_writes_metrics():
+    for _ in range(2):
+        lib.wait_until(lambda: os.path.exists(METRICS), "they are written", 60)
+        with open(METRICS, encoding="ascii") as file:
+            lib.contains(file.read(), 'sch_bpf_attached{device="eth0"} 1\n')
+        os.unlink(METRICS)
+    lib.true(set(glob.glob(f"{os.path.dirname(METRICS)}/*.prom")) <= {METRICS}, "no other file is there for the collector")
+
+
+def promtool_finds_no_fault():
+    with configured("policy = fq") as device:
+        is_attached(device.a)
+        lib.run("/check/promtool", "check", "metrics", given=metrics())
+    lib.refused("sh", "-c", "echo sch_bpf_things 1 | /check/promtool check metrics")
+
+
+def the_dashboard_asks_for_what_is_there():
+    """Each name, and with each of its labels."""
+    with open("/usr/share/doc/sch-bpf-exporter/grafana.json", encoding="ascii") as file:
+        asked = [target["expr"] for panel in json.load(file)["panels"] for target in panel["targets"]]
+    with configured("policy = fq") as device:
+        is_attached(device.a)
+        found = metrics()
+    wanted = [match for expr in asked for match in re.findall(r"((?:qdisc|sch_bpf)_\w+)\{(.*?)\}", expr)]
+    lib.true(len(wanted) >= 7, f"metrics asked for: {wanted}")
+    for name, labels in wanted:
+        line = next((line for line in found.splitlines() if line.startswith(f"{name}{{")), "")
+        # who scrapes adds the instance
+        missing = [label for label in re.findall(r"(\w+)=", labels) if label != "instance" and f'{label}="' not in line]
+        lib.equal((bool(line), missing), (True, []), f"{name}: there, and labels that are not")
+
+
+def metrics_say_whether_it_is_attached():
+    """As the file says now: the policy, and the kind if it is there."""
+    with configured("policy = fq", "repair = no") as device:
+        is_attached(device.a)
+
+        def attached(dev=device.a):
+            lines = metrics().splitlines()
+            return [number for number in (0, 1) if f'sch_bpf_attached{{device="{dev}"}} {number}' in lines]
+        lib.equal(attached(), [1], "attached")
+        lib.equal(attached("eth0"), [1], "eth0, all queues")
+        for lines in (("policy = fifo",), ("policy = fq", "kind = bpf_mq"), ("policy = /check/other.bpf.o",), ("police = fq",)):
+            configure(device.a, *lines)
+            lib.equal(attached(), [0], f"attached, with {lines}")
+        configure(device.a, "policy = /usr/lib/sch-bpf/fq.bpf.o", "kind = bpf", "repair = no")
+        lib.equal(attached(), [1], "attached, by its path")
+        replace(device, "pfifo")
+        lib.equal(attached(), [0], "attached after it was replaced")
+        configure("nosuch0", "policy = fq")
+        lib.equal(attached("nosuch0"), [0], "a device that is not there")
+        os.unlink(f"{CONFIGURATION}/nosuch0.conf")
+        odd = 'b"\\\N{LATIN SMALL LETTER E WITH ACUTE}'
+        configure(odd, "policy = fq")
+        lib.equal(attached(r'b\"\\\\xc3\\xa9'), [0], "a name as qdisctop writes it")
+        os.unlink(f"{CONFIGURATION}/{odd}.conf")
+
+
 # Lines of a file, and what is said of them
 WRONG = (
     (("policy = fq", "quantum 9000"), '%s:2: "quantum 9000" is not NAME = VALUE'),
@@ -357,6 +576,7 @@ WRONG = (
     (("policy = ../fq",), "%s:1: policy ../fq: the name of a policy, or a path that begins with /"),
     (("policy = fq", "kind = mq"), "%s:2: kind mq: there are bpf and bpf_mq"),
     (("policy = fq", "limit = many"), "%s:2: "),
+    (("policy = fq", "repair = perhaps"), "%s:2: repair perhaps: yes or no"),
     (("policy = fq", "horizon = 1s", "set quantums = 9000"), '%s:3: qdisc bpf: unknown parameter "quantums"; there are'),
     (("policy = fq", "set quantum = 0"), '%s:2: qdisc bpf: parameter "quantum" cannot be "0": it is'),
     (("policy = fq", "limit = 2000000", "set flow_limit = 2000000"), '%s:3: qdisc bpf: parameter "flow_limit" cannot be "2000000"'),
@@ -391,6 +611,11 @@ def a_wrong_command_line():
         status, _, words = lib.said("env", "-C", "/usr/sbin", "sh", "sch-bpf", *arguments)
         lib.equal(status, 2, f"status with {arguments}")
         lib.contains(words, "sch-bpf apply DEV\tattach")
+        lib.true("/run/" not in words, "no more is said than is to be typed")
+    for command in ("apply", "remove", "repair"):
+        for name in ("", "..", "../sch-bpf/eth0"):
+            lib.contains(lib.refused("sch-bpf", command, name), "sch-bpf: ")
+    lib.true(os.path.getsize("/run/sch-bpf/eth0") > 0, "what was attached to eth0 is still known")
 
 
 def a_policy_that_does_not_load():
@@ -490,10 +715,11 @@ def installed_again_it_takes_up_the_files():
 
 def purge_leaves_the_administrators_files():
     subprocess.run([*APT, "purge", *PACKAGES], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    lib.equal(installed(*PACKAGES), [""] * 3, "packages")
+    lib.equal(installed(*PACKAGES), [""] * 4, "packages")
     lib.true(os.path.exists(f"{CONFIGURATION}/eth0.conf"), "the file of eth0")
     left = [path for path in ("/etc/bash_completion.d/tc-bpf.bash", "/usr/lib/sch-bpf", "/usr/sbin/sch-bpf") if os.path.exists(path)]
     lib.equal(left, [], "what is left")
+    lib.true(not os.path.exists(METRICS), "no metrics that nobody writes anew")
 
 
 if sys.argv[1] == "install":
@@ -503,7 +729,11 @@ else:
     lib.main(attached_at_boot, a_boot_goes_on_where_a_policy_is_wrong, a_nic_is_unplugged_and_plugged_in,
              a_virtual_device_is_made, a_device_gets_a_name, the_loopback_device_is_refused, starting_it_again_changes_nothing,
              reloading_the_same_file, without_a_line_it_is_the_kernels_default, reload_under_traffic,
-             another_policy_while_packets_wait, reload_of_all_queues_under_traffic, errors_name_file_and_line,
+             another_policy_while_packets_wait, reload_of_all_queues_under_traffic, what_is_replaced_is_put_back,
+             the_watch_can_be_switched_off, a_fight_has_an_end, what_is_stopped_stays_so,
+             what_cannot_be_put_back, the_watch_runs_while_a_policy_is_attached, what_was_replaced_before_the_watch_began,
+             lost_messages, the_timer_writes_metrics, promtool_finds_no_fault, the_dashboard_asks_for_what_is_there,
+             metrics_say_whether_it_is_attached, errors_name_file_and_line,
              a_wrong_command_line, a_policy_that_does_not_load, what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc,
              upgrade_under_traffic, downgrade_under_traffic, remove_gives_devices_their_default,
              installed_again_it_takes_up_the_files, purge_leaves_the_administrators_files)
