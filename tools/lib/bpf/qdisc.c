@@ -143,10 +143,40 @@ int libbpf_map_types_differ(const struct bpf_map_info *old, const struct btf *bt
 	return !!*what;
 }
 
-/* 1 if one of the maps cannot stand for the other, and what differs; or an error. */
-static int maps_differ(const struct bpf_map_info *old, const struct bpf_object *obj,
+/* The first map that a map of maps holds: its file descriptor; -ENOENT: it holds none. */
+static int first_inner_map(int fd, const struct bpf_map_info *outer)
+{
+	__u32 id;
+	void *key;
+	int err;
+
+	key = calloc(1, outer->key_size);
+	if (!key)
+		return -ENOMEM;
+	for (err = bpf_map_get_next_key(fd, NULL, key); !err;
+	     err = bpf_map_get_next_key(fd, key, key)) {
+		err = bpf_map_lookup_elem(fd, key, &id);
+		if (err != -ENOENT)
+			break;
+	}
+	free(key);
+	if (err)
+		return err;
+	fd = bpf_map_get_fd_by_id(id);
+	return fd < 0 ? -errno : fd;
+}
+
+/* 1 if one of the maps cannot stand for the other, and what differs; or an error. Those that a
+ * map of maps holds were made alike, from one definition, so the first tells of all.
+ */
+static int maps_differ(int fd, const struct bpf_map_info *old, const struct bpf_object *obj,
 		       const struct bpf_map *map, const char **what)
 {
+	const struct bpf_map *inner = bpf_map__inner_map((struct bpf_map *)map);
+	__u32 len = sizeof(struct bpf_map_info);
+	struct bpf_map_info info = {};
+	int inner_fd, err;
+
 	*what = NULL;
 	if (old->type != bpf_map__type(map))
 		*what = "type";
@@ -159,7 +189,19 @@ static int maps_differ(const struct bpf_map_info *old, const struct bpf_object *
 		*what = "flags";
 	if (*what)
 		return 1;
-	return libbpf_map_types_differ(old, bpf_object__btf(obj), map, what);
+	err = libbpf_map_types_differ(old, bpf_object__btf(obj), map, what);
+	if (err || !inner)
+		return err;
+	inner_fd = first_inner_map(fd, old);
+	if (inner_fd < 0)
+		return inner_fd == -ENOENT ? 0 : inner_fd;
+	err = bpf_map_get_info_by_fd(inner_fd, &info, &len);
+	if (!err)
+		err = maps_differ(inner_fd, &info, obj, inner, what);
+	if (err > 0)
+		*what = "inner map";
+	close(inner_fd);
+	return err;
 }
 
 static int add_old_map(struct old_maps *old, __u32 id)
@@ -242,7 +284,7 @@ static int reuse_map(struct old_maps *old, struct bpf_object *obj, struct bpf_ma
 		if (m->taken || !m->info.name[0] ||
 		    strncmp(m->info.name, bpf_map__name(map), sizeof(m->info.name) - 1))
 			continue;
-		err = maps_differ(&m->info, obj, map, &differs);
+		err = maps_differ(m->fd, &m->info, obj, map, &differs);
 		if (err > 0)
 			continue;
 		/* Not to take it over would be to lose what is in it. */
