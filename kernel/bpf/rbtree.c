@@ -1417,7 +1417,7 @@ static DECLARE_WORK(rbtree_detached_work, rbtree_free_detached);
 static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
 			     void (*free)(void *obj))
 {
-	bool unclaimed = false, first = false;
+	bool unclaimed = false, listed = false;
 	unsigned long flags;
 	u32 count = 0;
 
@@ -1427,7 +1427,13 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 		count = rbtree_count(rb);
 		if (count) {
 			WRITE_ONCE(rb->free_obj, free);
-			first = llist_add(&node_elem(rb->root.rb_node)->detached, &rb->detached);
+			/* The map is on the list, with a reference, before the claim ends:
+			 * the next owner's flush waits for this tree, too.
+			 */
+			if (llist_add(&node_elem(rb->root.rb_node)->detached, &rb->detached)) {
+				bpf_map_inc(&rb->map);
+				listed = llist_add(&rb->detached_node, &rbtree_detached);
+			}
 			rb->root = RB_ROOT;
 			rb->first = NULL;
 			rb->last = NULL;
@@ -1439,10 +1445,9 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	/* The reference goes along with the first tree. */
-	if (!first && unclaimed)
+	if (unclaimed)
 		bpf_map_put(&rb->map);
-	if (first && llist_add(&rb->detached_node, &rbtree_detached))
+	if (listed)
 		queue_work(rbtree_wq, &rbtree_detached_work);
 	return count;
 }

@@ -159,11 +159,13 @@ static bool sch_bpf_trouble(struct sch_bpf_data *q, u64 now)
 static void sch_bpf_report(struct work_struct *work)
 {
 	struct sch_bpf_data *q = container_of(work, struct sch_bpf_data, report.work);
+	int wait;
 
 	/* destroy() waits for this with RTNL held. Others may hold it for long. */
 	if (!rtnl_trylock()) {
-		schedule_delayed_work(&q->report, q->report_wait);
-		q->report_wait = min(2 * q->report_wait, HZ);
+		wait = READ_ONCE(q->report_wait);
+		schedule_delayed_work(&q->report, wait);
+		WRITE_ONCE(q->report_wait, min(2 * wait, HZ));
 		return;
 	}
 	qdisc_report(q->watchdog.qdisc);
@@ -210,8 +212,8 @@ static void sch_bpf_set_stuck(struct Qdisc *sch)
 	sch_bpf_take_over(q);
 	q->xstats.stuck++;
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
-	q->report_wait = 1;
-	schedule_delayed_work(&q->report, 0);
+	WRITE_ONCE(q->report_wait, 1);
+	mod_delayed_work(system_percpu_wq, &q->report, 0);
 	netdev_warn(qdisc_dev(sch),
 		    "qdisc bpf %x: policy '%s' is stuck, serving a FIFO until it is changed\n",
 		    sch->handle >> 16, q->enqueue->aux->name);

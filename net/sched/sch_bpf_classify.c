@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* bpf_skb_tc_classify(): run TC filters that exist already
  *
- * Filters see a clone of the packet. The program owns the packet, and may hold
+ * Filters see a clone of the packet, with its socket. The program owns the packet, and may hold
  * pointers into its bytes: an action that keeps it (act_ct) or moves its bytes
  * (act_pedit, act_vlan) must not do so to the packet itself. Of what the actions of
  * the qdisc's own filters edit, mark, priority and tx queue are taken over; a tx queue
@@ -17,6 +17,7 @@
 #include <linux/bpf_mprog.h>
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
+#include <net/inet_sock.h>
 #include <net/pkt_cls.h>
 #include <net/tcx.h>
 #include "sch_bpf.h"
@@ -50,6 +51,21 @@ static int sch_bpf_run_filters(struct sk_buff *skb, const struct tcf_proto *tp,
 	return act;
 }
 
+/* The clone has the packet's socket, or of a request its listener: filters may ask for its
+ * cgroup, its cookie or its owner.
+ */
+static struct sk_buff *sch_bpf_clone(struct sk_buff *skb)
+{
+	struct sk_buff *clone = skb_clone(skb, GFP_ATOMIC);
+	struct sock *sk = skb_to_full_sk(skb);
+
+	if (clone && sk && sk_fullsock(sk) && refcount_inc_not_zero(&sk->sk_refcnt)) {
+		clone->sk = sk;
+		clone->destructor = sock_efree;
+	}
+	return clone;
+}
+
 static int sch_bpf_run_on_clone(struct Qdisc *sch, struct sk_buff *skb,
 				const struct tcf_proto *tp, struct tcf_result *res, bool own)
 {
@@ -58,7 +74,7 @@ static int sch_bpf_run_on_clone(struct Qdisc *sch, struct sk_buff *skb,
 
 	if (!tp)
 		return TC_ACT_UNSPEC;
-	clone = skb_clone(skb, GFP_ATOMIC);
+	clone = sch_bpf_clone(skb);
 	if (!clone)
 		return -ENOMEM;
 	act = sch_bpf_run_filters(clone, tp, res);

@@ -360,6 +360,15 @@ def filters_do_not_leave_the_devices_tx_queues():
         lib.balance(device, sender, receiver)
 
 
+def filters_see_the_socket():
+    with classful() as (device, sender, receiver):
+        lib.run("tc", "filter", "add", "dev", device.a, "parent", "1:", "bpf", "da", "obj",
+                compiled("clone_redirect"), "sec", "tc/socket")
+        lib.true(not sender.send(1), "a packet is dropped for its socket")
+        sender.wait_freed()
+        lib.balance(device, sender, receiver)
+
+
 def packets_are_cloned_for_filters_alone():
     """Where there are none, no clone is made."""
     def clones(lines, sender, receiver):
@@ -581,6 +590,7 @@ lib.main(filters_choose_the_class,
          a_program_steals,
          what_actions_edit_is_taken_over,
          filters_do_not_leave_the_devices_tx_queues,
+         filters_see_the_socket,
          packets_are_cloned_for_filters_alone,
          u32_chooses_the_class,
          chains_choose_the_class,

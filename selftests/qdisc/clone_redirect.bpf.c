@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* A classifier that sends a copy of each packet to the device it is on; one that steals
- * packets, which no action of tc says; and one that asks for a tx queue that is not there.
+ * packets, which no action of tc says; one that asks for a tx queue that is not there; and
+ * one that drops what a socket has sent.
  */
 #include "../../policies/policy.h"
 
@@ -22,6 +23,12 @@ int misdirect(struct __sk_buff *skb)
 {
 	skb->queue_mapping = 100;
 	return TC_ACT_UNSPEC;
+}
+
+SEC("tc/socket")
+int drop_with_socket(struct __sk_buff *skb)
+{
+	return bpf_get_socket_cookie(skb) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 char LICENSE[] SEC("license") = "GPL";

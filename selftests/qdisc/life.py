@@ -76,6 +76,22 @@ def device_down_with_packets_queued():
     ends_clean(down)
 
 
+def deleted_with_drops_that_no_run_has_freed():
+    """A change of its limit has CoDel, in a class, dequeue and drop. The root does not run any more."""
+    def codel(device, verb, parent, *words):
+        lib.run("tc", "qdisc", verb, "dev", device.a, "parent", parent, "handle", "11:", "fq_codel",
+                "target", "10us", "interval", "100us", *words)
+
+    with lib.behind_the_gate(lambda device, parent: codel(device, "add", parent)) as (device, sender, _):
+        for number in range(40):
+            lib.true(sender.send(number, 1000), f"packet {number} dropped")
+        for limit in range(39, 20, -1):
+            codel(device, "change", "1:1", "limit", str(limit))
+        lib.true(device.below()["drops"] > 0, "CoDel dropped")
+        device.detach()
+        sender.wait_freed()
+
+
 @contextlib.contextmanager
 def namespace():
     """The name of one that has gone afterwards."""
@@ -159,6 +175,7 @@ def another_name_and_mtu():
 
 lib.main(qdisc_deleted_with_packets_queued,
          qdisc_replaced_with_packets_queued,
+         deleted_with_drops_that_no_run_has_freed,
          device_removed_with_packets_queued,
          device_down_with_packets_queued,
          device_moved_with_packets_queued,

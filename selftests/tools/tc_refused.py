@@ -26,6 +26,31 @@ def a_map_that_cannot_be_taken_over(tc, device):
 
 
 @with_both
+def an_array_of_maps_that_cannot_be_taken_over(tc, device):
+    """The array is the same; the maps in it have keys of the same size, with a sign."""
+    works(*tc, *qdisc(device, "add", "obj", compiled("queues")))
+    status, _, err = said(*tc, *qdisc(device, "change", "obj", compiled("queues_signed")))
+    lib.equal(status, 0, err)
+    lib.contains(err, "map 'queues': is not taken over from the qdisc: another inner map")
+    again = works(*tc, *qdisc(device, "change", "obj", compiled("queues_signed")))
+    lib.equal(again, "", "what is said of the same maps")
+    return [err]
+
+
+@with_both
+def maps_that_the_kernel_cannot_tell_apart(tc, device):
+    """Neither is taken over: the packets of one would be those of the other."""
+    change = (*tc, *qdisc(device, "change", "obj", compiled("twin_names")))
+    works(*tc, *qdisc(device, "add", "obj", compiled("twin_names")))
+    status, _, err = said(*change)
+    lib.equal(status, 0, err)
+    for name in "ab":
+        lib.contains(err, f"map 'twin_names_pkts_{name}': is not taken over from the qdisc: "
+                          "another map has the same first 15 characters in its name")
+    return [err]
+
+
+@with_both
 def a_pinned_map_of_another_type(tc, device):
     """Keys of the same size, but with a sign: libbpf alone would not see it."""
     works(*tc, *qdisc(device, "add", "obj", compiled("shared")))
@@ -67,6 +92,8 @@ def another_qdisc_is_left_alone(tc, device):
 
 
 lib.main(a_map_that_cannot_be_taken_over,
+         an_array_of_maps_that_cannot_be_taken_over,
+         maps_that_the_kernel_cannot_tell_apart,
          a_pinned_map_of_another_type,
          pins_that_cannot_be,
          another_qdisc_is_left_alone)

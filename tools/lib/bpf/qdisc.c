@@ -21,7 +21,6 @@
 /* A map of the programs that the qdisc has now */
 struct old_map {
 	int fd;
-	bool taken;
 	struct bpf_map_info info;
 };
 
@@ -143,10 +142,40 @@ int libbpf_map_types_differ(const struct bpf_map_info *old, const struct btf *bt
 	return !!*what;
 }
 
-/* 1 if one of the maps cannot stand for the other, and what differs; or an error. */
-static int maps_differ(const struct bpf_map_info *old, const struct bpf_object *obj,
+/* The first map that a map of maps holds: its file descriptor; -ENOENT: it holds none. */
+static int first_inner_map(int fd, const struct bpf_map_info *outer)
+{
+	__u32 id;
+	void *key;
+	int err;
+
+	key = calloc(1, outer->key_size);
+	if (!key)
+		return -ENOMEM;
+	for (err = bpf_map_get_next_key(fd, NULL, key); !err;
+	     err = bpf_map_get_next_key(fd, key, key)) {
+		err = bpf_map_lookup_elem(fd, key, &id);
+		if (err != -ENOENT)
+			break;
+	}
+	free(key);
+	if (err)
+		return err;
+	fd = bpf_map_get_fd_by_id(id);
+	return fd < 0 ? -errno : fd;
+}
+
+/* 1 if one of the maps cannot stand for the other, and what differs; or an error. Those that a
+ * map of maps holds were made alike, from one definition, so the first tells of all.
+ */
+static int maps_differ(int fd, const struct bpf_map_info *old, const struct bpf_object *obj,
 		       const struct bpf_map *map, const char **what)
 {
+	const struct bpf_map *inner = bpf_map__inner_map((struct bpf_map *)map);
+	__u32 len = sizeof(struct bpf_map_info);
+	struct bpf_map_info info = {};
+	int inner_fd, err;
+
 	*what = NULL;
 	if (old->type != bpf_map__type(map))
 		*what = "type";
@@ -159,7 +188,19 @@ static int maps_differ(const struct bpf_map_info *old, const struct bpf_object *
 		*what = "flags";
 	if (*what)
 		return 1;
-	return libbpf_map_types_differ(old, bpf_object__btf(obj), map, what);
+	err = libbpf_map_types_differ(old, bpf_object__btf(obj), map, what);
+	if (err || !inner)
+		return err;
+	inner_fd = first_inner_map(fd, old);
+	if (inner_fd < 0)
+		return inner_fd == -ENOENT ? 0 : inner_fd;
+	err = bpf_map_get_info_by_fd(inner_fd, &info, &len);
+	if (!err)
+		err = maps_differ(inner_fd, &info, obj, inner, what);
+	if (err > 0)
+		*what = "inner map";
+	close(inner_fd);
+	return err;
 }
 
 static int add_old_map(struct old_maps *old, __u32 id)
@@ -231,28 +272,70 @@ static int add_old_maps(struct old_maps *old, __u32 prog_id)
 	return err;
 }
 
-/* The kernel cuts names off, so several maps may have the one of @map */
-static int reuse_map(struct old_maps *old, struct bpf_object *obj, struct bpf_map *map)
+/* 1 if @map may be the one that @old was: by the name, of which the kernel keeps the first
+ * characters, and by all else; 0 if not, and what differs if that is not the name; or an error.
+ */
+static int may_be(const struct old_map *old, const struct bpf_object *obj,
+		  const struct bpf_map *map, const char **differs)
 {
-	const char *differs = NULL;
-	struct old_map *m;
 	int err;
 
+	if (!old->info.name[0] ||
+	    strncmp(old->info.name, bpf_map__name(map), sizeof(old->info.name) - 1))
+		return 0;
+	err = maps_differ(old->fd, &old->info, obj, map, differs);
+	return err < 0 ? err : !err;
+}
+
+/* Of how many maps of the qdisc and of the object each may be the other, without the first */
+static int count_namesakes(const struct old_maps *old, const struct old_map *found,
+			   const struct bpf_object *obj, const struct bpf_map *map)
+{
+	const struct bpf_map *other = NULL;
+	const struct old_map *m;
+	const char *differs;
+	int ret, count = 0;
+
 	for (m = old->map; m < old->map + old->cnt; m++) {
-		if (m->taken || !m->info.name[0] ||
-		    strncmp(m->info.name, bpf_map__name(map), sizeof(m->info.name) - 1))
-			continue;
-		err = maps_differ(&m->info, obj, map, &differs);
-		if (err > 0)
-			continue;
-		/* Not to take it over would be to lose what is in it. */
-		if (!err)
-			err = bpf_map__reuse_fd(map, m->fd);
-		if (err)
-			return err;
-		m->taken = true;
-		return 1;
+		ret = m == found ? 0 : may_be(m, obj, map, &differs);
+		if (ret < 0)
+			return ret;
+		count += ret;
 	}
+	while ((other = bpf_object__next_map(obj, other))) {
+		if (other == map || bpf_map__is_internal(other) || bpf_map__pin_path(other))
+			continue;
+		ret = may_be(found, obj, other, &differs);
+		if (ret < 0)
+			return ret;
+		count += ret;
+	}
+	return count;
+}
+
+/* Packets of two maps must not be exchanged: a map that may be either is not taken over. */
+static int reuse_map(const struct old_maps *old, const struct bpf_object *obj, struct bpf_map *map)
+{
+	const char *differs = NULL;
+	const struct old_map *m;
+	int ret = 0;
+
+	for (m = old->map; m < old->map + old->cnt; m++) {
+		ret = may_be(m, obj, map, &differs);
+		if (ret)
+			break;
+	}
+	if (ret > 0) {
+		ret = count_namesakes(old, m, obj, map);
+		if (!ret) {
+			/* Not to take it over would be to lose what is in it. */
+			ret = bpf_map__reuse_fd(map, m->fd);
+			return ret ?: 1;
+		}
+		differs = "map has the same first 15 characters in its name";
+	}
+	if (ret < 0)
+		return ret;
 	if (differs)
 		pr_warn("map '%s': is not taken over from the qdisc: another %s\n",
 			bpf_map__name(map), differs);
@@ -290,7 +373,7 @@ static bool is_shared(const struct bpf_object *obj, const struct bpf_map *map)
 	return false;
 }
 
-static int reuse_maps(struct old_maps *old, struct bpf_object *obj, bool shared)
+static int reuse_maps(const struct old_maps *old, struct bpf_object *obj, bool shared)
 {
 	struct bpf_map *map;
 	int ret, reused = 0;

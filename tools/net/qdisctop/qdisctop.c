@@ -169,7 +169,7 @@ static void read_traced(struct sample *s)
 /* ---- what a policy counts itself ---- */
 
 /* These are the variables that tc shows, with the same limits. Its reader is part of iproute2
- * (tc/q_bpf.c), and shows texts and tables as well; here is what can be subtracted. The two
+ * (tc/q_bpf_values.c), and shows texts and tables as well; here is what can be subtracted. The two
  * trees share no source but libbpf, whose functions are promises to everybody.
  */
 
