@@ -382,12 +382,12 @@ def terms_change_while_packets_wait():
 
 
 def who_moves_to_another_tenant_has_its_share_there():
-    """However many rounds it has had where it was."""
+    """However many rounds it has had where it was. The other one comes first: the first packet leaves at once."""
     with policy(f"rate={FULL}", "subscriber[1]=1,8kbit", "subscriber[2]=2,1mbit") as (device, sender, receiver):
         fill(sender, (1, 300, 1))
         receiver.collect(300)
         change(device, CLOSED, "subscriber[1]=2,1mbit")
-        total = fill(sender, (1, 700, 1), (2, 700, 1))
+        total = fill(sender, (2, 700, 1), (1, 700, 1))
         arrivals = opened(device, receiver, total)
         full(arrivals)
         shares(busy(arrivals, (1, 2)), {1: 1, 2: 1})
