@@ -3,7 +3,7 @@
  * The qdiscs "bpf" and "bpf_mq": what the files of q_bpf share.
  *
  *	q_bpf.c		the command line and what is shown
- *	q_bpf_object.c	objects and their programs, and what is left to do behind a command
+ *	q_bpf_object.c	objects and their programs, and what remains to be done after a command
  *	q_bpf_pins.c	folders in a bpffs, pins
  *	q_bpf_params.c	parameters and statistics: maps, settings, what is shown of them
  *	q_bpf_values.c	types by BTF, values as text

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * q_bpf_object.c	Objects, their programs and pins
+ * q_bpf_object.c	Objects and their programs, and what remains to be done after a command
  */
 
 #include <dirent.h>
@@ -239,10 +239,12 @@ static int open_object(struct loader *ld)
 		return -1;
 	snprintf(pin_root, sizeof(pin_root), "%s/%s/%s", bpffs_path(), PIN_DIR, PIN_SUBDIR);
 	ld->obj = bpf_object__open_file(ld->path, &opts);
-	/* What is not found is BTF, of maps or of kernel functions: the file has been seen. */
+	/* What is not found is BTF, of maps or of kernel functions, or symbols: the file has been
+	 * seen.
+	 */
 	if (ld->obj ? !bpf_object__btf(ld->obj) : errno == ENOENT || errno == ESRCH) {
 		print_said();
-		complain("%s: has no BTF; compile it with clang -g", ld->path);
+		complain("%s: has no BTF, or is stripped; compile it with clang -g", ld->path);
 		return -1;
 	}
 	if (!ld->obj) {
@@ -433,7 +435,7 @@ static bool has_packet(const struct btf *btf, __u32 type)
 }
 
 /* Does a program of an object name a map of packets? Then it is for one tx queue. Without BTF
- * that the kernel has taken no map is one; and in BTF that it has taken no type has itself.
+ * that the kernel has taken no map is one; and in BTF that it has taken no type contains itself.
  */
 static bool names_packets(const struct bpf_object *obj, int prog_fd)
 {

@@ -78,7 +78,7 @@ static bool is_unit_for(const char *range, const char *name)
 					      (is_rate(unit) && is_rate(declared))));
 }
 
-/* NULL for a type that has none below its names: BTF of an object that the kernel has not
+/* NULL if there is no type below the typedefs and qualifiers: BTF of an object that the kernel has not
  * seen yet may lead back to where it began.
  */
 const struct btf_type *resolve(const struct btf *btf, __u32 id, enum kind *kind)
@@ -467,6 +467,7 @@ static bool parse_device(const struct value *v, const char *text, __u64 *index)
 	return *index || parse_number(v, text, index);
 }
 
+/* The first elements; those that are not given stay as they are */
 static bool store_elements(const struct values *vs, const struct value *v, const char *text)
 {
 	char *copy = strdup(text), *rest = copy, *word;
@@ -520,7 +521,6 @@ bool store_value(const struct values *vs, const struct value *v, const char *tex
 	return true;
 }
 
-/* The first elements; those that are not given stay as they are */
 /* In the largest unit in which it is whole, of those that the range is declared in; what
  * is shown can be set again.
  */

@@ -51,8 +51,8 @@ static int sch_bpf_run_filters(struct sk_buff *skb, const struct tcf_proto *tp,
 	return act;
 }
 
-/* The clone has the packet's socket, or of a request its listener: filters may ask for its
- * cgroup, its cookie or its owner.
+/* The clone has the packet's socket, or, for a request socket, that of its listener: filters
+ * may ask for its cgroup, its cookie or its owner.
  */
 static struct sk_buff *sch_bpf_clone(struct sk_buff *skb)
 {
@@ -135,8 +135,8 @@ __bpf_kfunc_start_defs();
  * @handle: handle of that qdisc; with the minor number ffff:fff2 or ffff:fff3 a
  *          direction of clsact; 0 for the program's own qdisc
  *
- * The filters see a clone; mark, priority and tx queue as the own qdisc's filters
- * leave them are taken over, but for a tx queue that bpf_qdisc_set_queue() would refuse.
+ * The filters see a clone, with the packet's socket; mark, priority and tx queue as the own qdisc's
+ * filters leave them are taken over, but for a tx queue that bpf_qdisc_set_queue() would refuse.
  * Redirects and mirrors to a device are refused, with TC_ACT_SHOT.
  *
  * Context: enqueue programs, under the qdisc's root lock, bottom halves off.

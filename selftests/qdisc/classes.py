@@ -6,6 +6,7 @@ device's, clsact's."""
 import collections
 import contextlib
 import json
+import os
 import re
 import subprocess
 import time
@@ -360,12 +361,21 @@ def filters_do_not_leave_the_devices_tx_queues():
         lib.balance(device, sender, receiver)
 
 
+def references(sock):
+    """To a packet socket."""
+    with open("/proc/net/packet", encoding="ascii") as sockets:
+        (found,) = [line.split() for line in sockets if line.split()[-1] == str(os.fstat(sock.fileno()).st_ino)]
+    return int(found[1])
+
+
 def filters_see_the_socket():
     with classful() as (device, sender, receiver):
         lib.run("tc", "filter", "add", "dev", device.a, "parent", "1:", "bpf", "da", "obj",
                 compiled("clone_redirect"), "sec", "tc/socket")
+        before = references(sender.sock)
         lib.true(not sender.send(1), "a packet is dropped for its socket")
         sender.wait_freed()
+        lib.equal(references(sender.sock), before, "references to the socket")
         lib.balance(device, sender, receiver)
 
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Has types that tc_errors.py makes have themselves. Its maps hold no packets. */
+/* tc_errors.py makes some of its types refer to themselves. Its maps hold no packets. */
 #include "../../policies/policy.h"
 
 #define PARAM SEC(".data.param")

@@ -100,7 +100,7 @@ def objects_without_btf(tc, device):
     with tempfile.TemporaryDirectory() as folder:
         for obj, lines in ((FIFO, 2), (compiled("no_maps"), 2), (compiled("leak"), 1)):
             bare = without_btf(obj, folder)
-            err = fails(1, f"{bare}: has no BTF; compile it with clang -g\n", *tc, *qdisc(device, "add", "obj", bare))
+            err = fails(1, f"{bare}: has no BTF, or is stripped; compile it with clang -g\n", *tc, *qdisc(device, "add", "obj", bare))
             lib.equal(err.count("\n"), lines, f"lines of: {err}")
             lib.equal(lib.instances(device.a), [], "qdiscs")
 

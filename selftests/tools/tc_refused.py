@@ -47,6 +47,9 @@ def maps_that_the_kernel_cannot_tell_apart(tc, device):
     for name in "ab":
         lib.contains(err, f"map 'twin_names_pkts_{name}': is not taken over from the qdisc: "
                           "another map has the same first 15 characters in its name")
+    with lib.Sender(device.a) as sender:
+        sender.send(1)
+    lib.contains(fails(2, "is not taken over", *change), "Map 'twin_names_pkts' has packets")
     return [err]
 
 

@@ -171,7 +171,7 @@
  *	__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 10s) = 2 * NSEC_PER_SEC;
  *	__s32 overhead SEC(".data.param") BPF_QDISC_RANGE(-64, 256) = 24;
  *
- * The two may have different units. tc shows a value in a unit of the same kind.
+ * The two may have different units of one kind. tc takes and shows values in units of that kind.
  */
 #define BPF_QDISC_RANGE(min, max) __attribute__((btf_decl_tag(__BPF_QDISC_RANGE(min, max))))
 #define __BPF_QDISC_RANGE(min, max) "range:" #min ":" #max

@@ -37,13 +37,17 @@ static const char *type_name(const struct btf *btf, const struct btf_type *t)
 	return btf__str_by_offset(btf, t->name_off) ?: "";
 }
 
-/* Typedefs and qualifiers do not change what is in memory */
+/* Typedefs and qualifiers do not change what is in memory. NULL if there are too many: BTF of an
+ * object that the kernel has not seen yet may lead back to where it began.
+ */
 static const struct btf_type *skip_mods(const struct btf *btf, __u32 id)
 {
 	const struct btf_type *t = btf__type_by_id(btf, id);
 
+	int depth = MAX_TYPE_DEPTH;
+
 	while (t && (btf_is_mod(t) || btf_is_typedef(t)) && !btf_is_type_tag(t))
-		t = btf__type_by_id(btf, t->type);
+		t = depth-- ? btf__type_by_id(btf, t->type) : NULL;
 	return t;
 }
 
@@ -51,7 +55,9 @@ static const struct btf_type *skip_mods(const struct btf *btf, __u32 id)
 static bool pointers_equal(const struct btf *btf1, const struct btf_type *t1,
 			   const struct btf *btf2, const struct btf_type *t2)
 {
-	for (;;) {
+	int depth = MAX_TYPE_DEPTH;
+
+	while (depth--) {
 		t1 = skip_mods(btf1, t1->type);
 		t2 = skip_mods(btf2, t2->type);
 		if (!t1 || !t2)
@@ -63,6 +69,7 @@ static bool pointers_equal(const struct btf *btf1, const struct btf_type *t1,
 		if (!btf_is_type_tag(t1))
 			return true;
 	}
+	return false;
 }
 
 static bool members_equal(const struct btf *btf1, const struct btf_type *t1,
@@ -165,11 +172,11 @@ static int first_inner_map(int fd, const struct bpf_map_info *outer)
 	return fd < 0 ? -errno : fd;
 }
 
-/* 1 if one of the maps cannot stand for the other, and what differs; or an error. Those that a
- * map of maps holds were made alike, from one definition, so the first tells of all.
+/* 1 if one of the maps cannot stand for the other, and what differs; or an error. The maps in
+ * a map of maps are alike in all but their number of entries: the first tells of all.
  */
 static int maps_differ(int fd, const struct bpf_map_info *old, const struct bpf_object *obj,
-		       const struct bpf_map *map, const char **what)
+		       const struct bpf_map *map, bool is_inner, const char **what)
 {
 	const struct bpf_map *inner = bpf_map__inner_map((struct bpf_map *)map);
 	__u32 len = sizeof(struct bpf_map_info);
@@ -182,7 +189,7 @@ static int maps_differ(int fd, const struct bpf_map_info *old, const struct bpf_
 	else if (old->key_size != bpf_map__key_size(map) ||
 		 old->value_size != bpf_map__value_size(map))
 		*what = "key or value size";
-	else if (old->max_entries != bpf_map__max_entries(map))
+	else if (!is_inner && old->max_entries != bpf_map__max_entries(map))
 		*what = "max_entries";
 	else if (old->map_flags != bpf_map__map_flags(map))
 		*what = "flags";
@@ -196,7 +203,7 @@ static int maps_differ(int fd, const struct bpf_map_info *old, const struct bpf_
 		return inner_fd == -ENOENT ? 0 : inner_fd;
 	err = bpf_map_get_info_by_fd(inner_fd, &info, &len);
 	if (!err)
-		err = maps_differ(inner_fd, &info, obj, inner, what);
+		err = maps_differ(inner_fd, &info, obj, inner, true, what);
 	if (err > 0)
 		*what = "inner map";
 	close(inner_fd);
@@ -283,11 +290,13 @@ static int may_be(const struct old_map *old, const struct bpf_object *obj,
 	if (!old->info.name[0] ||
 	    strncmp(old->info.name, bpf_map__name(map), sizeof(old->info.name) - 1))
 		return 0;
-	err = maps_differ(old->fd, &old->info, obj, map, differs);
+	err = maps_differ(old->fd, &old->info, obj, map, false, differs);
 	return err < 0 ? err : !err;
 }
 
-/* Of how many maps of the qdisc and of the object each may be the other, without the first */
+/* How many other maps of the qdisc could be @map, and how many other maps of the object could be
+ * @found. Those that are reused already are decided.
+ */
 static int count_namesakes(const struct old_maps *old, const struct old_map *found,
 			   const struct bpf_object *obj, const struct bpf_map *map)
 {
@@ -303,7 +312,8 @@ static int count_namesakes(const struct old_maps *old, const struct old_map *fou
 		count += ret;
 	}
 	while ((other = bpf_object__next_map(obj, other))) {
-		if (other == map || bpf_map__is_internal(other) || bpf_map__pin_path(other))
+		if (other == map || bpf_map__is_internal(other) || bpf_map__pin_path(other) ||
+		    bpf_map__fd(other) >= 0)
 			continue;
 		ret = may_be(found, obj, other, &differs);
 		if (ret < 0)

@@ -460,7 +460,7 @@ static struct sample difference(const struct sample *s, const struct samples *be
 		if (memcmp(&b->key, &s->key, sizeof(s->key)))
 			continue;
 		if (!strcmp(b->kind, s->kind) && b->packets <= s->packets &&
-		    b->bytes <= s->bytes && b->drops <= s->drops) {
+		    b->bytes <= s->bytes && (__s32)(s->drops - b->drops) >= 0) {
 			d.packets -= b->packets;
 			d.bytes -= b->bytes;
 			d.drops -= b->drops;
@@ -803,7 +803,7 @@ int main(int argc, char **argv)
 			print_json(&all, &before);
 		else
 			print_text(&all, &before);
-		if (fflush(stdout) || ferror(stdout))
+		if ((fflush(stdout) || ferror(stdout)) && !stopped)
 			die("cannot write: %s", strerror(errno));
 		free_samples(&before);
 		before = all;
