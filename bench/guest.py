@@ -31,6 +31,7 @@ HEADERS = 14 + 20 + 8
 SO_MARK, SOL_PACKET, PACKET_VNET_HDR = 36, 263, 15
 CLONE_NEWNET = 0x40000000
 SYS_BPF, BPF_MAP_UPDATE_ELEM, BPF_MAP_GET_FD_BY_ID = 321, 2, 14
+MINORS = 16384                                  # of classes; bench/class.bpf.c has it, too
 MONOTONIC, TAI = 1, 2                           # BPF_SKB_CLOCK_*
 COMES, LEAVES = 20_000, 6_000                   # ns: time enough for a packet
 GRACE = 0.05                                    # s, after which memory that was freed can be had again
@@ -142,8 +143,12 @@ class Pktgen:
             raise RuntimeError(f"among {SOURCES} no {APART} source addresses in a row with hashes apart")
         return found["first"]
 
+    def first(self, flows):
+        """The first of so many source addresses"""
+        return self.apart if flows <= APART else FIRST_SOURCE
+
     def prepare(self, count, flows):
-        first = self.apart if flows <= APART else FIRST_SOURCE
+        first = self.first(flows)
         self.set(f"count {count}")
         self.set(f"src_min {address(first)}")
         self.set(f"src_max {address(first + flows - 1)}")
@@ -260,12 +265,53 @@ def memory():
                                                  ("MemFree", "Buffers", "Cached", "SReclaimable")))
 
 
+def memory_at_rest():
+    """When what was freed before, by workers, can be had again"""
+    before, used = None, memory()
+    while before is None or used < before:
+        time.sleep(GRACE)
+        before, used = used, memory()
+    return used
+
+
+def classes(first, count):
+    """Of htb, one for each source address, by a filter"""
+    lines = [f"class add dev {DEV} parent 1: classid 1:1 htb rate 100gbit"]
+    for source in range(first, first + count):
+        leaf = f"1:{source % MINORS + 2:x}"
+        lines += [f"class add dev {DEV} parent 1:1 classid {leaf} htb rate 1mbit ceil 100gbit quantum 1514",
+                  f"qdisc add dev {DEV} parent {leaf} fq_codel"]
+    write("/tmp/classes", "\n".join(lines) + "\n")
+    run("tc", "-batch", "/tmp/classes")
+    run("tc", "filter", "add", "dev", DEV, "parent", "1:", "bpf", "obj", f"{HERE}/class.bpf.o", "sec", "tc")
+
+
+def store(name, elements):
+    """In the map of the qdisc that has come last."""
+    found = json.loads(run("bpftool", "-j", "map", "list"))
+    fd = bpf(BPF_MAP_GET_FD_BY_ID, struct.pack("<I", max(each["id"] for each in found if each.get("name") == name)))
+    for key, value in elements:
+        key, value = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value)
+        bpf(BPF_MAP_UPDATE_ELEM, struct.pack("<IxxxxQQQ", fd, ctypes.addressof(key), ctypes.addressof(value), 0))
+    os.close(fd)
+
+
+def subscribers(first, count):
+    """Of the policy tenants, likewise"""
+    numbers = range(1, count + 1)
+    store("subscriber", ((struct.pack("<I", number), struct.pack("<QQQ", 0, 125000, 12_500_000_000)) for number in numbers))
+    store("tenants_prefix", ((struct.pack("<I10x2s", 128, b"\xff\xff") + struct.pack("!I", first + number - 1),
+                              struct.pack("<I", number)) for number in numbers))
+
+
 def direct(measure, pktgen, counter):
-    """empty and flows: each packet leaves before the next one comes."""
-    before = memory()
+    """empty, flows and leaves: each packet leaves before the next one comes."""
+    before = memory_at_rest() if "leaves" in measure else memory()
     with Attached(measure) as attached:
         if attached.stamp:
             attached.set_stamp()
+        if "leaves" in measure:
+            {"htb": classes, "tenants": subscribers}[measure["leaves"]](pktgen.first(measure["flows"]), measure["flows"])
         pktgen.send(measure["warm"], measure["flows"])
         pktgen.prepare(measure["count"], measure["flows"])
         periods = [[[counter.over(pktgen.start), measure["count"]]] for _ in range(measure["periods"])]
@@ -629,8 +675,8 @@ def on_a_device(measure, pktgen, counter):
     return {"periods": periods}
 
 
-WORKLOADS = {"map": maps, "functions": functions, "empty": direct, "flows": direct, "standing": standing, "overload": overload, "gso": gso,
-             "commands": commands, "queues": queues}
+WORKLOADS = {"map": maps, "functions": functions, "empty": direct, "flows": direct, "leaves": direct, "standing": standing,
+             "overload": overload, "gso": gso, "commands": commands, "queues": queues}
 
 
 def main():

@@ -52,9 +52,6 @@
 #define PRIORITIES	16
 #define NEVER		(~0ULL)
 
-#define TCP_TIME_WAIT		6
-#define TCP_NEW_SYN_RECV	12
-
 enum { BY_PRIORITY = 1, BY_CGROUP, BY_CLASS };
 
 /* Parameters; times in ns, sizes in bytes */
@@ -131,19 +128,6 @@ struct {
 } fq_weights SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 1000000);
 
 /* ---- groups ---- */
-
-/* The packet's socket, if it has one and that is whole: not a connection that
- * begins or has ended.
- */
-static struct sock *socket_of(struct sk_buff *skb)
-{
-	struct sock *sk = skb->sk;
-
-	if (sk && sk->__sk_common.skc_state != TCP_NEW_SYN_RECV &&
-	    sk->__sk_common.skc_state != TCP_TIME_WAIT)
-		return sk;
-	return NULL;
-}
 
 static __u32 group_of(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {

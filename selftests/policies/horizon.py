@@ -20,7 +20,8 @@ PACED = EDT_MIN, f"{POLICIES}/edt.bpf.o", f"{POLICIES}/fq.bpf.o"
 MODES = {"edt": ["delta=100ms"], "fifo": ["head_drop=true limit_bytes=100000"], "prio": ["skbprio=true"],
          "fq": ["ce_threshold=1ms", "group_by=1", "group_by=2", "group_by=3"],
          "fq_codel": ["split_gso=1000 ce_threshold=1ms"], "rate": ["rate=800mbit split_gso=1000"],
-         "ets": ["strict=0 quanta=256,256,256", "strict=16"], "red": ["ecn=1 harddrop=1", "adaptive=1"]}
+         "ets": ["strict=0 quanta=256,256,256", "strict=16"], "red": ["ecn=1 harddrop=1", "adaptive=1"],
+         "tenants": ["rate=800mbit leaf_by=3", "leaf_by=1 split_gso=1000", "leaf_by=2", "leaf_by=5"]}
 # What drops packets that ask for a time
 DROPPING = {"edt": ["drop_late=true delta=50ms", "horizon=100ms"], "fq": ["horizon=100ms"]}
 HORIZON = 300 * MS
@@ -252,7 +253,8 @@ def the_largest_parameter_drops_and_marks_nothing():
     time is none that has passed."""
     for name, parameter, more in (("edt", "horizon", ()), ("edt", "horizon", ("set", "delta=10s")), ("edt", "delta", ()),
                                   ("fq", "horizon", ()), ("fq", "ce_threshold", ()), ("fq_codel", "ce_threshold", ()),
-                                  ("rate", "horizon", ("set", "rate=8mbit")), ("rate", "burst", ("set", "rate=8mbit"))):
+                                  ("rate", "horizon", ("set", "rate=8mbit")), ("rate", "burst", ("set", "rate=8mbit")),
+                                  ("tenants", "burst", ("set", "rate=8mbit")), ("tenants", "target", ())):
         with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more) as (device, sender, receiver):
             store_past_tc(device, parameter, (1 << 64) - 1)
             for number in range(20):

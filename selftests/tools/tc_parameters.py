@@ -119,7 +119,8 @@ def ranges_of_the_policies(tc, device):
                           ("fq_codel", ("target", "interval", "ce_threshold", "limit_bytes")),
                           ("fifo", ("limit_bytes",)), ("prio", ("band_limit",)),
                           ("ets", ("strict", "quanta", "priomap", "band_limit")),
-                          ("red", ("min", "max", "max_p", "weight_log", "packet_time", "limit_bytes"))):
+                          ("red", ("min", "max", "max_p", "weight_log", "packet_time", "limit_bytes")),
+                          ("tenants", ("rate", "burst", "leaf_by", "leaf_limit", "quantum", "target", "interval", "split_gso"))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
         set_before = options(tc, device)["set"]
         for name in names:
