@@ -252,7 +252,8 @@ def the_largest_parameter_drops_and_marks_nothing():
     """tc refuses it. What has stored it past tc finds that no sum with it wraps: the longest
     time is none that has passed."""
     for name, parameter, more in (("edt", "horizon", ()), ("edt", "horizon", ("set", "delta=10s")), ("edt", "delta", ()),
-                                  ("fq", "horizon", ()), ("fq", "ce_threshold", ()), ("fq_codel", "ce_threshold", ()),
+                                  ("fq", "horizon", ()), ("fq", "ce_threshold", ()), ("red", "packet_time", ()),
+                                  ("fq_codel", "ce_threshold", ()), ("fq_codel", "target", ()), ("fq_codel", "interval", ()),
                                   ("rate", "horizon", ("set", "rate=8mbit")), ("rate", "burst", ("set", "rate=8mbit")),
                                   ("tenants", "burst", ("set", "rate=8mbit")), ("tenants", "target", ())):
         with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more) as (device, sender, receiver):

@@ -208,6 +208,8 @@
  * Of variables the section says so:
  *
  *	__u64 link_free SEC(".data.shared");
+ *
+ * A change with a new object takes the map over; the variable begins anew.
  */
 #define BPF_QDISC_SHARED __attribute__((btf_decl_tag("shared")))
 
