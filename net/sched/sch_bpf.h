@@ -20,7 +20,7 @@
 #define SCH_BPF_RUN_EMPTIED	BIT(3)	/* a class dropped all: the program held others */
 #define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
 #define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
-#define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or packets given by a class, come next */
+#define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or what a class gave, come next */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. An enqueue program stores ctx.skb as a
