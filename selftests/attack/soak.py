@@ -24,12 +24,12 @@ SEED = int(os.environ.get("SEED", "1"))
 OPERATIONS = 30                 # in a round
 TX = 4
 
-FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED = (
-    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red"))
+FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM = (
+    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red", "netem"))
 HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = map(
     compiled, ("hold", "release", "choose", "children", "classes", "queues"))
-OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
-           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, HOLD, RELEASE)}
+OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
+           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HOLD, RELEASE)}
 # Parameters and values that may be set
 SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_drop=0", "bypass=1", "bypass=0"),
             PRIO: ("band_limit=10", "band_limit=1000", "skbprio=1", "skbprio=0", "bypass=1", "bypass=0"),
@@ -39,7 +39,8 @@ SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_dr
             FQ_CODEL: ("quantum=1000", "target=0", "interval=1us", "flows=1", "limit_bytes=20000", "limit_bytes=0", "bypass=1", "bypass=0"),
             RATE: ("rate=10mbit", "rate=0", "burst=1ms", "horizon=10ms"),
             RED: ("min=1000", "max=2000", "max=90000", "max_p=500000", "ecn=1", "ecn=0", "harddrop=1", "adaptive=1", "adaptive=0",
-                  "limit_bytes=20000", "limit_bytes=0")}
+                  "limit_bytes=20000", "limit_bytes=0"),
+            NETEM: ("delay=2ms", "jitter=2ms", "loss=100000", "loss_model=1", "gap=3", "rate=100mbit", "slot_min=1ms", "seed=1")}
 BELOW = (("pfifo", "limit", "20"), ("bpf", "obj", FIFO), ("bpf", "obj", FQ, "limit", "30"),
          ("tbf", "rate", "10mbit", "burst", "10000", "limit", "30000"))
 
