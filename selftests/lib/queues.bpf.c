@@ -2,8 +2,12 @@
 /* For bpf_mq: each tx queue keeps its packets in a map of its own. */
 #include "../../policies/policy.h"
 
+#ifndef GROUP_TYPE
+#define GROUP_TYPE	__u32
+#endif
+
 struct place {			/* nothing but the map describes it */
-	__u32 group;
+	GROUP_TYPE group;
 	__u32 number;
 };
 

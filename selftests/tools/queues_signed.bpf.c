@@ -1,38 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0
 /* lib/queues.bpf.c, whose inner maps have keys of the same size and another type. */
-#include "../../policies/policy.h"
-
-struct place {			/* nothing but the map describes it */
-	__s32 group;
-	__u32 number;
-};
-
-BPF_QDISC_QUEUES(queues, struct place, 100, 0);
-
-__u64 enqueued SEC(".data.stats");	/* packets, by all instances */
-
-SEC("qdisc/enqueue")
-int queues_enqueue(struct sch_bpf_ctx *ctx)
-{
-	struct place key = {};
-	__u32 queue = ctx->queue;
-	void *pkts;
-
-	__sync_fetch_and_add(&enqueued, 1);
-	pkts = bpf_map_lookup_elem(&queues, &queue);
-	if (!pkts)
-		return bpf_qdisc_drop(ctx, ctx->skb, 0);
-	return bpf_qdisc_push(ctx, pkts, &key, ctx->skb);
-}
-
-SEC("qdisc/dequeue")
-int queues_dequeue(struct sch_bpf_ctx *ctx)
-{
-	__u32 queue = ctx->queue;
-	void *pkts;
-
-	pkts = bpf_map_lookup_elem(&queues, &queue);
-	return pkts ? bpf_qdisc_pop(ctx, pkts) : 0;
-}
-
-char LICENSE[] SEC("license") = "GPL";
+#define GROUP_TYPE	__s32
+#include "../lib/queues.bpf.c"
