@@ -20,12 +20,15 @@ struct rbtree_elem;
 /**
  * struct bpf_rbtree_owner - who keeps objects in ordered maps
  * @maps: the maps this owner holds, protected by rbtree_owner_lock
+ * @map_gone: called in process context when a map is gone in which the owner keeps objects:
+ *	      bpf_rbtree_detach_gone() has them
  *
  * Embedded in the owner, a qdisc for instance. It lives until
  * bpf_rbtree_disown() has returned.
  */
 struct bpf_rbtree_owner {
 	struct list_head maps;
+	void (*map_gone)(struct bpf_rbtree_owner *owner);
 };
 
 /**
@@ -58,9 +61,11 @@ struct bpf_rbtree_arg {
 	bool (*takes)(const struct bpf_map *map);
 };
 
-static inline void bpf_rbtree_owner_init(struct bpf_rbtree_owner *owner)
+static inline void bpf_rbtree_owner_init(struct bpf_rbtree_owner *owner,
+					 void (*map_gone)(struct bpf_rbtree_owner *owner))
 {
 	INIT_LIST_HEAD(&owner->maps);
+	owner->map_gone = map_gone;
 }
 
 bool bpf_rbtree_holds_packets(const struct bpf_map *map);
@@ -88,10 +93,13 @@ void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			  const void *key);
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
 u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj));
+u32 bpf_rbtree_detach_gone(struct bpf_rbtree_owner *owner, void (*free)(void *obj),
+			   u64 *bytes);
 void bpf_rbtree_flush(void);
 u64 bpf_rbtree_mark(struct bpf_map *map, u64 mark);
 void bpf_rbtree_mark_inner(struct bpf_map *outer, u64 mark);
-struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark);
+bool bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark, char *name);
+void *bpf_rbtree_drain_unmarked(struct bpf_rbtree_owner *owner, u64 mark);
 int bpf_rbtree_look(struct bpf_map *map, struct bpf_rbtree_cursor *c, void *value,
 		    void (*look)(const void *obj, void *arg), void *arg);
 void bpf_rbtree_disown(struct bpf_rbtree_owner *owner);

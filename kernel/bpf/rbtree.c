@@ -103,9 +103,6 @@
 #define RBTREE_CHUNK_FEW	64
 #define RBTREE_CHUNK_LARGE	(RBTREE_CHUNK / 8)
 
-/* Claims to look at when there is a new one. */
-#define RBTREE_CLAIMS		2
-
 /* Steps of a walk with the lock held, or of one call. */
 #define RBTREE_STEPS		64
 
@@ -180,15 +177,16 @@ struct bpf_rbtree {
 	u64 chunk_bytes;
 	struct llist_head unused;	/* popped inner maps that nobody else had */
 	struct llist_head dead;		/* elements that are out of the tree, with objects */
-	atomic_t nr_dead;
+	atomic_t nr_dead;			/* without preallocation: also of detached trees */
 	struct irq_work work_soon;
 	struct work_struct work;
 
+	refcount_t users;		/* the map, or its owner if it is gone; who looks at it */
+	bool is_gone;			/* but for what the owner keeps in it */
+
 	struct llist_head detached;	/* trees; put there under the lock, taken without */
 	void (*free_obj)(void *obj);	/* what is in these */
-	struct llist_node detached_node;	/* on rbtree_detached, with a reference, as long
-						 * as trees are there
-						 */
+	struct llist_node detached_node;	/* on rbtree_detached as long as trees are there */
 
 	struct bpf_mem_alloc ma;	/* of a map without preallocation */
 	u64 mark;			/* the last */
@@ -196,7 +194,12 @@ struct bpf_rbtree {
 
 static DEFINE_RAW_SPINLOCK(rbtree_owner_lock);
 
+/* Held while an owner is told of a map that is gone: it does not go meanwhile. */
+static DEFINE_MUTEX(rbtree_gone_mutex);
+
 static struct workqueue_struct *rbtree_wq;
+
+static void rbtree_free_work(struct work_struct *work);
 
 /* Maps whose objects rbtree_free_detached() is to free */
 static LLIST_HEAD(rbtree_detached);
@@ -919,99 +922,73 @@ bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, const struct bpf_map
 	       meta->ops->map_meta_equal(meta, map);
 }
 
-/* Under the map's lock, interrupts off: the claim ends, the caller drops the reference. */
+/* The memory of a map outlives the map as long as an owner keeps objects in it, which no
+ * program can reach any more, or looks at it.
+ */
+static void rbtree_put(struct bpf_rbtree *rb)
+{
+	if (refcount_dec_and_test(&rb->users)) {
+		INIT_WORK(&rb->work, rbtree_free_work);
+		queue_work(rbtree_wq, &rb->work);
+	}
+}
+
+/* Under the map's lock, interrupts off, by who has a reference: the claim ends. */
 static void rbtree_unclaim(struct bpf_rbtree *rb)
 {
 	raw_spin_lock(&rbtree_owner_lock);
 	list_del_init(&rb->owner_node);
-	rb->owner = NULL;
+	WRITE_ONCE(rb->owner, NULL);
+	if (rb->is_gone)
+		refcount_dec(&rb->users);
+	rb->is_gone = false;
 	raw_spin_unlock(&rbtree_owner_lock);
 }
 
-/* End the claim of @owner if the map is empty and nobody but the claim and the caller
- * has it.
+/* Nobody can reach the map any more. If an owner keeps objects in it, its memory stays until
+ * they are taken out, which the owner is told to do: returns true. An empty map has no owner
+ * afterwards.
  */
-static bool rbtree_unclaim_unused(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
+static bool rbtree_leave_to_owner(struct bpf_rbtree *rb)
 {
-	bool unclaimed = false;
+	struct bpf_rbtree_owner *owner;
 	unsigned long flags;
+	bool gone;
 
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
-		return false;
-	/* A program that found the map before it was taken away can store into it until
-	 * the grace period is over: what it stores keeps the claim, and the claim the map.
-	 */
-	if (rb->owner == owner && !rbtree_count(rb) && atomic64_read(&rb->map.refcnt) == 2) {
-		rbtree_unclaim(rb);
-		unclaimed = true;
+	mutex_lock(&rbtree_gone_mutex);
+	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
+	owner = rb->owner;
+	gone = owner && rbtree_count(rb);
+	if (gone) {
+		rb->is_gone = true;
+		/* bpf_rbtree_detach_gone() looks for them at the head. */
+		list_move(&rb->owner_node, &owner->maps);
+	} else {
+		list_del_init(&rb->owner_node);
+		WRITE_ONCE(rb->owner, NULL);
 	}
-	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
-	return unclaimed;
+	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
+	if (gone)
+		owner->map_gone(owner);
+	mutex_unlock(&rbtree_gone_mutex);
+	return gone;
 }
 
-/* A claim keeps its map alive, also one that has been taken out of a map of maps for
- * good. Each new claim is followed by a look at a few of the owner's in turn, so maps
- * that are replaced again and again do not pile up. Those that are taken out and not
- * replaced stay until the next claim or the reset.
- */
-static void rbtree_claims_look(struct bpf_rbtree_owner *owner)
-{
-	struct bpf_rbtree *rb;
-	unsigned long flags;
-	bool unused;
-	int i;
-
-	for (i = 0; i < RBTREE_CLAIMS; i++) {
-		raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
-		rb = list_first_entry_or_null(&owner->maps, struct bpf_rbtree, owner_node);
-		unused = rb && atomic64_read(&rb->map.refcnt) == 1 && !rbtree_count(rb);
-		if (rb)
-			list_move_tail(&rb->owner_node, &owner->maps);
-		if (unused)
-			bpf_map_inc(&rb->map);
-		raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
-		if (!unused)
-			continue;
-		if (rbtree_unclaim_unused(rb, owner))
-			bpf_map_put(&rb->map);
-		bpf_map_put(&rb->map);
-	}
-}
-
-/* Called with the map's lock held, by somebody else than the owner. Gives the lock up
- * meanwhile, and for good on failure.
+/* Called with the map's lock held, by somebody else than the owner. A claim takes no
+ * reference: a map that goes away ends it, see rbtree_leave_to_owner().
  */
 static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
 {
 	unsigned long flags;
-	int err;
 
-	raw_res_spin_unlock(&rb->lock);
-	rbtree_claims_look(owner);
-	err = raw_res_spin_lock(&rb->lock);
-	if (err)
-		return err;
-
-	err = -EBUSY;
 	if (rb->owner && rbtree_count(rb))
-		goto unlock;
-
-	/* An inner map that is about to go away stays alive for this program, but
-	 * not for what it stores.
-	 */
-	err = -ENOENT;
-	if (!rb->owner && IS_ERR(__bpf_map_inc_not_zero(&rb->map, false)))
-		goto unlock;
+		return -EBUSY;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	list_move_tail(&rb->owner_node, &owner->maps);
 	rb->owner = owner;
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return 0;
-
-unlock:
-	raw_res_spin_unlock(&rb->lock);
-	return err;
 }
 
 /* Bytes of a packet, as the qdisc layer counts them */
@@ -1053,8 +1030,10 @@ again:
 
 	if (unlikely(rb->owner != owner)) {
 		err = rbtree_claim(rb, owner);
-		if (err)
+		if (unlikely(err)) {
+			raw_res_spin_unlock(&rb->lock);
 			goto out;
+		}
 	}
 
 	elem = rb->free;
@@ -1095,8 +1074,8 @@ out:
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
  * Return: 0; -E2BIG if the map is full; -ENOMEM without memory for an element;
- * -EBUSY if another owner keeps objects in it; -ENOENT if it is an inner map that
- * is about to go away; -EDEADLK or -ETIMEDOUT if its lock could not be had.
+ * -EBUSY if another owner keeps objects in it; -EDEADLK or -ETIMEDOUT if its lock could
+ * not be had.
  */
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj)
@@ -1295,49 +1274,46 @@ void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner, c
 	return rbtree_pop(map, owner, key, NULL, RBTREE_FROM);
 }
 
-/* The first map of @owner. Nobody takes away one that is not empty: the caller gets a
- * reference if it is, or would be without one object.
- */
-static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner, bool *held)
+/* The first map of @owner, with a reference; of those that are gone alone, if asked for. */
+static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner, bool gone)
 {
 	struct bpf_rbtree *rb;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	rb = list_first_entry_or_null(&owner->maps, struct bpf_rbtree, owner_node);
-	*held = rb && rbtree_count(rb) < 2;
-	if (*held)
-		bpf_map_inc(&rb->map);
+	if (rb && gone && !rb->is_gone)
+		rb = NULL;
+	if (rb)
+		refcount_inc(&rb->users);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return rb;
 }
 
-/* Take an object of @owner out of @rb, or end the claim if there is none. */
+/* Take an object of @owner out of @rb, and end the claim if that was the last, or if there
+ * is none.
+ */
 static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
 {
 	struct rbtree_elem *spare = NULL;
-	bool unclaimed = false;
 	unsigned long flags;
 	void *obj = NULL;
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return NULL;
-	if (rb->owner == owner) {
+	if (READ_ONCE(rb->owner) == owner) {
 		if (rb->first) {
 			spare = rbtree_take(rb, rb->first, RBTREE_FIRST, &obj);
 			rb->bytes -= rbtree_packet_len(obj);
-		} else {
-			rbtree_unclaim(rb);
-			unclaimed = true;
 		}
+		if (!rb->first)
+			rbtree_unclaim(rb);
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
 	migrate_disable();
 	rbtree_spare_put(rb, spare);
 	migrate_enable();
-	if (unclaimed)
-		bpf_map_put(&rb->map);
 	return obj;
 }
 
@@ -1345,7 +1321,7 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
  * bpf_rbtree_drain() - take any object of an owner out of its maps
  * @owner: the owner
  *
- * Objects come in key order, map by map. A map that is found empty is no longer
+ * Objects come in key order, map by map. A map that is empty then is no longer
  * claimed by @owner.
  *
  * Context: any but hard interrupt and NMI. The caller sees to it that @owner
@@ -1355,13 +1331,11 @@ static void *rbtree_drain_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *ow
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner)
 {
 	struct bpf_rbtree *rb;
-	bool held;
 	void *obj;
 
-	while ((rb = rbtree_owner_first(owner, &held))) {
+	while ((rb = rbtree_owner_first(owner, false))) {
 		obj = rbtree_drain_one(rb, owner);
-		if (held)
-			bpf_map_put(&rb->map);
+		rbtree_put(rb);
 		if (obj)
 			return obj;
 	}
@@ -1388,6 +1362,7 @@ static void rbtree_free_tree(struct bpf_rbtree *rb, struct rbtree_elem *top)
 				migrate_disable();
 				bpf_mem_cache_free(&rb->ma, elem);
 				migrate_enable();
+				atomic_dec(&rb->nr_dead);
 			} else {
 				llist_add(&elem->returned, &rb->returned);
 			}
@@ -1407,23 +1382,25 @@ static void rbtree_free_detached(struct work_struct *work)
 	llist_for_each_entry_safe(rb, next, llist_del_all(&rbtree_detached), detached_node) {
 		llist_for_each_entry_safe(tree, next_tree, llist_del_all(&rb->detached), detached)
 			rbtree_free_tree(rb, tree);
-		bpf_map_put(&rb->map);
+		rbtree_put(rb);
 	}
 }
 
 static DECLARE_WORK(rbtree_detached_work, rbtree_free_detached);
 
-/* Take all objects of @owner out of @rb, and end the claim. Returns how many there were. */
+/* Take all objects of @owner out of @rb, and end the claim. Returns how many there were;
+ * adds their bytes to @bytes.
+ */
 static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner,
-			     void (*free)(void *obj))
+			     void (*free)(void *obj), u64 *bytes)
 {
-	bool unclaimed = false, listed = false;
+	bool listed = false;
 	unsigned long flags;
 	u32 count = 0;
 
 	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return 0;
-	if (rb->owner == owner) {
+	if (READ_ONCE(rb->owner) == owner) {
 		count = rbtree_count(rb);
 		if (count) {
 			WRITE_ONCE(rb->free_obj, free);
@@ -1431,24 +1408,37 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 			 * the next owner's flush waits for this tree, too.
 			 */
 			if (llist_add(&node_elem(rb->root.rb_node)->detached, &rb->detached)) {
-				bpf_map_inc(&rb->map);
+				refcount_inc(&rb->users);
 				listed = llist_add(&rb->detached_node, &rbtree_detached);
 			}
 			rb->root = RB_ROOT;
 			rb->first = NULL;
 			rb->last = NULL;
+			if (rb->no_prealloc)	/* max_entries is for these, too */
+				atomic_add(count, &rb->nr_dead);
 			rb->popped = rb->pushed;
+			*bytes += rb->bytes;
 			rb->bytes = 0;
 		}
 		rbtree_unclaim(rb);
-		unclaimed = true;
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	if (unclaimed)
-		bpf_map_put(&rb->map);
 	if (listed)
 		queue_work(rbtree_wq, &rbtree_detached_work);
+	return count;
+}
+
+static u32 rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj),
+			 bool gone, u64 *bytes)
+{
+	struct bpf_rbtree *rb;
+	u32 count = 0;
+
+	while ((rb = rbtree_owner_first(owner, gone))) {
+		count += rbtree_detach_one(rb, owner, free, bytes);
+		rbtree_put(rb);
+	}
 	return count;
 }
 
@@ -1468,16 +1458,27 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
  */
 u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj))
 {
-	struct bpf_rbtree *rb;
-	u32 count = 0;
-	bool held;
+	u64 bytes = 0;
 
-	while ((rb = rbtree_owner_first(owner, &held))) {
-		count += rbtree_detach_one(rb, owner, free);
-		if (held)
-			bpf_map_put(&rb->map);
-	}
-	return count;
+	return rbtree_detach(owner, free, false, &bytes);
+}
+
+/**
+ * bpf_rbtree_detach_gone() - take an owner's objects out of maps that nobody can reach
+ * @owner: the owner
+ * @free: as for bpf_rbtree_detach()
+ * @bytes: the lengths of the packets are added
+ *
+ * An inner map that user space has deleted or replaced is gone when no program can have
+ * found it before; its objects stay, and @owner->map_gone() was called.
+ *
+ * Context: as bpf_rbtree_detach().
+ * Return: how many objects there were.
+ */
+u32 bpf_rbtree_detach_gone(struct bpf_rbtree_owner *owner, void (*free)(void *obj),
+			   u64 *bytes)
+{
+	return rbtree_detach(owner, free, true, bytes);
 }
 
 /**
@@ -1511,20 +1512,12 @@ u64 bpf_rbtree_mark(struct bpf_map *map, u64 mark)
 	return before;
 }
 
-/**
- * bpf_rbtree_owner_unmarked() - find a map that was not marked, with objects of an owner
- * @owner: the owner
- * @mark: the mark
- *
- * Context: any but hard interrupt and NMI. The caller sees to it that @owner
- * does not push, pop, or look for another map meanwhile.
- * Return: a map that is not empty and whose last mark is another, alive as long
- * as objects are in it; NULL if there is none.
+/* A map that is not empty and whose last mark is another, with a reference. What is in maps
+ * that are gone is about to be dropped.
  */
-struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark)
+static struct bpf_rbtree *rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark)
 {
-	struct bpf_map *found = NULL;
-	struct bpf_rbtree *rb;
+	struct bpf_rbtree *rb, *found = NULL;
 	struct list_head here;
 	unsigned long flags;
 	int steps = 0;
@@ -1534,8 +1527,10 @@ struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 ma
 	while (!found && !list_is_last(&here, &owner->maps)) {
 		rb = list_entry(here.next, struct bpf_rbtree, owner_node);
 		list_move(&here, &rb->owner_node);
-		if (rbtree_count(rb) && READ_ONCE(rb->mark) != mark)
-			found = &rb->map;
+		if (rbtree_count(rb) && READ_ONCE(rb->mark) != mark && !rb->is_gone) {
+			refcount_inc(&rb->users);
+			found = rb;
+		}
 		/* Others can move their maps off the list; nobody but @owner walks it. */
 		if (++steps % RBTREE_STEPS == 0) {
 			raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
@@ -1548,14 +1543,59 @@ struct bpf_map *bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 ma
 }
 
 /**
+ * bpf_rbtree_owner_unmarked() - find a map that was not marked, with objects of an owner
+ * @owner: the owner
+ * @mark: the mark
+ * @name: set to the map's name, BPF_OBJ_NAME_LEN bytes
+ *
+ * Context: any but hard interrupt and NMI. The caller sees to it that @owner
+ * does not push, pop, or look for another map meanwhile.
+ * Return: true if there is a map that is not empty and whose last mark is another.
+ */
+bool bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark, char *name)
+{
+	struct bpf_rbtree *rb = rbtree_owner_unmarked(owner, mark);
+
+	if (!rb)
+		return false;
+	memcpy(name, rb->map.name, BPF_OBJ_NAME_LEN);
+	rbtree_put(rb);
+	return true;
+}
+
+/**
+ * bpf_rbtree_drain_unmarked() - take any object of an owner out of a map that was not marked
+ * @owner: the owner
+ * @mark: the mark
+ *
+ * Context: as bpf_rbtree_owner_unmarked().
+ * Return: an object with its reference; NULL if there is none, or the lock of its map could
+ * not be had.
+ */
+void *bpf_rbtree_drain_unmarked(struct bpf_rbtree_owner *owner, u64 mark)
+{
+	struct bpf_rbtree *rb = rbtree_owner_unmarked(owner, mark);
+	void *obj;
+
+	if (!rb)
+		return NULL;
+	obj = rbtree_drain_one(rb, owner);
+	rbtree_put(rb);
+	return obj;
+}
+
+/**
  * bpf_rbtree_disown() - end all claims of an owner that keeps no objects
  * @owner: the owner, which has been drained
  *
- * Context: as bpf_rbtree_drain().
+ * Context: process, may sleep; the caller sees to it that @owner does not push or pop
+ * meanwhile.
  */
 void bpf_rbtree_disown(struct bpf_rbtree_owner *owner)
 {
 	WARN_ON_ONCE(bpf_rbtree_drain(owner));
+	mutex_lock(&rbtree_gone_mutex);
+	mutex_unlock(&rbtree_gone_mutex);
 }
 
 /* ---- elements of maps without packets ---- */
@@ -2258,6 +2298,7 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	init_irq_work(&rb->work_soon, rbtree_work_soon);
 	INIT_WORK(&rb->work, rbtree_work);
 	INIT_LIST_HEAD(&rb->owner_node);
+	refcount_set(&rb->users, 1);
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
 	rb->elem_size = rb->value_off + round_up(attr->value_size, 8);
@@ -2284,13 +2325,13 @@ free_rb:
 }
 
 /* Free elements too: bpf_kptr_xchg() may have stored into a value that had already been
- * deleted.
+ * deleted. Into that of a packet it cannot, and a map of packets is empty.
  */
 static void rbtree_chunk_free(struct bpf_rbtree *rb, struct rbtree_chunk *chunk)
 {
 	u32 i;
 
-	for (i = 0; rb->has_objects && i < chunk->count; i++) {
+	for (i = 0; rb->has_objects && !rb->has_packets && i < chunk->count; i++) {
 		bpf_obj_free_fields(rb->map.record,
 				    elem_value(rb, rbtree_chunk_elem(rb, chunk, i)));
 		cond_resched();
@@ -2320,6 +2361,17 @@ static void rbtree_free_elems(struct bpf_rbtree *rb)
 	}
 }
 
+static void rbtree_free(struct bpf_rbtree *rb)
+{
+	rbtree_free_elems(rb);
+	bpf_map_area_free(rb);
+}
+
+static void rbtree_free_work(struct work_struct *work)
+{
+	rbtree_free(container_of(work, struct bpf_rbtree, work));
+}
+
 static void rbtree_map_free(struct bpf_map *map)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
@@ -2330,8 +2382,11 @@ static void rbtree_map_free(struct bpf_map *map)
 	rbtree_free_dead(rb);
 	if (map->inner_map_meta)
 		rbtree_free_outer(rb);
-	rbtree_free_elems(rb);
-	bpf_map_area_free(rb);
+	/* The map's reference becomes the owner's. */
+	if (rb->has_packets && rbtree_leave_to_owner(rb))
+		return;
+	if (refcount_dec_and_test(&rb->users))
+		rbtree_free(rb);
 }
 
 /* Elements live as long as a program may look at them: a value whose element goes

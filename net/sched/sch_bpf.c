@@ -153,23 +153,10 @@ static bool sch_bpf_trouble(struct sch_bpf_data *q, u64 now)
 	return now - q->trouble >= q->patience;
 }
 
-/* Tell user space. No reference is held for it: a qdisc that is deleted is gone then,
- * and its handle is free.
- */
-static void sch_bpf_report(struct work_struct *work)
+static void sch_bpf_work_soon(struct sch_bpf_data *q)
 {
-	struct sch_bpf_data *q = container_of(work, struct sch_bpf_data, report.work);
-	int wait;
-
-	/* destroy() waits for this with RTNL held. Others may hold it for long. */
-	if (!rtnl_trylock()) {
-		wait = READ_ONCE(q->report_wait);
-		schedule_delayed_work(&q->report, wait);
-		WRITE_ONCE(q->report_wait, min(2 * wait, HZ));
-		return;
-	}
-	qdisc_report(q->watchdog.qdisc);
-	rtnl_unlock();
+	WRITE_ONCE(q->work_wait, 1);
+	mod_delayed_work(system_percpu_wq, &q->work, 0);
 }
 
 /* From now on the kernel serves what is in the maps, in key order, behind what is in the
@@ -212,8 +199,8 @@ static void sch_bpf_set_stuck(struct Qdisc *sch)
 	sch_bpf_take_over(q);
 	q->xstats.stuck++;
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
-	WRITE_ONCE(q->report_wait, 1);
-	mod_delayed_work(system_percpu_wq, &q->report, 0);
+	WRITE_ONCE(q->to_report, true);
+	sch_bpf_work_soon(q);
 	netdev_warn(qdisc_dev(sch),
 		    "qdisc bpf %x: policy '%s' is stuck, serving a FIFO until it is changed\n",
 		    sch->handle >> 16, q->enqueue->aux->name);
@@ -376,16 +363,20 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch);
 static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
-	struct sk_buff *skb = sch_bpf_fifo_dequeue(sch);
+	struct sk_buff *skb = NULL;
 
+	/* What is in classes has come before what is in the FIFO. */
+	if (q->stuck && qdisc_qlen(sch) > q->stored + q->fifo.qlen)
+		skb = sch_bpf_class_dequeue_any(sch);
+	if (!skb)
+		skb = sch_bpf_fifo_dequeue(sch);
 	if (skb)
 		return skb;
 	if (q->stuck) {
-		skb = sch_bpf_class_dequeue_any(sch);
 		/* The lock of a map could not be had. */
-		if (!skb && q->stored)
+		if (q->stored)
 			qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns() + SCH_BPF_RETRY);
-		return skb;
+		return NULL;
 	}
 	q->rescued = false;
 	return sch_bpf_dequeue(sch);
@@ -422,8 +413,10 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 			return NULL;
 		}
 	}
-	/* To wait for a class is no fault of the policy, unless another one could send. */
-	if (sch_bpf_waits_for_class(q)) {
+	/* To wait for a class is no fault of the policy, unless another one could send. Nor
+	 * is a class that counts packets here and has none.
+	 */
+	if (sch_bpf_waits_for_class(q) || (!q->stored && !sch_bpf_class_has_packets(sch))) {
 		q->trouble = 0;
 	} else if (sch_bpf_trouble(q, now)) {
 		sch_bpf_set_stuck(sch);
@@ -556,6 +549,62 @@ static void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list)
 	q->stored = 0;
 	q->bytes = 0;
 	sch_bpf_new_generation(q);
+}
+
+/* Packets that programs have not taken are gone. */
+static void sch_bpf_count_purged(struct Qdisc *sch, u32 packets, u32 bytes)
+{
+	WRITE_ONCE(sch->q.qlen, sch->q.qlen - packets);
+	qstats_backlog_sub(sch, bytes);
+	__qdisc_qstats_drop(sch, packets);
+	qdisc_tree_reduce_backlog(sch, packets, bytes);
+}
+
+/* Drop the packets of inner maps that user space has taken away: no program can reach them. */
+static void sch_bpf_drop_gone(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	u64 bytes = 0;
+	u32 packets;
+
+	sch_tree_lock(sch);
+	packets = bpf_rbtree_detach_gone(&q->owner, sch_bpf_free_packet, &bytes);
+	if (packets) {
+		q->stored -= packets;
+		q->bytes -= bytes;
+		sch_bpf_count_purged(sch, packets, bytes);
+		sch_bpf_new_generation(q);
+	}
+	sch_tree_unlock(sch);
+}
+
+/* What is to be done under RTNL: tell user space that the policy is stuck, and drop what is
+ * in maps that are gone. No reference is held for it: a qdisc that is deleted is gone then,
+ * and its handle is free.
+ */
+static void sch_bpf_work(struct work_struct *work)
+{
+	struct sch_bpf_data *q = container_of(work, struct sch_bpf_data, work.work);
+	int wait;
+
+	/* destroy() waits for this with RTNL held. Others may hold it for long. */
+	if (!rtnl_trylock()) {
+		wait = READ_ONCE(q->work_wait);
+		schedule_delayed_work(&q->work, wait);
+		WRITE_ONCE(q->work_wait, min(2 * wait, HZ));
+		return;
+	}
+	if (READ_ONCE(q->to_report)) {
+		WRITE_ONCE(q->to_report, false);
+		qdisc_report(q->watchdog.qdisc);
+	}
+	sch_bpf_drop_gone(q->watchdog.qdisc);
+	rtnl_unlock();
+}
+
+static void sch_bpf_map_gone(struct bpf_rbtree_owner *owner)
+{
+	sch_bpf_work_soon(container_of(owner, struct sch_bpf_data, owner));
 }
 
 static void sch_bpf_free_list(struct sk_buff_head *list)
@@ -819,8 +868,8 @@ static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
 
 	/* destroy runs after any failure */
 	qdisc_watchdog_init(&q->watchdog, sch);
-	INIT_DELAYED_WORK(&q->report, sch_bpf_report);
-	bpf_rbtree_owner_init(&q->owner);
+	INIT_DELAYED_WORK(&q->work, sch_bpf_work);
+	bpf_rbtree_owner_init(&q->owner, sch_bpf_map_gone);
 	__skb_queue_head_init(&q->fifo);
 	q->run.ctx.qdisc = sch;
 	q->run.ctx.queue = sch->dev_queue - netdev_get_tx_queue(qdisc_dev(sch), 0);
@@ -937,22 +986,22 @@ void sch_bpf_reach_end(const struct bpf_prog *dequeue)
 		mutex_unlock(&dequeue->aux->used_maps_mutex);
 }
 
-/* Does a packet stay where it is not reached, and in which map? The maps in ordered maps
+/* Does a packet stay where it is not reached, and what is its map called? The maps in ordered maps
  * of maps are marked only here, under the tree lock: these their qdisc moves about.
  */
-static struct bpf_map *sch_bpf_out_of_reach(struct sch_bpf_data *q,
-					    const struct sch_bpf_config *cfg)
+static bool sch_bpf_out_of_reach(struct sch_bpf_data *q, const struct sch_bpf_config *cfg,
+				 char *name)
 {
 	const struct bpf_prog_aux *aux;
 	u32 i;
 
 	if (!cfg->dequeue || cfg->flags & SCH_BPF_FLUSH ||
-	    !bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark))
-		return NULL;
+	    !bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark, name))
+		return false;
 	aux = cfg->dequeue->aux;
 	for (i = 0; i < aux->used_map_cnt; i++)
 		bpf_rbtree_mark_inner(aux->used_maps[i], sch_bpf_mark);
-	return bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark);
+	return bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark, name);
 }
 
 /* What is in the maps leaves before all that comes from now on. Others have the tree lock
@@ -973,14 +1022,12 @@ static void sch_bpf_rescue_all(struct Qdisc *sch)
  */
 static void sch_bpf_rescue_unreached(struct sch_bpf_data *q, const struct sch_bpf_config *cfg)
 {
-	struct bpf_map *map;
+	char name[BPF_OBJ_NAME_LEN];
 	struct sk_buff *skb;
 
-	for (map = sch_bpf_out_of_reach(q, cfg); map;
-	     map = bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark)) {
-		skb = bpf_rbtree_pop(map, &q->owner);
-		if (IS_ERR_OR_NULL(skb))	/* its lock could not be had */
-			break;
+	if (!sch_bpf_out_of_reach(q, cfg, name))
+		return;
+	while ((skb = bpf_rbtree_drain_unmarked(&q->owner, sch_bpf_mark))) {
 		__skb_queue_tail(&q->fifo, skb);
 		q->stored--;
 		q->rescued = true;
@@ -993,10 +1040,8 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
 	u32 packets = q->stored + q->fifo.qlen, bytes = q->bytes;
 
 	sch_bpf_purge(q, list);
-	WRITE_ONCE(sch->q.qlen, sch->q.qlen - packets);
-	qstats_backlog_sub(sch, bytes);
-	__qdisc_qstats_drop(sch, packets);
-	qdisc_tree_reduce_backlog(sch, packets, bytes);
+	sch_bpf_count_purged(sch, packets, bytes);
+	sch_bpf_class_purge(sch);
 }
 
 /**
@@ -1009,36 +1054,44 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
  *
  * Context: process, under RTNL; between sch_bpf_reach_begin() and sch_bpf_reach_end()
  * of the new dequeue program, but for SCH_BPF_FORCE_ALL.
- * Return: 0; -EBUSY if a map holds packets and the new dequeue program does not
- * use it: nothing has changed then.
+ * Return: 0; -EBUSY if a map or a class holds packets and the new dequeue program does
+ * not use it: nothing has changed then.
  */
 int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 			  enum sch_bpf_how how, struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	bool again = how >= SCH_BPF_FORCE && q->was_stuck;
-	struct bpf_map *lost = NULL;
+	bool flush = cfg->flags & SCH_BPF_FLUSH, lost = false;
+	char name[BPF_OBJ_NAME_LEN];
 	struct sk_buff_head list;
 	int err = 0;
 
 	__skb_queue_head_init(&list);
 	sch_tree_lock(sch);
+	if (how < SCH_BPF_FORCE && cfg->dequeue && !flush &&
+	    !sch_bpf_takes_from_classes(cfg->dequeue) && sch_bpf_class_has_packets(sch)) {
+		NL_SET_ERR_MSG(extack,
+			       "A class has packets the new dequeue can't take; flush drops them");
+		err = -EBUSY;
+		goto unlock;
+	}
 	if (how == SCH_BPF_FORCE_ALL)
 		sch_bpf_take_over(q);
 	if (!q->stuck && how < SCH_BPF_FORCE)
-		lost = sch_bpf_out_of_reach(q, cfg);
+		lost = sch_bpf_out_of_reach(q, cfg, name);
 	else if (!q->stuck && !again)
 		sch_bpf_rescue_unreached(q, cfg);
 	else if (q->stuck && !again && how != SCH_BPF_TRY &&
-		 cfg->dequeue && !(cfg->flags & SCH_BPF_FLUSH))
+		 cfg->dequeue && !flush)
 		sch_bpf_rescue_all(sch);	/* the new policy may have other maps */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack,
 				   "Map '%s' has packets the new dequeue can't reach; flush drops them",
-				   lost->name);
+				   name);
 		err = -EBUSY;
 	} else if (how != SCH_BPF_TRY) {
-		if (cfg->flags & SCH_BPF_FLUSH)
+		if (flush)
 			sch_bpf_flush(sch, &list);
 		if (again)
 			sch_bpf_take_over(q);
@@ -1046,6 +1099,7 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 		q->stuck |= again;
 		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);
 	}
+unlock:
 	sch_tree_unlock(sch);
 
 	sch_bpf_free_list(&list);
@@ -1082,8 +1136,8 @@ static void sch_bpf_destroy(struct Qdisc *sch)
 	if (q->watchdog.qdisc != sch)
 		return;
 	sch_bpf_reset(sch);
-	cancel_delayed_work_sync(&q->report);
-	bpf_rbtree_disown(&q->owner);
+	bpf_rbtree_disown(&q->owner);	/* no map that goes away asks for work any more */
+	cancel_delayed_work_sync(&q->work);
 	/* No packet outlives the device and its namespace. */
 	bpf_rbtree_flush();
 	sch_bpf_class_destroy(sch);

@@ -65,8 +65,9 @@ struct sch_bpf_data {
 	s64 horizon_was;		/* at some time before: that time and horizon, ns */
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
-	struct delayed_work report;
-	int report_wait;		/* jiffies until it tries again */
+	struct delayed_work work;
+	int work_wait;			/* jiffies until it tries again */
+	bool to_report;			/* that the policy is stuck */
 
 	struct tcf_proto __rcu *filter_list;
 	struct tcf_block *block;
@@ -190,6 +191,7 @@ void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason);
 int sch_bpf_set_queue(struct Qdisc *sch, struct sk_buff *skb, u32 queue);
 int sch_bpf_enqueue_ret(struct sch_bpf_data *q);
+bool sch_bpf_takes_from_classes(const struct bpf_prog *dequeue);
 
 int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
 		     union bpf_attr __user *uattr);
@@ -203,6 +205,8 @@ int sch_bpf_class_len(struct sch_bpf_data *q, u32 classid);
 struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch);
 int sch_bpf_class_init(struct Qdisc *sch, struct nlattr *opt, struct netlink_ext_ack *extack);
 void sch_bpf_class_reset(struct Qdisc *sch);
+void sch_bpf_class_purge(struct Qdisc *sch);
+bool sch_bpf_class_has_packets(struct Qdisc *sch);
 void sch_bpf_class_destroy(struct Qdisc *sch);
 
 #endif /* _SCH_BPF_H */

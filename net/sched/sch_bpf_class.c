@@ -181,7 +181,8 @@ int sch_bpf_class_head(struct sch_bpf_data *q, u32 classid)
 	if (!cl)
 		return -ENOENT;
 	holds = sch_bpf_class_ask(q);
-	skb = cl->qdisc->ops->peek(cl->qdisc);
+	/* Not peek(): that of etf shows a packet that it does not give yet. */
+	skb = qdisc_peek_dequeued(cl->qdisc);
 	sch_bpf_class_asked(q, holds);
 	if (!skb)
 		return sch_bpf_class_gives_none(q, cl);
@@ -484,6 +485,45 @@ void sch_bpf_class_reset(struct Qdisc *sch)
 	for (i = 0; i < q->classes.hashsize; i++)
 		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode)
 			qdisc_reset(cl->qdisc);
+}
+
+/**
+ * sch_bpf_class_purge() - drop the packets of all classes, and tell the parents
+ * @sch: the qdisc
+ *
+ * Context: under the tree lock.
+ */
+void sch_bpf_class_purge(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_class *cl;
+	unsigned int i;
+
+	for (i = 0; i < q->classes.hashsize; i++)
+		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode) {
+			__qdisc_qstats_drop(sch, qdisc_qlen(cl->qdisc));
+			qdisc_purge_queue(cl->qdisc);
+		}
+}
+
+/**
+ * sch_bpf_class_has_packets() - does any class have packets?
+ * @sch: the qdisc
+ *
+ * Context: under the qdisc's root lock, bottom halves off.
+ * Return: true if the qdisc of a class has.
+ */
+bool sch_bpf_class_has_packets(struct Qdisc *sch)
+{
+	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct sch_bpf_class *cl;
+	unsigned int i;
+
+	for (i = 0; i < q->classes.hashsize; i++)
+		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode)
+			if (qdisc_qlen(cl->qdisc))
+				return true;
+	return false;
 }
 
 /**

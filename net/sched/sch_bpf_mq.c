@@ -214,6 +214,10 @@ static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
 		NL_SET_ERR_MSG(extack, "bpf_mq is the root of a device with several tx queues");
 		return -EOPNOTSUPP;
 	}
+	if (rcu_access_pointer(sch->stab)) {
+		NL_SET_ERR_MSG(extack, "bpf_mq has no size table: its instances take the packets");
+		return -EOPNOTSUPP;
+	}
 	err = sch_bpf_mq_parse(sch, &req, opt, true, extack);
 	if (err)
 		return err;

@@ -38,6 +38,17 @@ static noinline int sch_bpf_push_failed(struct sch_bpf_data *q, struct sk_buff *
 	}
 }
 
+/* The limit is for packets that come: what a run has taken it can put back, also after the
+ * limit has been lowered.
+ */
+static __always_inline bool sch_bpf_is_full(struct sch_bpf_data *q, const struct sk_buff *skb)
+{
+	if (likely(q->stored < sch_bpf_qdisc(q)->limit))
+		return false;
+	return skb == q->run.ctx.skb || !(q->run.state & SCH_BPF_RUN_OTHERS) ||
+	       q->run.more + !!(q->run.state & SCH_BPF_RUN_QUEUED) >= 0;
+}
+
 /* The map has taken the packet, or not, as @err says. */
 static __always_inline int sch_bpf_pushed(struct sch_bpf_data *q, struct sk_buff *skb, int err)
 {
@@ -89,15 +100,15 @@ __bpf_kfunc_start_defs();
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
  * Return: 0; or, with the packet dropped and counted, -ENOSPC if the map or the
- * qdisc is at its limit; -EBUSY if another qdisc keeps packets in the map, or the map
- * is an inner one that is about to go away; -ENOMEM if there is no memory for its element.
+ * qdisc is at its limit; -EBUSY if another qdisc keeps packets in the map; -ENOMEM if
+ * there is no memory for its element.
  */
 __bpf_kfunc int bpf_qdisc_push_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx,
 				   void *map__packet_map, const void *key__mapkey)
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	return sch_bpf_pushed(q, skb, q->stored >= sch_bpf_qdisc(q)->limit ? -E2BIG :
+	return sch_bpf_pushed(q, skb, sch_bpf_is_full(q, skb) ? -E2BIG :
 			      bpf_rbtree_push(map__packet_map, &q->owner, key__mapkey, skb));
 }
 
@@ -118,7 +129,7 @@ __bpf_kfunc int bpf_qdisc_push_front_skb(struct sk_buff *skb, struct sch_bpf_ctx
 {
 	struct sch_bpf_data *q = sch_bpf_data(ctx);
 
-	return sch_bpf_pushed(q, skb, q->stored >= sch_bpf_qdisc(q)->limit ? -E2BIG :
+	return sch_bpf_pushed(q, skb, sch_bpf_is_full(q, skb) ? -E2BIG :
 			      bpf_rbtree_push_front(map__packet_map, &q->owner, key__mapkey, skb));
 }
 
@@ -244,7 +255,12 @@ __bpf_kfunc int bpf_qdisc_segment_skb(struct sk_buff *skb, struct sch_bpf_ctx *c
 	q->run.state |= SCH_BPF_RUN_AGAIN;
 	/* Its address may be that of another packet soon. */
 	q->run.ctx.skb = NULL;
-	consume_skb(skb);
+	if (segs == skb) {	/* a list of packets that came as one: it was the head */
+		consume_skb(skb);
+	} else {		/* the core traces it when the run is over */
+		tcf_set_drop_reason(skb, SKB_CONSUMED);
+		__qdisc_drop(skb, q->run.to_free);
+	}
 	return 0;
 }
 
@@ -722,6 +738,26 @@ BTF_ID(func, bpf_qdisc_pop_from)
 BTF_ID(func, bpf_qdisc_pop_class)
 BTF_ID(func, bpf_qdisc_class_head)
 BTF_SET_END(sch_bpf_dequeue_kfunc_ids)
+
+BTF_ID_LIST_SINGLE(sch_bpf_pop_class_id, func, bpf_qdisc_pop_class)
+
+/**
+ * sch_bpf_takes_from_classes() - can a program take packets from classes?
+ * @dequeue: a dequeue program
+ *
+ * Context: any.
+ * Return: true if it calls bpf_qdisc_pop_class().
+ */
+bool sch_bpf_takes_from_classes(const struct bpf_prog *dequeue)
+{
+	const struct bpf_kfunc_desc_tab *tab = dequeue->aux->kfunc_tab;
+	u32 i;
+
+	for (i = 0; tab && i < tab->nr_descs; i++)
+		if (tab->descs[i].func_id == sch_bpf_pop_class_id[0] && !tab->descs[i].offset)
+			return true;
+	return false;
+}
 
 static int sch_bpf_kfunc_filter(const struct bpf_prog *prog, u32 kfunc_id)
 {

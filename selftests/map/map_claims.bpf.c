@@ -5,6 +5,7 @@
 BPF_QDISC_QUEUES(queues, __u64, 20000, 1);
 
 __u32 closed;
+__u32 generation;
 __u64 keys = 1;
 
 SEC("qdisc/enqueue")
@@ -14,6 +15,7 @@ int claims_enqueue(struct sch_bpf_ctx *ctx)
 	__u32 first = 0;
 	void *pkts;
 
+	generation = ctx->generation;
 	pkts = bpf_map_lookup_elem(&queues, &first);
 	if (!pkts)
 		return bpf_qdisc_drop(ctx, ctx->skb, QDISC_DROP_GENERIC);

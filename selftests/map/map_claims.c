@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * map_claims OBJECT: a qdisc claims the maps that its packets are in. User space replaces
- * such a map again and again: those that are not in use any more go away. A qdisc that goes
- * leaves all its packets at once, whoever looks at them.
+ * such a map again and again, or deletes it: it goes away, and what was in it is dropped. A
+ * qdisc that goes leaves all its packets at once, whoever looks at them.
  */
 #include "../lib/map.h"
 #include <arpa/inet.h>
@@ -92,6 +92,14 @@ static bool replace(void)
 	return true;
 }
 
+static bool delete_inner(void)
+{
+	uint32_t first = 0;
+
+	expect_equal(bpf_map_delete_elem(map("queues"), &first), 0);
+	return true;
+}
+
 /* One packet through each map */
 static bool maps_are_replaced(void)
 {
@@ -103,15 +111,17 @@ static bool maps_are_replaced(void)
 			usleep(1000);
 		expect_equal(left(), i);
 	}
-	expect(at_most_are_alive(8));
-	expect(!bpf_qdisc_detach(ifindex, NULL));
 	/* The last is still in the array. */
 	expect(at_most_are_alive(1));
+	expect(delete_inner());
+	expect(at_most_are_alive(0));
+	expect(!bpf_qdisc_detach(ifindex, NULL));
 	return true;
 }
 
 static struct {
 	uint32_t closed;
+	uint32_t generation;
 } *bss;
 
 static struct {
@@ -140,6 +150,41 @@ static bool fill(int packets)
 {
 	for (int i = 0; i < packets; i++)
 		expect(send_packet());
+	return true;
+}
+
+/* Some packets are in a map that is deleted, some in one that stays. */
+static bool what_is_deleted_is_dropped(void)
+{
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	uint32_t generation;
+
+	expect(replace());
+	bss->closed = true;
+	expect(attach());
+	expect(fill(100));
+	generation = bss->generation;
+	expect(delete_inner());
+	expect(replace());
+	expect(fill(10));
+	for (int n = 0; n < 10000 && !info.drops; n++) {
+		usleep(1000);
+		expect(!bpf_qdisc_query(ifindex, NULL, &info));
+	}
+	expect_equal(info.drops, 100);
+	expect_equal(info.qlen, 10);
+	expect_equal(info.backlog, 1000);
+	expect(at_most_are_alive(1));
+	expect(fill(1));
+	expect(bss->generation != generation);
+	/* Those that were not deleted leave. */
+	bss->closed = false;
+	expect(fill(1));
+	for (int n = 0; n < 10000 && left() < 12; n++)
+		usleep(1000);
+	expect_equal(left(), 12);
+	expect(!bpf_qdisc_detach(ifindex, NULL));
+	expect(all_freed());
 	return true;
 }
 
@@ -254,8 +299,9 @@ int main(int argc, char **argv)
 {
 	load(argc, argv);
 	set_up();
-	printf("1..3\n");
-	result(maps_are_replaced(), "inner maps that are replaced 1000 times go away");
+	printf("1..4\n");
+	result(maps_are_replaced(), "inner maps that are replaced 1000 times, or deleted, go away");
+	result(what_is_deleted_is_dropped(), "the packets of an inner map that is deleted are dropped and counted");
 	result(packets_are_freed(), "the packets of a qdisc are out of the map with it, and freed");
 	result(while_others_look(), "also while others walk over the map");
 	if (system("ip link del " DEV))

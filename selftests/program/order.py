@@ -58,6 +58,17 @@ def looking_does_not_change_the_order():
         remain(device, sender, receiver, [5, 0, 2, 4, 1, 3])
 
 
+def what_is_put_back_is_within_the_limit():
+    """A limit that has been lowered is for packets that come, not for one that was taken to be looked at."""
+    with lib.wire(ORDER) as (device, sender, receiver):
+        push(sender, [5, 5, 6, 6, 7, 7])
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "limit", "4")
+        lib.true(not do(sender, "PUSH", 5, 6), "stored beyond the limit")
+        for key in (5, 6, 7) * 3:
+            do(sender, "PUT_BACK", key)
+        remain(device, sender, receiver, range(6))
+
+
 def a_packet_that_waits_is_looked_into_and_marked():
     """Its bytes are read and written, and so is the note on it; it stays where it was."""
     with lib.wire(ORDER) as (device, sender, receiver):
@@ -327,6 +338,7 @@ def a_walk_goes_on_when_what_was_put_in_front_has_left():
 
 lib.main(the_front_of_a_key,
          looking_does_not_change_the_order,
+         what_is_put_back_is_within_the_limit,
          a_packet_that_waits_is_looked_into_and_marked,
          another_key,
          the_oldest_and_the_youngest_of_a_key,

@@ -18,6 +18,8 @@ from lib import SO_MARK, SO_PRIORITY, compiled
 CLASSES = compiled("classes")
 WAIT_CLASS = compiled("wait_class")
 DRR = compiled("class_drr")
+FORGOTTEN = compiled("class_forgotten")
+FIFO = f"{lib.POLICIES}/fifo.bpf.o"
 DRR_OPEN = 3                            # also in class_drr.bpf.c
 DEPARTURE = compiled("departure")
 DELAY = 100 * lib.MS                    # also in wait_class.bpf.c
@@ -167,18 +169,81 @@ def rounds_over_classes_by_the_lengths_of_their_first_packets():
 
 
 def the_first_packet_of_a_class_that_holds_it_back():
-    """It is not known before that time, and waiting is no trouble."""
-    with classful("1:1", "1:2", obj=DRR) as (device, sender, receiver):
-        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", "fq")
+    """It is not known before that time, and waiting is no trouble. Also if the qdisc's own peek
+    shows it, as that of etf does."""
+    for clock, below in ((time.CLOCK_MONOTONIC, ("fq",)),
+                         (time.CLOCK_TAI, ("etf", "clockid", "CLOCK_TAI", "delta", "1000000", "skip_sock_check"))):
+        with classful("1:1", "1:2", obj=DRR) as (device, _, receiver), lib.Sender(device.a, clock) as sender:
+            lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "patience", "50ms")
+            lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", *below)
+            sender.set(SO_MARK, 1)
+            start = time.monotonic_ns()
+            sender.send(1, 500, when=time.clock_gettime_ns(clock) + 3 * DELAY)
+            sender.set(SO_MARK, DRR_OPEN)
+            sender.send(0)
+            (arrival,) = receiver.collect(1)
+            seen = lib.policy_stats(max(lib.maps_named("class_drr_seen")))
+            early = start + 3 * DELAY - lib.MS - arrival.when
+            lib.true(early <= 0 and seen["held"], f"{below[0]}: left {early / 1e6} ms too early, {seen}")
+            lib.equal((device.qdisc()["stuck"], device.qdisc()["qlen"]), (0, 0), f"{below[0]}: stuck, and queued")
+
+
+def what_a_class_drops_late_is_not_queued():
+    """By etf, which drops a packet when its time has passed."""
+    with classful("1:1") as (device, _, _), lib.Sender(device.a, time.CLOCK_TAI) as sender:
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "patience", "50ms")
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:",
+                "etf", "clockid", "CLOCK_TAI", "delta", "0", "skip_sock_check")
+        mark_filter(device.a, 11, "classid", "1:1")
+        sender.set(SO_MARK, 11)
+        lib.true(sender.send(1, when=time.clock_gettime_ns(time.CLOCK_TAI) + 2 * DELAY), "refused")
+        lib.wait_until(lambda: device.qdisc()["qlen"] == 0, "the packet is not counted any more")
+        sender.wait_freed()
+        stats = device.qdisc()
+        lib.equal((stats["packets"], stats["backlog"], stats["stuck"]), (0, 0, 0), "sent, queued, found stuck")
+
+
+def a_change_does_not_forget_the_packets_of_classes():
+    with classful("1:1", "1:2") as (device, sender, receiver):
+        lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "patience", "50ms")
+        mark_filter(device.a, 12, "classid", "1:2")
+        lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:2", "handle", "20:", "tbf",
+                "rate", "800bit", "burst", "1000", "limit", "100000")
+        sender.set(SO_MARK, 12)
+        for number in range(12):
+            sender.send(number, 500)
+        change = "tc", "qdisc", "change", "dev", device.a, "root", "bpf", "obj"
+        lib.contains(lib.refused(*change, FIFO), "A class has packets the new dequeue can't take; flush drops them")
+        lib.run(*change, CLASSES)
+        before = device.qdisc()
+        lib.true(before["qlen"] >= 9, f"{before['qlen']} packets are queued in the child")
+        lib.run(*change, FIFO, "flush")
+        stats = device.qdisc()
+        lib.equal((stats["qlen"], stats["backlog"], stats["drops"] + stats["packets"]), (0, 0, 12), "queued, dropped or sent")
+        lib.equal(lib.numbers(receiver.collect(stats["packets"])), list(range(stats["packets"])), "sent before")
+        sender.set(SO_MARK, 0)
+        sender.send(12)
+        lib.equal(lib.numbers(receiver.collect(1)), [12], "what leaves")
+        sender.wait_freed()
+        lib.equal((device.qdisc()["qlen"], device.qdisc()["stuck"]), (0, 0), "queued, found stuck")
+
+
+def what_comes_does_not_overtake_the_classes_of_a_stuck_policy():
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        tbf = "dev", device.a, "root", "handle", "1:", "tbf", "burst", "1000", "limit", "100000", "rate"
+        lib.run("tc", "qdisc", "add", *tbf, "8kbit")
+        device.attach(FORGOTTEN, "patience", "50ms", where=("parent", "1:1", "handle", "2:"))
+        lib.run("tc", "class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
         sender.set(SO_MARK, 1)
-        when = time.monotonic_ns() + 3 * DELAY
-        sender.send(1, 500, when=when)
-        sender.set(SO_MARK, DRR_OPEN)
-        sender.send(0)
-        (arrival,) = receiver.collect(1)
-        seen = lib.policy_stats(max(lib.maps_named("class_drr_seen")))
-        lib.true(arrival.when >= when and seen["held"], f"left {(when - arrival.when) / 1e6} ms too early, {seen}")
-        lib.equal((device.qdisc()["stuck"], device.qdisc()["qlen"]), (0, 0), "stuck, and queued")
+        for number in range(6):
+            sender.send(number, 500)
+        lib.wait_until(lambda: device.below()["stuck"] == 1, "found stuck")
+        sender.set(SO_MARK, 0)
+        for number in range(6, 12):
+            lib.true(sender.send(number, 500), "refused")
+        lib.run("tc", "qdisc", "change", *tbf, "8mbit")
+        lib.equal(lib.numbers(receiver.collect(12)), list(range(12)), "order")
+        lib.equal((device.below()["qlen"], device.below()["backlog"]), (0, 0), "queued")
 
 
 def a_packet_that_the_program_leaves_does_not_wait_for_a_class_that_holds_back():
@@ -588,6 +653,9 @@ lib.main(filters_choose_the_class,
          what_a_class_drops_is_no_trouble,
          rounds_over_classes_by_the_lengths_of_their_first_packets,
          the_first_packet_of_a_class_that_holds_it_back,
+         what_a_class_drops_late_is_not_queued,
+         a_change_does_not_forget_the_packets_of_classes,
+         what_comes_does_not_overtake_the_classes_of_a_stuck_policy,
          a_packet_that_the_program_leaves_does_not_wait_for_a_class_that_holds_back,
          a_qdisc_below_sends_at_the_time_of_departure,
          a_class_that_is_not_there_drops,

@@ -38,7 +38,8 @@
  *	classid		the class that bpf_skb_tc_classify() has found, or 0	(enqueue)
  *	queue		the tx queue that the qdisc belongs to
  *	generation	another number after each reset, flush and change of
- *			programs; never 0, never that of another qdisc
+ *			programs, and when an inner map is gone that held packets;
+ *			never 0, never that of another qdisc
  *
  * A tutorial, idioms, and what the verifier's refusals mean are in Documentation/networking/,
  * sch_bpf_tutorial.rst, sch_bpf_idioms.rst and sch_bpf_refused.rst (of the package
@@ -348,8 +349,9 @@ extern int bpf_qdisc_deliver_skb(struct sk_buff *skb, struct sch_bpf_ctx *ctx) _
  * @skb: an owned packet; it is given away
  *
  * Returns 0; or, with the packet dropped and counted, -ENOSPC if the map or the
- * qdisc's limit is full, -EBUSY if another qdisc keeps packets in the map, or the map is
- * one of a map of maps and was taken out of it, -ENOMEM without memory for an element.
+ * qdisc's limit is full, -EBUSY if another qdisc keeps packets in the map, -ENOMEM without
+ * memory for an element. What was taken can be put back beyond the limit, which may have
+ * been lowered.
  */
 static __always_inline int bpf_qdisc_push(struct sch_bpf_ctx *ctx, void *map, const void *key,
 					  struct sk_buff *skb)
