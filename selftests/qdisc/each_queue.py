@@ -190,6 +190,13 @@ def a_change_under_traffic_loses_nothing():
     lib.equal(sorted(got), sent, "packets")
 
 
+def a_size_table_is_refused():
+    """It would do nothing: packets are sized by the instance that takes them."""
+    with lib.link("numtxqueues", str(TX)) as made:
+        lib.contains(lib.refused("tc", "qdisc", "add", "dev", made.a, "stab", "overhead", "24", "root", "bpf_mq", "obj", EACH),
+                     "bpf_mq has no size table")
+
+
 def a_change_that_would_lose_packets_is_refused():
     """One queue is enough, and all stay as they are."""
     with device("obj", HOLD) as queues:
@@ -378,6 +385,7 @@ lib.main(every_policy_serves_every_queue,
          parameters_are_set_once_for_all,
          a_change_keeps_what_is_queued,
          a_change_under_traffic_loses_nothing,
+         a_size_table_is_refused,
          a_change_that_would_lose_packets_is_refused,
          from_one_for_all_to_one_for_each_and_back,
          what_a_queue_without_programs_does,
