@@ -750,11 +750,13 @@ BTF_ID_LIST_SINGLE(sch_bpf_pop_class_id, func, bpf_qdisc_pop_class)
  */
 bool sch_bpf_takes_from_classes(const struct bpf_prog *dequeue)
 {
-	const struct bpf_kfunc_desc_tab *tab = dequeue->aux->kfunc_tab;
+	s32 imm = bpf_jit_supports_far_kfunc_call() ? sch_bpf_pop_class_id[0] :
+						      BPF_CALL_IMM(bpf_qdisc_pop_class);
 	u32 i;
 
-	for (i = 0; tab && i < tab->nr_descs; i++)
-		if (tab->descs[i].func_id == sch_bpf_pop_class_id[0] && !tab->descs[i].offset)
+	/* Those of subprograms are in it, too. */
+	for (i = 0; i < dequeue->len; i++)
+		if (bpf_pseudo_kfunc_call(&dequeue->insnsi[i]) && dequeue->insnsi[i].imm == imm)
 			return true;
 	return false;
 }
