@@ -96,17 +96,18 @@ def user_space_cannot_change_a_map_of_packets():
 
 
 def inner_maps_swapped_by_user_space():
-    """Packets in a map that no program finds any more wait until one does, or go with
-    the qdisc."""
+    """Packets in a map that no program finds any more wait until one does, as long as user space
+    has the map; else they are dropped."""
+    pin = f"/sys/fs/bpf/instances{os.getpid()}"
+
     def attach(device, parent):
         device.attach(QUEUES, where=("parent", parent, "handle", "2:"))
 
     def queued(device):
-        listed = lib.qdiscs(device.a)
-        (entry,) = [entry for entry in listed if entry["handle"] == "2:"]
-        return entry["qlen"]
+        (entry,) = [entry for entry in lib.qdiscs(device.a) if entry["handle"] == "2:"]
+        return entry["qlen"], entry["drops"]
 
-    for back in (True, False):
+    for kept in (True, False):
         with lib.behind_the_gate(attach, "numtxqueues", "2") as (device, sender, receiver):
             (outer,) = lib.maps_named("queues")
             first, second = [lib.bpftool("map", "dump", "id", str(outer))[queue]["inner_map_id"]
@@ -117,20 +118,24 @@ def inner_maps_swapped_by_user_space():
                         "value", "id", str(inner))
             for number in range(5):
                 sender.send(number)
+            if kept:
+                lib.run("bpftool", "map", "pin", "id", str(first), pin)
             put(second)
             for number in range(5, 8):
                 sender.send(number)
-            lib.equal(queued(device), 8, "queued")
+            if kept:
+                lib.equal(queued(device), (8, 0), "queued, dropped")
+            else:
+                lib.wait_until(lambda device=device: queued(device) == (3, 5), "those of the first map are dropped")
             sender.set(lib.SO_MARK, 1)
             sender.send(8)
             lib.equal(lib.numbers(receiver.collect(4)), [5, 6, 7, 8], "packets of the second map")
-            lib.equal(queued(device), 5, "queued out of reach")
-            if back:
+            if kept:
+                lib.equal(queued(device), (5, 0), "queued out of reach, dropped")
                 put(first)
+                os.unlink(pin)
                 lib.equal(lib.numbers(receiver.collect(5)), list(range(5)), "packets of the first map")
-                lib.equal(queued(device), 0, "queued at the end")
-            else:
-                device.detach()
+            lib.equal(queued(device)[0], 0, "queued at the end")
             sender.wait_freed()
         lib.no_maps("queues")
 
