@@ -500,10 +500,8 @@ void sch_bpf_class_purge(struct Qdisc *sch)
 	unsigned int i;
 
 	for (i = 0; i < q->classes.hashsize; i++)
-		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode) {
-			__qdisc_qstats_drop(sch, qdisc_qlen(cl->qdisc));
-			qdisc_purge_queue(cl->qdisc);
-		}
+		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode)
+			qdisc_purge_queue(cl->qdisc);	/* counts them as dropped here, too */
 }
 
 /**

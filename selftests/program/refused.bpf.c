@@ -1082,6 +1082,13 @@ int bound_too_short(struct sch_bpf_ctx *ctx)
 	return bpf_qdisc_pop_until(ctx, &pkts, &key);
 }
 
+SEC("qdisc/dequeue")
+__refused("is ptr_Qdisc, whose memory may end before off=65536 size=8")
+int key_behind_the_qdisc(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_pop_until(ctx, &pkts, (void *)ctx->qdisc + 65536);
+}
+
 SEC("qdisc/enqueue")
 __refused("is not a key of map 'pkts', 8 bytes")
 int key_in_front_too_short(struct sch_bpf_ctx *ctx)
