@@ -4,8 +4,10 @@
 
 BPF_QDISC_QUEUES(queues, __u64, 20000, 1);
 
-__u32 closed;
-__u32 generation;
+struct {			/* also in map_claims.c */
+	__u32 closed;
+	__u32 generation;
+} state;
 __u64 keys = 1;
 
 SEC("qdisc/enqueue")
@@ -15,7 +17,7 @@ int claims_enqueue(struct sch_bpf_ctx *ctx)
 	__u32 first = 0;
 	void *pkts;
 
-	generation = ctx->generation;
+	state.generation = ctx->generation;
 	pkts = bpf_map_lookup_elem(&queues, &first);
 	if (!pkts)
 		return bpf_qdisc_drop(ctx, ctx->skb, QDISC_DROP_GENERIC);
@@ -28,7 +30,7 @@ int claims_dequeue(struct sch_bpf_ctx *ctx)
 	__u32 first = 0;
 	void *pkts;
 
-	if (closed) {
+	if (state.closed) {
 		ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
 		return 0;
 	}

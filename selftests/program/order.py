@@ -66,7 +66,7 @@ def what_is_put_back_is_within_the_limit():
         lib.true(not do(sender, "PUSH", 5, 6), "stored beyond the limit")
         for key in (5, 6, 7) * 3:
             do(sender, "PUT_BACK", key)
-        remain(device, sender, receiver, range(6))
+        remain(device, sender, receiver, list(range(6)))
 
 
 def a_packet_that_waits_is_looked_into_and_marked():
