@@ -17,9 +17,9 @@ struct sk_buff;
  *          programs only
  * @classid: the class that bpf_skb_tc_classify() has found, a handle; to read
  * @queue: tx queue of the device that the qdisc belongs to
- * @generation: another number after each reset, flush and change of the programs, when
- *              what a program remembers of its packets may be wrong; never 0, and never
- *              that of another qdisc
+ * @generation: another number after each reset, flush and change of the programs, and
+ *              when an inner map is gone that held packets: what a program remembers of
+ *              its packets may be wrong; never 0, and never that of another qdisc
  */
 struct sch_bpf_ctx {
 	struct sk_buff *skb;

@@ -47,9 +47,10 @@
  * bpf_rbtree_pop() alone, on behalf of an owner, which counts them. The first
  * push claims the map for its owner; while the claim lasts and the map is not
  * empty, nobody else can change it. A claim on an empty map gives way to
- * whoever comes next, and ends when its owner finds that it is all that keeps
- * the map. An owner that wants to be rid of all its packets detaches whole trees,
- * each in one step, which a worker frees (bpf_rbtree_detach()).
+ * whoever comes next. It keeps no map alive: the packets of one that is gone wait
+ * for their owner, who is told to take them out (bpf_rbtree_detach_gone()). An owner
+ * that wants to be rid of all its packets detaches whole trees, each in one step,
+ * which a worker frees (bpf_rbtree_detach()).
  *
  * Maps: created with an inner map, this one holds maps, each with a reference.
  * User space sees their ids, programs the maps. The reference is dropped when a
@@ -1448,8 +1449,8 @@ static u32 rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj)
  * @free: frees an object, in process context; the same one in all calls for a map
  *
  * It takes a step for each map, as long for a million objects in it as for one: the map's
- * tree comes out whole, and a worker frees what is in it. Elements that were allocated
- * beforehand are free again when their object is: pushes can fail with -E2BIG meanwhile.
+ * tree comes out whole, and a worker frees what is in it. Elements are free again when
+ * their object is: pushes can fail with -E2BIG meanwhile.
  * bpf_rbtree_flush() waits.
  *
  * Context: any but hard interrupt and NMI. The caller sees to it that @owner does not

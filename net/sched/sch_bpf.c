@@ -26,8 +26,8 @@
  * bpf_mq was given no programs (sch_bpf_mq.c).
  *
  * Change in place swaps both programs under the tree lock. Packets stay in their
- * maps; a change is refused if the new dequeue program knows nothing of a map
- * that holds some.
+ * maps and classes; a change is refused if the new dequeue program knows nothing of a
+ * map that holds some, or takes none from classes and a class does.
  */
 #include <linux/bpf.h>
 #include <linux/filter.h>
@@ -413,10 +413,8 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 			return NULL;
 		}
 	}
-	/* To wait for a class is no fault of the policy, unless another one could send. Nor
-	 * is a class that counts packets here and has none.
-	 */
-	if (sch_bpf_waits_for_class(q) || (!q->stored && !sch_bpf_class_has_packets(sch))) {
+	/* To wait for a class is no fault of the policy, unless another one could send. */
+	if (sch_bpf_waits_for_class(q)) {
 		q->trouble = 0;
 	} else if (sch_bpf_trouble(q, now)) {
 		sch_bpf_set_stuck(sch);
@@ -1063,27 +1061,26 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	bool again = how >= SCH_BPF_FORCE && q->was_stuck;
 	bool flush = cfg->flags & SCH_BPF_FLUSH, lost = false;
+	bool takes = !cfg->dequeue || sch_bpf_takes_from_classes(cfg->dequeue);
 	char name[BPF_OBJ_NAME_LEN];
 	struct sk_buff_head list;
 	int err = 0;
 
 	__skb_queue_head_init(&list);
 	sch_tree_lock(sch);
-	if (how < SCH_BPF_FORCE && cfg->dequeue && !flush &&
-	    !sch_bpf_takes_from_classes(cfg->dequeue) && sch_bpf_class_has_packets(sch)) {
+	if (how < SCH_BPF_FORCE && !takes && !flush && sch_bpf_class_has_packets(sch)) {
 		NL_SET_ERR_MSG(extack,
 			       "A class has packets the new dequeue can't take; flush drops them");
 		err = -EBUSY;
 		goto unlock;
 	}
-	if (how == SCH_BPF_FORCE_ALL)
+	if (how == SCH_BPF_FORCE_ALL || again)
 		sch_bpf_take_over(q);
 	if (!q->stuck && how < SCH_BPF_FORCE)
 		lost = sch_bpf_out_of_reach(q, cfg, name);
-	else if (!q->stuck && !again)
+	else if (!q->stuck)
 		sch_bpf_rescue_unreached(q, cfg);
-	else if (q->stuck && !again && how != SCH_BPF_TRY &&
-		 cfg->dequeue && !flush)
+	else if (how != SCH_BPF_TRY && cfg->dequeue && !flush)
 		sch_bpf_rescue_all(sch);	/* the new policy may have other maps */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack,
@@ -1093,8 +1090,6 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 	} else if (how != SCH_BPF_TRY) {
 		if (flush)
 			sch_bpf_flush(sch, &list);
-		if (again)
-			sch_bpf_take_over(q);
 		sch_bpf_config_swap(sch, cfg);
 		q->stuck |= again;
 		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);

@@ -21,6 +21,7 @@
 #define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
 #define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
 #define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or what a class gave, come next */
+#define SCH_BPF_RUN_TAKEN	BIT(7)	/* the program has taken packets from maps: stored is set */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. An enqueue program stores ctx.skb as a
@@ -35,6 +36,7 @@ struct sch_bpf_run {
 	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
+	u32 stored;			/* in the maps, before the first was taken */
 	struct sk_buff *segments;	/* enqueue only: it runs for each of these next; or NULL */
 };
 

@@ -222,7 +222,7 @@ struct sk_buff *sch_bpf_class_dequeue_any(struct Qdisc *sch)
 
 	for (i = 0; i < q->classes.hashsize; i++) {
 		hlist_for_each_entry(cl, &q->classes.hash[i], common.hnode) {
-			skb = sch_bpf_class_take(cl);
+			skb = qdisc_qlen(cl->qdisc) ? sch_bpf_class_take(cl) : NULL;
 			if (skb) {
 				sch_bpf_class_count_taken(sch, skb);
 				qdisc_bstats_update(sch, skb);

@@ -45,8 +45,8 @@ static __always_inline bool sch_bpf_is_full(struct sch_bpf_data *q, const struct
 {
 	if (likely(q->stored < sch_bpf_qdisc(q)->limit))
 		return false;
-	return skb == q->run.ctx.skb || !(q->run.state & SCH_BPF_RUN_OTHERS) ||
-	       q->run.more + !!(q->run.state & SCH_BPF_RUN_QUEUED) >= 0;
+	return skb == q->run.ctx.skb || !(q->run.state & SCH_BPF_RUN_TAKEN) ||
+	       q->stored >= q->run.stored;
 }
 
 /* The map has taken the packet, or not, as @err says. */
@@ -69,6 +69,10 @@ static struct sk_buff *sch_bpf_taken(struct sch_bpf_data *q, struct sk_buff *skb
 	if (IS_ERR_OR_NULL(skb))
 		return NULL;
 
+	if (!(q->run.state & SCH_BPF_RUN_TAKEN)) {
+		q->run.state |= SCH_BPF_RUN_TAKEN;
+		q->run.stored = q->stored;
+	}
 	sch_bpf_count_taken(q, skb);
 	/* An enqueue program can take the packet that came out again. */
 	if (skb == q->run.ctx.skb)

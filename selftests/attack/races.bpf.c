@@ -84,7 +84,7 @@ int BPF_PROG(on_change, const struct Qdisc *sch)
 	return 0;
 }
 
-SEC("fentry/sch_bpf_report")
+SEC("fentry/sch_bpf_work")
 int BPF_PROG(on_report)
 {
 	__u32 n = reports++;

@@ -2,7 +2,7 @@
 /* A packet's mark says why it is dropped, as enum qdisc_drop_reason; with LATE it is
  * dropped at dequeue. A mark of 0 is for packets that are kept, in a map for two. Others
  * the kernel drops: with NOWHERE it is passed to a class that is not there, with TWICE a
- * clone is delivered before it.
+ * clone is delivered before it; with CUT it is cut into segments, which are dropped.
  */
 #include "../../policies/policy.h"
 
@@ -10,6 +10,7 @@
 #define NOWHERE	0x200
 #define TWICE	0x400
 #define STOLEN	0x800
+#define CUT	0x1000
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RBTREE);
@@ -27,6 +28,8 @@ int reasons_enqueue(struct sch_bpf_ctx *ctx)
 
 	if (mark & STOLEN)
 		return bpf_qdisc_steal(ctx, skb);
+	if (mark & CUT && bpf_qdisc_pkt_segs(skb) > 1)
+		return bpf_qdisc_segment(ctx, skb);
 	if (mark & NOWHERE)
 		return bpf_qdisc_pass(ctx, skb, 0x10001);
 	if (mark && key)

@@ -12,7 +12,7 @@ from lib import SO_MARK, compiled
 
 REASONS = compiled("reasons")
 SHARED = compiled("shared")
-LATE, NOWHERE, TWICE, STOLEN = 0x100, 0x200, 0x400, 0x800      # also in reasons.bpf.c
+LATE, NOWHERE, TWICE, STOLEN, CUT = 0x100, 0x200, 0x400, 0x800, 0x1000     # also in reasons.bpf.c
 # of enum qdisc_drop_reason
 GENERIC, OVERLIMIT, CONGESTED = 1, 2, 3
 
@@ -88,6 +88,17 @@ def what_is_stolen_is_no_drop():
         lib.equal(device.qdisc()["drops"], 0, "drops")
 
 
+def what_is_cut_is_no_drop():
+    """But each segment, which is dropped here, is one."""
+    with lib.wire(REASONS) as (device, sender, _), lib.traced("qdisc/qdisc_drop", "skb/kfree_skb") as lines:
+        sender.set(SO_MARK, CUT)
+        sender.send_gso(1000, 3)
+        lib.wait_until(lambda: device.qdisc()["drops"] == 3, "three drops")
+        sender.sock.close()
+        lib.equal(drops(lines(), device), ["GENERIC"] * 3, "reasons")
+        lib.equal([line for line in lines() if "kfree_skb:" in line and "QDISC_DROP" not in line], [], "other drops")
+
+
 def a_busy_map_is_no_full_one():
     """The first device has packets in the map that both find."""
     with contextlib.ExitStack() as stack:
@@ -104,4 +115,5 @@ lib.main(each_drop_has_its_reason,
          drops_of_the_kernel_have_theirs,
          a_drop_in_dequeue_below_another_qdisc_has_its_reason,
          what_is_stolen_is_no_drop,
+         what_is_cut_is_no_drop,
          a_busy_map_is_no_full_one)

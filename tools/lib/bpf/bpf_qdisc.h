@@ -600,8 +600,8 @@ extern int bpf_qdisc_pop_class(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
  * and is stuck then after its patience, as one that leaves packets in its maps: let the loop
  * go on until a class may send.
  *
- * Returns the length in bytes of the packet that bpf_qdisc_pop_class() delivers next, or
- * -ENOENT or -EAGAIN as that does.
+ * Returns the length in bytes of the packet that bpf_qdisc_pop_class() delivers next, also if
+ * the class gets a more urgent one before, or -ENOENT or -EAGAIN as that does.
  */
 extern int bpf_qdisc_class_head(struct sch_bpf_ctx *ctx, __u32 classid) __ksym;
 
