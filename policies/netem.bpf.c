@@ -2,29 +2,39 @@
 /*
  * netem: packets leave as if they had passed a network: late, lost, twice, in another order.
  *
- * A packet leaves `delay` after it has come, give or take up to `jitter`; or, with `values` of
- * the table `distribution`, later by jitter times one of these, in parts of 8192, which are rows
- * of 128. tc's own files fill it:
+ * Delay: a packet leaves `delay` after it has come, give or take up to `jitter`. With delay_values
+ * of the table delay_dist it is later by jitter times one of these, in parts of 8192. The
+ * table has rows of 128 values; tc's own files fill it:
  *
  *	values() { grep -v '#' /usr/lib/x86_64-linux-gnu/tc/$1.dist | xargs -n 128 | tr ' ' ,; }
- *	tc qdisc add dev eth0 root bpf obj netem set delay=50ms set jitter=10ms set values=4096 \
- *		$(values normal | awk '{ print "set distribution[" (NR - 1) "]=" $0 }')
+ *	tc qdisc add dev eth0 root bpf obj netem set delay=50ms set jitter=10ms set delay_values=4096 \
+ *		$(values normal | awk '{ print "set delay_dist[" (NR - 1) "]=" $0 }')
  *
- * With `rate` it leaves no sooner than the link is free and has sent it: with `overhead` bytes, and
- * in cells of `cell_size` bytes with `cell_overhead`. With `slot_min` and `slot_max` it waits
- * for a slot, which begins so long after the last one, and is for slot_packets or slot_bytes.
+ * Loss: with probability `loss` a packet is lost, and its sender does not learn of it. With
+ * loss_model 1 and 2 the chain `loss_chain` decides: p13, p31, p32, p23, p14, or p, r, 1-h, 1-k,
+ * as tc's `loss state` and `loss gemodel` take them. With `ecn` a packet that takes part is marked
+ * instead.
  *
- * With probability `loss` a packet is lost, and its sender does not learn of it. With loss_model
- * 1 and 2 the chain `loss_chain` decides: p13, p31, p32, p23, p14, or p, r, 1-h and 1-k, as tc's
- * `loss state` and `loss gemodel` take them. With `ecn` it is marked instead, if it takes part.
- * With `duplicate` another one goes the same way; with `gap` each gap-th, but with probability
- * `reorder` alone, overtakes all others. A correlation is the share that the last random number
- * of its kind has in the next one. Who gives a `seed` has the same numbers each time.
+ * Copies and order: with probability `duplicate` a second one goes the same way. With `gap` every
+ * gap-th packet, but only with probability `reorder`, overtakes all that wait.
  *
- * Where it does badly: jitter reorders packets; so does a new delay. A GSO packet is delayed,
- * lost or doubled as one. A qdisc has no say over what waits here: to have a queue in front of the
- * network, put netem below tbf, or on the other device. Nothing is corrupted, because programs
- * may not write to packets; a clsact program may. At most 10000 packets wait.
+ * Rate: with `rate` a packet leaves no sooner than the link is free and has sent it, with
+ * `overhead` bytes, and in cells of cell_size bytes with cell_overhead.
+ *
+ * Slots: with slot_delay or slot_jitter packets leave in slots of slot_packets or slot_bytes, which
+ * begin as long after one another as `delay` would say, with slot_values of the table slot_dist.
+ *
+ * Chance: a correlation is the share that the last random number of its kind has in the next one.
+ * With the same `seed` the numbers are the same each time, and those of the kernel's netem; another
+ * seed begins them anew.
+ *
+ * Where it does badly: jitter reorders packets, and so does a new delay. A GSO packet is delayed,
+ * lost or doubled as one. No qdisc orders what waits here: to have a queue in front of the
+ * network, put netem below tbf, or on the other device. With bpf_mq each tx queue is a network of
+ * its own, with the whole rate and the same numbers. At most 10000 packets wait.
+ *
+ * What it does not do: it corrupts nothing. Other owners may share a packet's bytes, so no program
+ * of a qdisc may write them; a clsact program may. A distribution has no more than 4096 values.
  *
  * Statistics, by `tc -s qdisc show`, of packets: delayed, lost, duplicated, marked, reordered.
  */
@@ -42,7 +52,7 @@
 __u64 delay SEC(".data.param") BPF_QDISC_RANGE(0, 3600s);
 __u32 jitter SEC(".data.param") BPF_QDISC_RANGE(0, 2s);
 __u32 delay_corr SEC(".data.param") BPF_QDISC_RANGE(0, 1000000);
-__u32 values SEC(".data.param") BPF_QDISC_RANGE(0, 4096);	/* 0: all delays are as likely */
+__u32 delay_values SEC(".data.param") BPF_QDISC_RANGE(0, 4096);	/* 0: all are as likely */
 __u32 loss SEC(".data.param") BPF_QDISC_RANGE(0, 1000000);
 __u32 loss_corr SEC(".data.param") BPF_QDISC_RANGE(0, 1000000);
 __u8 loss_model SEC(".data.param") BPF_QDISC_RANGE(0, 2);	/* loss, 4 states, Gilbert-Elliott */
@@ -57,8 +67,9 @@ __u64 rate SEC(".data.param") BPF_QDISC_RANGE(0, 10tbit);	/* 0: any */
 __s32 overhead SEC(".data.param") BPF_QDISC_RANGE(-1000, 1000);
 __u32 cell_size SEC(".data.param") BPF_QDISC_RANGE(0, 10000);	/* 0: no cells */
 __u32 cell_overhead SEC(".data.param") BPF_QDISC_RANGE(0, 1000);
-__u64 slot_min SEC(".data.param") BPF_QDISC_RANGE(0, 4s);
-__u64 slot_max SEC(".data.param") BPF_QDISC_RANGE(0, 4s);	/* both 0: no slots */
+__u64 slot_delay SEC(".data.param") BPF_QDISC_RANGE(0, 3600s);
+__u32 slot_jitter SEC(".data.param") BPF_QDISC_RANGE(0, 2s);	/* both 0: no slots */
+__u32 slot_values SEC(".data.param") BPF_QDISC_RANGE(0, 4096);
 __u32 slot_packets SEC(".data.param") BPF_QDISC_RANGE(0, 1000000);	/* 0: any number */
 __u32 slot_bytes SEC(".data.param") BPF_QDISC_RANGE(0, 1gb);		/* likewise */
 __u64 seed SEC(".data.param");					/* 0: other numbers each time */
@@ -68,7 +79,8 @@ struct {
 	__type(key, __u32);
 	__type(value, __s16[ROW]);
 	__uint(max_entries, ROWS);
-} distribution SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(-32768, 32767);
+} delay_dist SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(-32768, 32767),
+  slot_dist SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(-32768, 32767);
 
 /* Statistics: packets */
 __u64 delayed SEC(".data.stats");
@@ -80,10 +92,10 @@ __u64 reordered SEC(".data.stats");
 /* Time of departure, ns CLOCK_MONOTONIC -> packet; 0: it overtakes */
 BPF_QDISC_QUEUE(netem_pkts, __u64, MAX_PACKETS);
 
-enum kind { DELAY, LOSS, DUPLICATE, REORDER };
+enum kind { DELAY, LOSS, DUPLICATE, REORDER, KINDS };
 
-__u32 lfsr[4];		/* state of the random numbers; 0: they have no seed yet */
-__u32 last[4];		/* number of each kind */
+__u32 lfsr[4];			/* state of the random numbers; 0: they have no seed yet */
+__u32 last[KINDS];		/* number of each kind */
 static __u64 seeded;		/* with which seed */
 static __u32 chain;		/* state of the loss model, from 0 on */
 static __u32 in_order;		/* packets since the last that overtook others */
@@ -98,10 +110,11 @@ static void sow(void)
 	__u32 i, first = from >> 32 ^ from << 10 ^ from;
 	static const __u32 least[4] = { 2, 8, 16, 128 };
 
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < 4; i++)
 		lfsr[i] = first < least[i] ? first + least[i] : first;
+	for (i = 0; i < KINDS; i++)
 		last[i] = 1U << 31;
-	}
+	chain = in_order = 0;
 	seeded = seed;
 }
 
@@ -165,7 +178,7 @@ static bool lost_by_gilbert_elliott(void)
 	bool bad = chain;
 
 	chain = draw() < part(loss_chain[bad]) ? !bad : bad;
-	return bad ? draw() > part(loss_chain[2]) : draw() < part(loss_chain[3]);
+	return bad ? draw() > ~part(loss_chain[2]) : draw() < part(loss_chain[3]);
 }
 
 static bool loses(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
@@ -183,22 +196,26 @@ static bool loses(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	return true;
 }
 
-static __s64 time_on_the_path(void)
+/* `mean`, give or take up to `spread`, or its product with one of `count` values of the table */
+static __s64 time_around(__u64 mean, __u32 spread, __u32 number, void *table, __u32 count)
 {
-	__u32 number, row;
-	__s16 *its;
+	__u32 row;
+	__s16 *values;
 	__s64 more;
 
-	if (!jitter)
-		return delay;
-	number = draw_correlated(DELAY, delay_corr);
-	if (!values)
-		return delay - jitter + number % (2 * jitter);
-	number %= values;
+	if (!count)
+		return mean - spread + number % (2 * spread);
+	number %= count;
 	row = number / ROW;
-	its = bpf_map_lookup_elem(&distribution, &row);
-	more = its ? (__s64)jitter * its[number % ROW] : 0;
-	return delay + (more + (more < 0 ? -SCALE / 2 : SCALE / 2)) / SCALE;
+	values = bpf_map_lookup_elem(table, &row);
+	more = values ? (__s64)spread * values[number % ROW] : 0;
+	return mean + (more + (more < 0 ? -SCALE / 2 : SCALE / 2)) / SCALE;
+}
+
+/* 1, not 0, if that is before the clock began: 0 is the key of what overtakes. */
+static __u64 later(__u64 now, __s64 time)
+{
+	return time < 0 && now <= -time ? 1 : now + time;
 }
 
 static __u64 time_on_the_link(__u32 len)
@@ -211,10 +228,21 @@ static __u64 time_on_the_link(__u32 len)
 	return bytes * NSEC_PER_SEC / rate;
 }
 
+static __s64 time_on_the_path(void)
+{
+	return !jitter ? delay : time_around(delay, jitter, draw_correlated(DELAY, delay_corr),
+					     &delay_dist, delay_values);
+}
+
+static __s64 time_between_slots(void)
+{
+	return !slot_jitter ? slot_delay : time_around(slot_delay, slot_jitter, draw(), &slot_dist,
+						       slot_values);
+}
+
 static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_ns(), when = 0, before;
-	__s64 time;
 
 	if (gap && in_order >= gap - 1 && happens(reorder, REORDER, reorder_corr)) {
 		in_order = 0;
@@ -222,8 +250,7 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 		return bpf_qdisc_push_front(ctx, &netem_pkts, &when, skb);
 	}
 	in_order++;
-	time = time_on_the_path();
-	when = time < 0 && now <= -time ? 1 : now + time;
+	when = later(now, time_on_the_path());
 	if (rate) {
 		if (bpf_rbtree_map_last(&netem_pkts, &before) && when < before)
 			when = before;
@@ -266,9 +293,7 @@ int netem_enqueue(struct sch_bpf_ctx *ctx)
 /* A slot begins after the last one, and not before the first packet that waits may leave. */
 static void wait_for_a_slot(__u64 now)
 {
-	slot_next = now + slot_min;
-	if (slot_max > slot_min)
-		slot_next += draw() % (slot_max - slot_min + 1);
+	slot_next = later(now, time_between_slots());
 	slot_packets_left = slot_packets ?: ~0U;
 	slot_bytes_left = slot_bytes ?: ~0U;
 }
@@ -300,7 +325,7 @@ int netem_dequeue(struct sch_bpf_ctx *ctx)
 {
 	__u64 now = bpf_ktime_get_ns();
 
-	if ((slot_min || slot_max) && !has_a_slot(ctx, now))
+	if ((slot_delay || slot_jitter) && !has_a_slot(ctx, now))
 		return 0;
 	return bpf_qdisc_pop_until(ctx, &netem_pkts, &now);
 }

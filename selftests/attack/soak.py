@@ -40,7 +40,7 @@ SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_dr
             RATE: ("rate=10mbit", "rate=0", "burst=1ms", "horizon=10ms"),
             RED: ("min=1000", "max=2000", "max=90000", "max_p=500000", "ecn=1", "ecn=0", "harddrop=1", "adaptive=1", "adaptive=0",
                   "limit_bytes=20000", "limit_bytes=0"),
-            NETEM: ("delay=2ms", "jitter=2ms", "loss=100000", "loss_model=1", "gap=3", "rate=100mbit", "slot_min=1ms", "seed=1"),
+            NETEM: ("delay=2ms", "jitter=2ms", "loss=100000", "loss_model=1", "gap=3", "rate=100mbit", "slot_delay=1ms", "seed=1"),
             TENANTS: ("rate=10mbit", "rate=0", "burst=1ms", "leaf_limit=10", "leaf_by=1", "leaf_by=3", "target=0", "split_gso=1000",
                       "tenant[0]=1mbit,5mbit", "tenant[7]=10mbit", "subscriber[0]=7,1mbit,5mbit", "subscriber[3]=7,2mbit", "subscriber[0]=")}
 BELOW = (("pfifo", "limit", "20"), ("bpf", "obj", FIFO), ("bpf", "obj", FQ, "limit", "30"),

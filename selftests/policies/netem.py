@@ -16,13 +16,14 @@ import socket
 import time
 
 import lib
-from lib import MS, NSEC, SO_MARK
+from lib import MS, NSEC, SO_MARK, SO_RCVBUFFORCE
 
 OBJ = f"{lib.POLICIES}/netem.bpf.o"
 (DISTRIBUTIONS,) = glob.glob("/usr/lib/*/tc/normal.dist")
 SLACK = MS // 4                 # by which timers and time stamps may be late
 SEED = 7
-STATISTICS = ("delayed", "lost", "duplicated", "marked", "reordered")
+# Name of each in the native netem's words
+STATISTICS = {"delayed": "delayed", "lost": "dropped", "duplicated": "duplicated", "marked": "ecn_marked", "reordered": "reordered"}
 
 
 def native(words, seed=SEED, limit=10000):
@@ -43,7 +44,7 @@ def ours(words, seed=SEED, limit=10000):
     return attach
 
 
-def with_distribution(name, words):
+def with_distribution(name, words, of="delay"):
     """By the commands at the policy's head."""
     with open(OBJ[:-1] + "c", encoding="ascii") as file:
         commands = re.search(r"^ \*\tvalues\(\).*?^ \*$", file.read(), re.M | re.S)[0].replace("\n *", "\n")[2:]
@@ -51,13 +52,13 @@ def with_distribution(name, words):
     def attach(device, *where):
         lib.equal(where, ("root",), "where the head attaches it")
         lib.run("bash", "-ec", commands.replace("eth0", device).replace("obj netem", f"obj {OBJ} limit 10000")
-                .replace("normal", name))
+                .replace("normal", name).replace("delay_", f"{of}_"))
         lib.run("tc", "qdisc", "change", "dev", device, *where, "bpf", *sets(words), "set", f"seed={SEED}")
     return attach
 
 
 Packet = collections.namedtuple("Packet", "when size tos")
-Through = collections.namedtuple("Through", "sent arrivals counts stats")
+Through = collections.namedtuple("Through", "sent arrivals counts")
 
 
 def packets(count, pause):
@@ -71,6 +72,12 @@ def packets(count, pause):
 
 def root(device):
     return lib.qdiscs(device.a)[0]
+
+
+def counts(entry):
+    """What either netem counts"""
+    stats = entry.get("stats") or {name: entry[theirs] for name, theirs in STATISTICS.items()}
+    return {name: entry[name] for name in ("packets", "bytes", "drops")} | {name: stats[name] for name in STATISTICS}
 
 
 def through(attach, traffic):
@@ -87,37 +94,60 @@ def through(attach, traffic):
         arrivals = receiver.collect(entry["packets"])
         lib.equal((receiver.drain(), entry["backlog"]), ([], 0), "packets nobody knows of, bytes that are left")
         return Through([when - start for when in sent], [each._replace(when=each.when - start) for each in arrivals],
-                       {name: entry[name] for name in ("packets", "bytes", "drops")}, entry.get("stats", {}))
+                       counts(entry))
 
 
 # --- what is not left to chance ------------------------------------------------------
 
 FIXED = (("delay 30ms", "delay=30ms"),
          ("rate 2mbit", "rate=2mbit"),
-         ("rate 2mbit 100", "rate=2mbit overhead=100"),
          ("rate 2mbit -14 48 5", "rate=2mbit overhead=-14 cell_size=48 cell_overhead=5"),
          ("delay 50ms rate 2mbit", "delay=50ms rate=2mbit"),
          ("delay 5ms reorder 100% gap 5", "delay=5ms gap=5"),
          ("rate 2mbit delay 1ms reorder 100% gap 3", "rate=2mbit delay=1ms gap=3"),
          ("delay 3ms duplicate 100%", "delay=3ms duplicate=1000000"),
          ("rate 4mbit duplicate 100%", "rate=4mbit duplicate=1000000"),
-         ("slot 20ms 20ms packets 3", "slot_min=20ms slot_max=20ms slot_packets=3"),
-         ("slot 15ms 15ms bytes 3000 delay 5ms", "slot_min=15ms slot_bytes=3000 delay=5ms"),
-         ("slot 15ms 15ms packets 4 delay 5ms reorder 100% gap 4", "slot_min=15ms slot_packets=4 delay=5ms gap=4"),
+         ("slot 20ms 20ms packets 3", "slot_delay=20ms slot_packets=3"),
+         ("slot 15ms 15ms bytes 3000 delay 5ms", "slot_delay=15ms slot_bytes=3000 delay=5ms"),
+         ("slot 15ms 15ms packets 4 delay 5ms reorder 100% gap 4", "slot_delay=15ms slot_packets=4 delay=5ms gap=4"),
          ("loss 100%", "loss=1000000"),
          ("loss 100% ecn", "loss=1000000 ecn=1"))
 
 
-def order_and_times_are_netems():
+def by_packet(found, since=0):
+    """Number -> marks and delays of those that have arrived, sorted"""
+    delays = collections.defaultdict(list)
+    for each in found.arrivals:
+        if each.number >= since:
+            delays[each.number].append((each.tos, each.when - found.sent[each.number]))
+    return {number: sorted(each) for number, each in sorted(delays.items())}
+
+
+def same(theirs, mine, traffic, what, since=0):
+    """What is lost, doubled and marked, and how long each packet is on its way: so, the order is
+    the same but of packets that leave at nearly the same time. A slot begins after the last one, so
+    that what timers are late by adds up. Of many packets one in a thousand may be held up."""
+    wanted, got = through(theirs, traffic), through(mine, traffic)
+    if not since:
+        lib.equal(got.counts, wanted.counts, f"{what}: counters")
+    mine, theirs = by_packet(got, since), by_packet(wanted, since)
+    differ = [number for number in range(since, len(traffic))
+              if [tos for tos, _ in mine.get(number, ())] != [tos for tos, _ in theirs.get(number, ())]]
+    lib.equal(differ, [], f"{what}: packets that do not arrive as often, or with other marks")
+    off = sorted((abs(delay - other) - delay // 500 for number in mine
+                  for (_, delay), (_, other) in zip(mine[number], theirs[number])), reverse=True)
+    delays = [delay / MS for each in mine.values() for _, delay in each] or [0]
+    print(f"# {what}: {len(mine)} of {len(traffic) - since} packets arrive, {sum(map(len, mine.values())) - len(mine)} twice, "
+          f"delays from {min(delays):.2f} to {max(delays):.2f} ms, mean {sum(delays) / len(delays):.3f} ms, beyond 0.2 % "
+          f"{[each / MS for each in (*off[:1], *off[len(off) // 1000:][:1])]} ms apart, {got.counts}")
+    if not lib.DEBUG:
+        lib.true(not off or off[len(off) // 1000] < SLACK, f"{what}: the delays of packets differ by more, in ns, than 0.2 %: {off[:200]}")
+
+
+def what_is_not_left_to_chance_is_as_in_netem():
     traffic = packets(100, 4 * MS)
     for theirs, mine in FIXED:
-        wanted, got = through(native(theirs), traffic), through(ours(mine), traffic)
-        lib.equal([(each.number, each.tos) for each in got.arrivals], [(each.number, each.tos) for each in wanted.arrivals],
-                  f"{theirs}: order, and marks")
-        lib.equal(got.counts, wanted.counts, f"{theirs}: packets and bytes that left, drops")
-        off = [each.when - other.when for each, other in zip(got.arrivals, wanted.arrivals)]
-        print(f"# {theirs}: {len(off)} packets, at most {max(map(abs, off), default=0) / MS:.3f} ms apart, {got.stats}")
-        lib.true(max(map(abs, off), default=0) < SLACK, f"{theirs}: times differ by, in ns, {off}")
+        same(native(theirs), ours(mine), traffic, theirs)
 
 
 def a_full_queue_drops_as_netems():
@@ -154,77 +184,70 @@ def every_packet_is_counted():
 
 # --- what is ----------------------------------------------------------------------
 
-UNIFORM = "delay 20ms 8ms loss 5% duplicate 6% reorder 30% gap 3 ecn"
-RANDOM = ((native(UNIFORM), ours("delay=20ms jitter=8ms loss=50000 duplicate=60000 reorder=300000 gap=3 ecn=1"), UNIFORM),
-          (native("delay 50ms 10ms distribution normal"), with_distribution("normal", "delay=50ms jitter=10ms"), "normal"),
+MANY = ("delay 20ms 8ms loss 5% duplicate 6% reorder 30% gap 3",
+        "delay=20ms jitter=8ms loss=50000 duplicate=60000 reorder=300000 gap=3")
+RANDOM = ((native("delay 50ms 10ms distribution normal"), with_distribution("normal", "delay=50ms jitter=10ms"), "normal"),
           (native("delay 20ms 3ms distribution pareto rate 20mbit"),
            with_distribution("pareto", "delay=20ms jitter=3ms rate=20mbit"), "pareto, and a rate"),
+          (native("slot distribution paretonormal 20ms 5ms packets 8"),
+           with_distribution("paretonormal", "delay=0 jitter=0 slot_delay=20ms slot_jitter=5ms slot_packets=8", "slot"), "slots"),
           (native("delay 1ms 3ms"), ours("delay=1ms jitter=3ms"), "delays below 0"))
-# Of each there is one random number a packet, so that the first ones, on which others depend, make no difference for long
+# Of each there is one random number a packet, so that the first ones, on which others depend, make no difference for long.
+# tc sends the correlation of duplicates only beside another one.
 CORRELATED = (("loss 30% 25%", "loss=300000 loss_corr=250000"),
               ("delay 20ms 8ms 50%", "delay=20ms jitter=8ms delay_corr=500000"),
-              ("duplicate 30% 50%", "duplicate=300000 duplicate_corr=500000"),
+              ("duplicate 30% 50% loss 0% 1%", "duplicate=300000 duplicate_corr=500000"),
               ("delay 10ms reorder 40% 50%", "delay=10ms gap=1 reorder=400000 reorder_corr=500000"))
-
-
-def by_packet(found, since=0):
-    """Number -> marks and delays of those that have arrived, sorted"""
-    delays = collections.defaultdict(list)
-    for each in found.arrivals:
-        if each.number >= since:
-            delays[each.number].append((each.tos, each.when - found.sent[each.number]))
-    return {number: sorted(each) for number, each in sorted(delays.items())}
-
-
-def same_by_packet(got, wanted, what, since=0):
-    """What is lost, doubled and marked, and how long each is on its way."""
-    mine, theirs = by_packet(got, since), by_packet(wanted, since)
-    lib.equal({number: [tos for tos, _ in each] for number, each in mine.items()},
-              {number: [tos for tos, _ in each] for number, each in theirs.items()}, f"{what}: packets that arrive, and marks")
-    off = [delay - other for number in mine for (_, delay), (_, other) in zip(mine[number], theirs[number])]
-    delays = [delay / MS for each in mine.values() for _, delay in each]
-    print(f"# {what}: {len(mine)} packets arrive, {len(off) - len(mine)} twice, delays from {min(delays):.2f} to "
-          f"{max(delays):.2f} ms, mean {sum(delays) / len(delays):.3f} ms, at most {max(map(abs, off)) / MS:.3f} ms apart, {got.stats}")
-    if not lib.DEBUG:
-        lib.true(max(map(abs, off)) < SLACK, f"{what}: delays differ by, in ns, {off}")
 
 
 def a_seed_decides_as_in_netem():
     traffic = packets(600, 2 * MS)
     for theirs, mine, what in RANDOM:
-        wanted, got = through(theirs, traffic), through(mine, traffic)
-        lib.equal(got.counts, wanted.counts, f"{what}: packets and bytes that left, drops")
-        same_by_packet(got, wanted, what)
+        same(theirs, mine, traffic, what)
+
+
+def so_does_it_for_10000_packets():
+    same(native(f"{MANY[0]} ecn"), ours(f"{MANY[1]} ecn=1"), packets(10_000, MS // 5), f"{MANY[0]} ecn")
 
 
 def correlation_is_that_of_netem():
     traffic = packets(600, 2 * MS)
     for theirs, mine in CORRELATED:
-        same_by_packet(through(ours(mine), traffic), through(native(theirs), traffic), theirs, since=100)
+        same(native(theirs), ours(mine), traffic, theirs, since=100)
+
+
+def slots_are_spread():
+    """The native netem takes them from numbers of no seed."""
+    for attach in (native("slot 5ms 15ms packets 1"), ours("slot_delay=10ms slot_jitter=5ms slot_packets=1")):
+        times = [each.when for each in through(attach, [Packet(0, 100, 0)] * 150).arrivals]
+        found = sorted(after - before for before, after in zip(times, times[1:]))
+        mean = sum(found) / len(found)
+        print(f"# ms between slots: {found[0] / MS:.2f} to {found[-1] / MS:.2f}, mean {mean / MS:.2f}")
+        lib.true(5 * MS - SLACK < found[0] < 6 * MS and 14 * MS < found[-1] < 15 * MS + SLACK, f"ns between slots: {found}")
+        lib.true(abs(mean - 10 * MS) < 1.5 * MS, f"ns between slots, on average: {mean}")
 
 
 def sums(attach, count=100_000):
-    """Of packets of pktgen's"""
+    """Of packets of pktgen's, 10 us apart"""
     device = f"netem-{os.getpid()}"
-    with lib.pktgen(device) as send:
+    with lib.pktgen(device, "delay 10000") as send:
         attach(device, "root")
         send(count)
         lib.wait_until(lambda: not lib.qdiscs(device)[0]["qlen"], "all have left")
-        (entry,) = lib.qdiscs(device)
-        return [entry[name] for name in ("packets", "drops")], entry.get("stats")
+        return counts(*lib.qdiscs(device))
 
 
-def sums_are_netems():
-    for theirs, mine in (("loss 10% duplicate 5%", "loss=100000 duplicate=50000"),
+def sums_of_100000_packets_are_netems():
+    for theirs, mine in (MANY,
                          ("loss state 5% 40% 20% 60% 3%", "loss_model=1 loss_chain=50000,400000,200000,600000,30000"),
                          ("loss gemodel 5% 30% 60% 2%", "loss_model=2 loss_chain=50000,300000,600000,20000")):
-        (wanted, _), (got, stats) = sums(native(theirs)), sums(ours(mine))
-        print(f"# {theirs}: {got[0]} packets left, {got[1]} dropped, {stats}")
-        lib.true(wanted[1] > 3000, f"{theirs}: {wanted[1]} are lost, too few to compare")
-        lib.equal(got, wanted, f"{theirs}: packets, drops")
-    (wanted, _), (got, stats) = sums(native("loss 30% 50%")), sums(ours("loss=300000 loss_corr=500000"))
-    print(f"# loss 30% 50%: {got[1]} dropped, native {wanted[1]}, {stats}")
-    lib.true(abs(got[1] - wanted[1]) < 50, f"{got[1]} dropped, native {wanted[1]}")
+        wanted, got = sums(native(theirs)), sums(ours(mine))
+        print(f"# {theirs}: {got}")
+        lib.true(wanted["lost"] > 3000, f"{theirs}: {wanted['lost']} are lost, too few to compare")
+        lib.equal(got, wanted, f"{theirs}: counters")
+    wanted, got = (sums(attach)["lost"] for attach in (native("loss 30% 50%"), ours("loss=300000 loss_corr=500000")))
+    print(f"# loss 30% 50%: {got} lost, native {wanted}")
+    lib.true(wanted > 3000 and abs(got - wanted) < 50, f"{got} lost, native {wanted}")
 
 
 def a_seed_begins_anew():
@@ -235,26 +258,28 @@ def a_seed_begins_anew():
             sender.send(number)
         return set(range(200)) - set(lib.numbers(receiver.collect(root(device)["packets"] - before)))
 
-    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
-        ours("loss=300000 loss_corr=500000", seed=1)(device.a, "root")
-        found = []
-        for seed in (1, 2, 1, 0, 1, 0):
-            lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", f"seed={seed}")
-            found.append(lost(sender, receiver, device))
-        print(f"# lost of 200: {[*map(len, found)]}")
-        lib.equal((found[2], found[4]), (found[0], found[0]), "lost with the same seed")
-        lib.equal(len({frozenset(each) for each in found}), 4, "kinds of what is lost")
+    for words in ("loss=300000 loss_corr=500000", "loss_model=1 loss_chain=100000,50000,0,1000000,0"):
+        with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+            ours(words, seed=4)(device.a, "root")
+            found = []
+            for seed in (1, 2, 1, 0, 1, 0):
+                lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "set", f"seed={seed}")
+                found.append(lost(sender, receiver, device))
+            print(f"# {words}: lost of 200: {[*map(len, found)]}")
+            lib.equal((found[2], found[4]), (found[0], found[0]), f"{words}: lost with the same seed")
+            lib.equal(len({frozenset(each) for each in found}), 4, f"{words}: kinds of what is lost")
 
 
 # --- TCP ---------------------------------------------------------------------------
 
-def tcp_rate(attach, window=128 * 1024, begin=NSEC, end=4 * NSEC):
+def tcp_rate(attach, window=64 * 1024, begin=NSEC, end=4 * NSEC):
     """Bytes a second of a connection whose window is what bounds it, from `begin` to `end`"""
     attach("eth0", "root")
     with contextlib.ExitStack() as stack:
         with lib.namespace("peer"):
             server = stack.enter_context(socket.create_server(("10.0.0.2", 5001)))
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        server.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 * window)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, window)
         client = stack.enter_context(socket.create_connection(("10.0.0.2", 5001)))
         peer = stack.enter_context(server.accept()[0])
         client.setblocking(False)
@@ -280,4 +305,5 @@ def tcp_gets_as_far_as_with_netem():
 
 
 lib.main(a_full_queue_drops_as_netems, every_packet_is_counted, a_seed_decides_as_in_netem, correlation_is_that_of_netem,
-         a_seed_begins_anew, measured=[order_and_times_are_netems, sums_are_netems, tcp_gets_as_far_as_with_netem])
+         a_seed_begins_anew, measured=[what_is_not_left_to_chance_is_as_in_netem, so_does_it_for_10000_packets,
+                                       sums_of_100000_packets_are_netems, slots_are_spread, tcp_gets_as_far_as_with_netem])
