@@ -120,6 +120,9 @@ def ranges_of_the_policies(tc, device):
                           ("fifo", ("limit_bytes",)), ("prio", ("band_limit",)),
                           ("ets", ("strict", "quanta", "priomap", "band_limit")),
                           ("red", ("min", "max", "max_p", "weight_log", "packet_time", "limit_bytes")),
+                          ("netem", ("delay", "jitter", "delay_corr", "delay_values", "loss", "loss_corr", "loss_model", "loss_chain", "duplicate",
+                                     "duplicate_corr", "gap", "reorder", "reorder_corr", "rate", "overhead", "cell_size", "cell_overhead",
+                                     "slot_delay", "slot_jitter", "slot_values", "slot_packets", "slot_bytes")),
                           ("tenants", ("rate", "burst", "leaf_by", "leaf_limit", "quantum", "target", "interval", "split_gso"))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
         set_before = options(tc, device)["set"]
