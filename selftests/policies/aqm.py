@@ -81,6 +81,28 @@ def close(got, wanted, tolerance, what):
     lib.true(abs(got - wanted) <= tolerance, f"{what}: {got}, wanted {wanted} +- {tolerance}")
 
 
+def what_came_leaves_or_is_dropped():
+    """And that is counted, on every kernel: 200 packets wait for the gate, then for their turn. All but PIE, which
+    begins slowly, drop some."""
+    for name, obj, *words in (("codel", CODEL, "set", "target=0", "set", "interval=1us"), ("pie", PIE),
+                              ("tbf", TBF, "limit", "100"),
+                              ("red", RED, "set", "min=1000", "set", "max=5000", "set", "weight_log=0")):
+        with lib.behind_the_gate(lambda device, parent, obj=obj, words=words: device.attach(
+                obj, *words, where=("parent", parent))) as (device, sender, receiver):
+            taken = sum(sender.send(number) for number in range(200))
+            lib.equal(device.below()["qlen"], taken, f"{name}: packets that wait")
+            sender.set(SO_MARK, 1)
+            sender.send(200)
+            lib.wait_until(lambda device=device: not device.below()["qlen"], f"{name}: the queue is empty")
+            entry = device.below()
+            numbers = lib.numbers(receiver.collect(201 - entry["drops"]))
+            lib.equal(numbers, sorted(set(numbers)), f"{name}: order")
+            lib.equal((receiver.drain(), entry["packets"], entry["backlog"], entry["stuck"]), ([], len(numbers), 0, 0),
+                      f"{name}: more that arrive, sent, bytes that wait, times stuck")
+            print(f"# {name}: {entry['drops']} of 201 dropped")
+            lib.true(entry["drops"] or obj == PIE, f"{name}: no drops")
+
+
 # --- CoDel ---------------------------------------------------------------------
 
 INTERVAL, TARGET = 100 * MS, 5 * MS
@@ -406,6 +428,7 @@ def drr_shares_by_quantum():
 
 
 lib.main(drr_shares_by_quantum,
+         what_came_leaves_or_is_dropped,
          measured=[codel_marks_as_codel,
                    codel_drops_as_codel,
                    codel_drops_by_the_square_root,

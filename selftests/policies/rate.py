@@ -160,6 +160,27 @@ def one_instance_for_all_queues():
         lib.true(lib.balance(device, sender, receiver)["overlimits"] > 0, "no throttle was counted")
 
 
+def packets_leave_as_from_tbf():
+    """The native one, with the same rate and burst, also after pauses that fill half of the burst and all of it. Here
+    a packet's time begins when it leaves, there it is over: so a burst here is one packet longer."""
+    when = {}
+    for name, words in (("tbf", ("tbf", "rate", "8mbit", "burst", "10000", "limit", "1000000")),
+                        ("rate", ("bpf", "obj", RATE, "set", "rate=8mbit", "set", "burst=9ms"))):
+        with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+            lib.run("tc", "qdisc", "add", "dev", device.a, "root", *words)
+            start = time.monotonic_ns()
+            for begin, numbers in ((0, range(200)), (195 * MS, range(200, 300)), (400 * MS, range(300, 500))):
+                time.sleep(max(0, start + begin - time.monotonic_ns()) / NSEC)
+                for number in numbers:
+                    sender.send(number, SIZE)
+            arrivals = receiver.collect(500)
+        lib.equal(lib.numbers(arrivals), list(range(500)), f"{name}: order")
+        when[name] = [arrival.when - start for arrival in arrivals]
+    off = [ours - theirs for ours, theirs in zip(when["rate"], when["tbf"])]
+    print(f"# {min(off) / MS:.3f} to {max(off) / MS:.3f} ms later than from tbf")
+    lib.true(max(map(abs, off)) < MS // 4, f"off by {min(off)} to {max(off)} ns")
+
+
 lib.main(all_queues_keep_to_one_rate,
          after_a_pause_a_burst_leaves_at_once,
          what_is_dropped_uses_no_time,
@@ -169,4 +190,5 @@ lib.main(all_queues_keep_to_one_rate,
          a_rate_that_was_a_mistake,
          without_a_rate_packets_leave_at_once,
          one_instance_for_all_queues,
-         measured=[a_packet_is_cut_to_keep_the_rate])
+         measured=[a_packet_is_cut_to_keep_the_rate,
+                   packets_leave_as_from_tbf])
