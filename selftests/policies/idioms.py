@@ -258,20 +258,50 @@ def classes_have_rounds():
         lib.equal(what_leaves(device, sender, receiver), [20, 21, 1, 3, 5, 0, 7, 9, 11, 2, 100, 4, 6, 8, 10], "order")
 
 
-def a_rate_is_kept(title, each):
-    """ns for 1250 bytes."""
-    with lib.wire(rst.idiom(title)) as (_, sender, receiver):
+def is_kept(arrivals, each):
+    """A rate: ns from one to the next."""
+    off = [arrival.when - arrivals[0].when - place * each for place, arrival in enumerate(arrivals)]
+    lib.true(max(map(abs, off)) < MS, f"off by {min(off) / MS:.3f} to {max(off) / MS:.3f} ms")
+
+
+def each_tx_queue_has_its_link():
+    """Below bpf_mq with two of them, and as one qdisc for all. A packet of 1250 bytes takes 10 ms."""
+    obj = rst.idiom("State for each tx queue")
+    for kind, links in (("bpf_mq", 2), ("bpf", 1)):
+        with lib.link("numtxqueues", "2") as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+            lib.run("tc", *lib.qdisc(device, "add", "obj", obj, kind=kind))
+            lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
+            for queue in range(2):
+                lib.run("tc", "filter", "add", "dev", device.a, "egress", "protocol", "all", "prio", "1",
+                        "handle", str(queue + 1), "fw", "action", "skbedit", "queue_mapping", str(queue))
+            for number in range(20):
+                sender.set(SO_MARK, 1 + number % 2)
+                sender.send(number, 1250)
+            arrivals = receiver.collect(20)
+            sent = [entry["packets"] for entry in lib.instances(device.a)]
+        lib.equal(sent, [20 // links] * links, f"{kind}: packets of each instance")
+        for link in range(links):
+            own = [arrival for arrival in arrivals if arrival.number % links == link]
+            lib.equal(lib.numbers(own), list(range(link, 20, links)), f"{kind}: order")
+            is_kept(own, 10 * MS)
+
+
+def a_link_stays_busy_when_its_programs_change():
+    """For 100 ms with a packet: ten of them stand when the others come."""
+    options = ("obj", rst.idiom("State that outlives a change"), "set", "rate=12500")
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        lib.run("tc", *lib.qdisc(device, "add", *options))
         for number in range(20):
+            if number == 10:
+                before = device.qdisc()
+                lib.run("tc", *lib.qdisc(device, "change", *options))
+                after = device.qdisc()
+                lib.true(after["options"]["enqueue"]["id"] != before["options"]["enqueue"]["id"], "the programs are the same")
+                lib.true(after["qlen"], "no packets stand")
             sender.send(number, 1250)
         arrivals = receiver.collect(20)
         lib.equal(lib.numbers(arrivals), list(range(20)), "order")
-        off = [arrival.when - arrivals[0].when - place * each for place, arrival in enumerate(arrivals)]
-        lib.true(max(map(abs, off)) < MS, f"off by {min(off) / MS:.3f} to {max(off) / MS:.3f} ms")
-
-
-def a_link_is_free_when_the_packet_before_has_left():
-    for title in "State for each tx queue", "State that outlives a change":
-        a_rate_is_kept(title, 10 * MS)
+        is_kept(arrivals, 100 * MS)
 
 
 def a_schedule_is_kept():
@@ -353,7 +383,8 @@ lib.main(groups_stand_together,
          who_has_sent_least_goes_first,
          measured=[a_delay_line_is_no_queue,
                    tcp_fills_the_path,
-                   a_link_is_free_when_the_packet_before_has_left,
+                   each_tx_queue_has_its_link,
+                   a_link_stays_busy_when_its_programs_change,
                    a_schedule_is_kept,
                    times_are_kept_below,
                    a_packet_is_no_burst_when_it_is_cut])

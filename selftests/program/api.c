@@ -20,6 +20,7 @@
 
 #include "../lib/expect.h"
 #include "hold.skel.h"
+#include "nothing.skel.h"
 #include "queues.skel.h"
 #include "release.skel.h"
 
@@ -304,6 +305,35 @@ static bool no_map_without_a_device(void)
 
 static char said[4096];		/* by libbpf, last */
 
+/* BPF_QDISC_QUEUES(name, type, 0, ...), or with a type that has no bytes. libbpf names the map. */
+static bool no_map_without(bool packets)
+{
+	struct nothing *skel = nothing__open();
+	int error;
+
+	if (!skel)
+		return false;
+	bpf_map__set_autocreate(skel->maps.no_packets, packets);
+	bpf_map__set_autocreate(skel->maps.no_key, !packets);
+	said[0] = '\0';
+	error = nothing__load(skel);
+	nothing__destroy(skel);
+	expect(error == -EINVAL);
+	expect(strstr(said, packets ? "map 'no_packets': failed to create inner map: -EINVAL" :
+				      "map 'no_key': failed to create inner map: -EINVAL"));
+	return true;
+}
+
+static bool no_map_without_packets(void)
+{
+	return no_map_without(true);
+}
+
+static bool no_map_without_a_key(void)
+{
+	return no_map_without(false);
+}
+
 /* Programs of their own for the first queues */
 static int give(int (*call)(int, int, int, const struct bpf_qdisc_opts *), __u32 queues,
 		const struct bpf_program *const *enqueue, const struct bpf_program *const *dequeue)
@@ -409,6 +439,8 @@ static const struct {
 	{ "below other kinds", below_other_kinds },
 	{ "one map for each tx queue", one_map_for_each_tx_queue },
 	{ "no map without a device", no_map_without_a_device },
+	{ "no map without packets", no_map_without_packets },
+	{ "no map without a key", no_map_without_a_key },
 	{ "a pair of programs for each tx queue", a_pair_for_each_tx_queue },
 };
 
