@@ -18,7 +18,7 @@ help:
 	@echo 'make kernel-upstream kernel-base   the kernels for check-upstream, this one and the unpatched'
 	@echo 'make deb                Debian packages of tc plug-in, policies, tools, headers, in build/deb'
 	@echo 'make check-packages     install them in a Debian that boots with systemd, and try them'
-	@echo 'make series [BUILD=1]   the kernel part as patches to be mailed; build after each'
+	@echo 'make series [BUILD=1]   the kernel part as series to be mailed, checked; build after each patch'
 	@echo 'make lint [GATE=...]    static checks of kernel code, scripts, man pages'
 	@echo 'make clean              remove build/ (downloads and ccache stay)'
 	@echo 'vm/run COMMAND          run a command on this kernel; vm/run --help'

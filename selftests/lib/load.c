@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * load OBJECT: load each program of an object alone, once as everybody does and once
+ * load [OBJECT]: load each program of an object alone, once as everybody does and once
  * with BPF_F_TEST_STATE_FREQ, so that the verifier compares states wherever paths join,
  * and compare what it says with the program's annotation, a BTF declaration tag:
  *
  *	accepted:		it must load
  *	refused:WORDS		it must not, and the verifier's log must have WORDS
  *
- * Prints TAP. A program without annotation fails.
+ * Prints TAP. A program without annotation fails. Without OBJECT it is the one beside this
+ * program and of its name, as kselftest has it.
  */
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -120,7 +121,12 @@ int main(int argc, char **argv)
 	struct bpf_object *obj;
 	struct bpf_program *prog;
 	int count = 0, failed = 0;
+	char beside[4096];
 
+	if (argc == 1) {
+		snprintf(beside, sizeof(beside), "%s.bpf.o", argv[0]);
+		argv[argc++] = beside;
+	}
 	if (argc != 2)
 		errx(2, "usage: load OBJECT");
 	libbpf_set_print(quiet);

@@ -25,8 +25,15 @@ static inline unsigned int setting(const char *name, unsigned int usual)
 	return text ? (unsigned int)strtoul(text, NULL, 0) : usual;
 }
 
+/* The object is the argument, or lies beside the test, as kselftest has it. */
 static inline void load(int argc, char **argv)
 {
+	static char beside[4096];
+
+	if (argc == 1) {
+		snprintf(beside, sizeof(beside), "%s.bpf.o", argv[0]);
+		argv[argc++] = beside;
+	}
 	if (argc != 2)
 		errx(2, "usage: %s OBJECT", argv[0]);
 	obj = bpf_object__open(argv[1]);

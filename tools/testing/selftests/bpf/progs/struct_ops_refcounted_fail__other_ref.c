@@ -10,7 +10,7 @@ extern struct task_struct *bpf_task_acquire(struct task_struct *p) __ksym;
 extern void bpf_task_release(struct task_struct *p) __ksym;
 
 /* BTF FUNC records are not generated for kfuncs referenced
- * from inline assembly. These records are necessary for
+ * from assembler. These records are necessary for
  * libbpf to link the program. The function below is a hack
  * to ensure that BTF FUNC records are generated.
  */
