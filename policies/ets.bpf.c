@@ -140,14 +140,8 @@ int ets_enqueue(struct sch_bpf_ctx *ctx)
 	__u32 number = band_of(ctx, skb->priority);
 
 	if ((skb->priority ^ ctx->qdisc->handle) >> 16) {
-		switch (bpf_skb_tc_classify(ctx, skb, 0, 0)) {
-		case TC_ACT_SHOT:
-			return bpf_qdisc_lose(ctx, skb);	/* ets tells no sender */
-		case TC_ACT_STOLEN:
-		case TC_ACT_QUEUED:
-		case TC_ACT_TRAP:
-			return bpf_qdisc_steal(ctx, skb);
-		}
+		if (bpf_qdisc_filter(ctx, skb))
+			return 0;
 		number = band_of(ctx, ctx->classid);
 	}
 	if (number >= BANDS)

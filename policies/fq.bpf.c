@@ -140,7 +140,6 @@ static __u32 group_of(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 		sk = socket_of(skb);
 		return sk ? sk->sk_cgrp_data.cgroup->kn->id % GROUPS : 0;
 	default:
-		bpf_skb_tc_classify(ctx, skb, 0, 0);
 		return (ctx->classid & 0xffff) % GROUPS;
 	}
 }
@@ -325,6 +324,8 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 		return bpf_qdisc_drop(ctx, skb, 0);
 	if (qlen >= ctx->qdisc->limit)	/* before the hash is computed */
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
+	if (group_by == BY_CLASS && bpf_qdisc_filter(ctx, skb))
+		return 0;
 	note->when = NEVER;		/* a threshold may be set while it waits */
 	if (!q->round)			/* later than all of an earlier instance */
 		q->round = bpf_ktime_get_ns();
@@ -340,11 +341,10 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	}
 	if (!skb->tstamp)
 		rate = rate_of(skb);
-	if (!qlen) {
+	if (!qlen && !wait && !rate)
+		return push_alone(ctx, q, skb, note);
+	if (!qlen)
 		q->ready = 0;
-		if (!wait && !rate)
-			return push_alone(ctx, q, skb, note);
-	}
 	return enqueue_flow(ctx, q, skb, note, rate, wait);
 }
 

@@ -669,14 +669,8 @@ int tenants_enqueue(struct sch_bpf_ctx *ctx)
 	begin(ctx);
 	switch (leaf_by) {
 	case BY_CLASS:
-		switch (bpf_skb_tc_classify(ctx, skb, 0, 0)) {
-		case TC_ACT_SHOT:
-			return bpf_qdisc_drop(ctx, skb, 0);
-		case TC_ACT_STOLEN:
-		case TC_ACT_QUEUED:
-		case TC_ACT_TRAP:
-			return bpf_qdisc_steal(ctx, skb);
-		}
+		if (bpf_qdisc_filter(ctx, skb))
+			return 0;
 		number = ctx->classid & 0xffff;
 		break;
 	case BY_CGROUP:
