@@ -99,9 +99,8 @@ static void look_at_the_bands(struct sch_bpf_ctx *ctx)
 {
 	int i;
 
-	if (generation == ctx->generation)
+	if (!bpf_qdisc_begins_anew(ctx, &generation))
 		return;
-	generation = ctx->generation;
 	waiting = 0;
 	__builtin_memset(bands, 0, sizeof(bands));
 	bpf_for_each_map_elem(&ets_pkts, count, NULL, 0);

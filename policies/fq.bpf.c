@@ -137,7 +137,7 @@ static __u32 group_of(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	case BY_PRIORITY:
 		return (priomap[skb->priority % PRIORITIES] - '0') % GROUPS;
 	case BY_CGROUP:
-		sk = socket_of(skb);
+		sk = bpf_qdisc_socket(skb);
 		return sk ? sk->sk_cgrp_data.cgroup->kn->id % GROUPS : 0;
 	default:
 		return (ctx->classid & 0xffff) % GROUPS;
@@ -159,10 +159,8 @@ static struct group *find_group(struct sch_bpf_ctx *ctx, struct flow *flow)
 	__u32 index = flow->group;
 	struct group *group = bpf_map_lookup_elem(&fq_groups, &index);
 
-	if (group && group->generation != ctx->generation) {
-		group->generation = ctx->generation;
+	if (group && bpf_qdisc_begins_anew(ctx, &group->generation))
 		group->active = 0;
-	}
 	return group;
 }
 
@@ -200,8 +198,7 @@ static struct flow *flow_of(struct sch_bpf_ctx *ctx, __u32 index)
 {
 	struct flow *flow = bpf_map_lookup_elem(&fq_flows, &index);
 
-	if (flow && flow->generation != ctx->generation) {
-		flow->generation = ctx->generation;
+	if (flow && bpf_qdisc_begins_anew(ctx, &flow->generation)) {
 		flow->qlen = 0;
 		flow->active = false;
 	}
@@ -255,7 +252,7 @@ static int push_alone(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb
 /* The pacing rate of the packet's socket, or 0. */
 static __u64 rate_of(struct sk_buff *skb)
 {
-	struct sock *sk = socket_of(skb);
+	struct sock *sk = bpf_qdisc_socket(skb);
 
 	return sk && sk->sk_pacing_rate != NEVER ? sk->sk_pacing_rate : 0;
 }
@@ -266,9 +263,8 @@ static __u64 rate_of(struct sk_buff *skb)
 static __u64 slot(struct flow *flow, __u64 rate, __u32 len, __u64 now)
 {
 	__u64 when = flow->next > now ? flow->next : now;
-	__u64 cost = bpf_qdisc_tx_time(len, rate);
 
-	flow->next = when + (cost < NSEC_PER_SEC ? cost : NSEC_PER_SEC);
+	flow->next = when + bpf_qdisc_tx_time_most(len, rate, NSEC_PER_SEC);
 	return when;
 }
 
