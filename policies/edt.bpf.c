@@ -244,12 +244,6 @@ static int drop(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int reason)
 	return bpf_qdisc_drop(ctx, skb, reason);
 }
 
-static int drop_for_lateness(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
-{
-	late++;
-	return drop(ctx, skb, 0);
-}
-
 /* A packet without a time is to leave after those that are due. The note is the clsact
  * program's if it tells the same time.
  */
@@ -268,27 +262,10 @@ static __u64 time_of_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	return its->when;
 }
 
-static bool is_late(struct sk_buff *skb)
-{
-	return note(skb)->when < read_clock() || note(skb)->when < last_left;
-}
-
-static bool full(const struct Qdisc *sch)
-{
-	__u32 qlen = sch->q.qlen;
-
-	return qlen >= sch->limit || qlen >= MAX_PACKETS;
-}
-
 /* No sum, which a large parameter could make wrap */
 static bool is_ahead(__u64 when, __u64 now)
 {
 	return when > now && when - now > horizon;
-}
-
-static bool beyond_horizon(__u64 when)
-{
-	return is_ahead(when, past) && is_ahead(when, read_clock());
 }
 
 SEC("qdisc/enqueue")
@@ -297,11 +274,13 @@ int edt_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	__u64 when = time_of_departure(ctx, skb);
 
-	if (drop_late && is_late(skb))
-		return drop_for_lateness(ctx, skb);
-	if (full(ctx->qdisc))
+	if (drop_late && (note(skb)->when < read_clock() || note(skb)->when < last_left)) {
+		late++;
+		return drop(ctx, skb, 0);
+	}
+	if (bpf_qdisc_is_full(ctx->qdisc, MAX_PACKETS))
 		return drop(ctx, skb, QDISC_DROP_OVERLIMIT);
-	if (beyond_horizon(when))
+	if (is_ahead(when, past) && is_ahead(when, read_clock()))
 		return drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT);
 	if (when < next)
 		next = when;
@@ -326,7 +305,8 @@ static int pop_in_time(struct sch_bpf_ctx *ctx)
 				last_left = note(skb)->when;
 			return bpf_qdisc_deliver(ctx, skb);
 		}
-		drop_for_lateness(ctx, skb);
+		late++;
+		drop(ctx, skb, 0);
 	}
 	return 0;
 }

@@ -99,9 +99,8 @@ static void look_at_the_bands(struct sch_bpf_ctx *ctx)
 {
 	int i;
 
-	if (generation == ctx->generation)
+	if (!bpf_qdisc_begins_anew(ctx, &generation))
 		return;
-	generation = ctx->generation;
 	waiting = 0;
 	__builtin_memset(bands, 0, sizeof(bands));
 	bpf_for_each_map_elem(&ets_pkts, count, NULL, 0);
@@ -140,14 +139,8 @@ int ets_enqueue(struct sch_bpf_ctx *ctx)
 	__u32 number = band_of(ctx, skb->priority);
 
 	if ((skb->priority ^ ctx->qdisc->handle) >> 16) {
-		switch (bpf_skb_tc_classify(ctx, skb, 0, 0)) {
-		case TC_ACT_SHOT:
-			return bpf_qdisc_lose(ctx, skb);	/* ets tells no sender */
-		case TC_ACT_STOLEN:
-		case TC_ACT_QUEUED:
-		case TC_ACT_TRAP:
-			return bpf_qdisc_steal(ctx, skb);
-		}
+		if (bpf_qdisc_filter(ctx, skb))
+			return 0;
 		number = band_of(ctx, ctx->classid);
 	}
 	if (number >= BANDS)

@@ -41,25 +41,14 @@ static void count_dropped(__u32 len)
 	dropped_bytes += len;
 }
 
-static bool too_many_bytes(const struct Qdisc *sch, __u32 len)
-{
-	return limit_bytes && sch->qstats.backlog + len > limit_bytes;
-}
-
-static bool full(const struct Qdisc *sch, __u32 len)
-{
-	__u32 qlen = sch->q.qlen;
-
-	return qlen >= sch->limit || qlen >= MAX_PACKETS || too_many_bytes(sch, len);
-}
-
 static void make_room(struct sch_bpf_ctx *ctx, __u32 len)
 {
 	struct sk_buff *oldest;
 	int i;
 
 	bpf_for(i, 0, MAX_PACKETS) {
-		if (!full(ctx->qdisc, len))
+		if (!bpf_qdisc_is_full(ctx->qdisc, MAX_PACKETS) &&
+		    !bpf_qdisc_exceeds(ctx->qdisc, len, limit_bytes))
 			return;
 		oldest = bpf_qdisc_take(ctx, &fifo_pkts);
 		if (!oldest)
@@ -79,7 +68,7 @@ int fifo_enqueue(struct sch_bpf_ctx *ctx)
 		bpf_qdisc_bypass(ctx);
 	if (head_drop)
 		make_room(ctx, len);
-	if (too_many_bytes(ctx->qdisc, len)) {
+	if (bpf_qdisc_exceeds(ctx->qdisc, len, limit_bytes)) {
 		count_dropped(len);
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	}

@@ -137,10 +137,9 @@ static __u32 group_of(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	case BY_PRIORITY:
 		return (priomap[skb->priority % PRIORITIES] - '0') % GROUPS;
 	case BY_CGROUP:
-		sk = socket_of(skb);
+		sk = bpf_qdisc_socket(skb);
 		return sk ? sk->sk_cgrp_data.cgroup->kn->id % GROUPS : 0;
 	default:
-		bpf_skb_tc_classify(ctx, skb, 0, 0);
 		return (ctx->classid & 0xffff) % GROUPS;
 	}
 }
@@ -160,10 +159,8 @@ static struct group *find_group(struct sch_bpf_ctx *ctx, struct flow *flow)
 	__u32 index = flow->group;
 	struct group *group = bpf_map_lookup_elem(&fq_groups, &index);
 
-	if (group && group->generation != ctx->generation) {
-		group->generation = ctx->generation;
+	if (group && bpf_qdisc_begins_anew(ctx, &group->generation))
 		group->active = 0;
-	}
 	return group;
 }
 
@@ -201,8 +198,7 @@ static struct flow *flow_of(struct sch_bpf_ctx *ctx, __u32 index)
 {
 	struct flow *flow = bpf_map_lookup_elem(&fq_flows, &index);
 
-	if (flow && flow->generation != ctx->generation) {
-		flow->generation = ctx->generation;
+	if (flow && bpf_qdisc_begins_anew(ctx, &flow->generation)) {
 		flow->qlen = 0;
 		flow->active = false;
 	}
@@ -256,7 +252,7 @@ static int push_alone(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb
 /* The pacing rate of the packet's socket, or 0. */
 static __u64 rate_of(struct sk_buff *skb)
 {
-	struct sock *sk = socket_of(skb);
+	struct sock *sk = bpf_qdisc_socket(skb);
 
 	return sk && sk->sk_pacing_rate != NEVER ? sk->sk_pacing_rate : 0;
 }
@@ -267,9 +263,8 @@ static __u64 rate_of(struct sk_buff *skb)
 static __u64 slot(struct flow *flow, __u64 rate, __u32 len, __u64 now)
 {
 	__u64 when = flow->next > now ? flow->next : now;
-	__u64 cost = bpf_qdisc_tx_time(len, rate);
 
-	flow->next = when + (cost < NSEC_PER_SEC ? cost : NSEC_PER_SEC);
+	flow->next = when + bpf_qdisc_tx_time_most(len, rate, NSEC_PER_SEC);
 	return when;
 }
 
@@ -325,6 +320,8 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 		return bpf_qdisc_drop(ctx, skb, 0);
 	if (qlen >= ctx->qdisc->limit)	/* before the hash is computed */
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
+	if (group_by == BY_CLASS && bpf_qdisc_filter(ctx, skb))
+		return 0;
 	note->when = NEVER;		/* a threshold may be set while it waits */
 	if (!q->round)			/* later than all of an earlier instance */
 		q->round = bpf_ktime_get_ns();
@@ -340,11 +337,10 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	}
 	if (!skb->tstamp)
 		rate = rate_of(skb);
-	if (!qlen) {
+	if (!qlen && !wait && !rate)
+		return push_alone(ctx, q, skb, note);
+	if (!qlen)
 		q->ready = 0;
-		if (!wait && !rate)
-			return push_alone(ctx, q, skb, note);
-	}
 	return enqueue_flow(ctx, q, skb, note, rate, wait);
 }
 

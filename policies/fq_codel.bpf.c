@@ -118,13 +118,12 @@ static void remove_first(struct flows *q, __u32 number, struct flow *flow)
  * them is still right, unless the flows of the programs before were others (then their bytes
  * are those of packets that have come since).
  */
-static void begin_anew(struct sch_bpf_ctx *ctx, struct flows *q)
+static void begin_anew(struct flows *q)
 {
 	struct flow *flow;
 	__u32 number;
 	int i;
 
-	q->generation = ctx->generation;
 	q->last_new = 0;
 	q->last = 0;
 	q->flow[0].next = 0;
@@ -142,10 +141,7 @@ static void begin_anew(struct sch_bpf_ctx *ctx, struct flows *q)
 
 static bool is_full(const struct Qdisc *sch, __u32 len)
 {
-	__u32 qlen = sch->q.qlen;
-
-	return qlen >= sch->limit || qlen >= MAX_PACKETS ||
-	       (limit_bytes && sch->qstats.backlog + len > limit_bytes);
+	return bpf_qdisc_is_full(sch, MAX_PACKETS) || bpf_qdisc_exceeds(sch, len, limit_bytes);
 }
 
 static __u32 fattest(struct flows *q)
@@ -206,12 +202,12 @@ int fq_codel_enqueue(struct sch_bpf_ctx *ctx)
 
 	if (!q)
 		return bpf_qdisc_drop(ctx, skb, 0);
-	if (split_gso && len > split_gso && bpf_qdisc_pkt_segs(skb) > 1)
-		return bpf_qdisc_segment(ctx, skb);
+	if (bpf_qdisc_cut(ctx, skb, split_gso))
+		return 0;
 	if (bypass)
 		bpf_qdisc_bypass(ctx);
-	if (q->generation != ctx->generation)
-		begin_anew(ctx, q);
+	if (bpf_qdisc_begins_anew(ctx, &q->generation))
+		begin_anew(q);
 	number = 1 + ((__u64)bpf_skb_get_hash(skb) * flows >> 32);
 	flow = flow_of(q, number);
 	flow->bytes += len;
@@ -252,12 +248,10 @@ static bool deliver_or_drop(struct sch_bpf_ctx *ctx, struct flow *flow, struct s
 	flow_loses(flow, len);
 	verdict = bpf_codel_dequeue(&flow->codel, &params, now, enqueued,
 				    ctx->qdisc->qstats.backlog);
-	if (bpf_aqm_drops(ctx, skb, verdict)) {
-		drop_codel++;
+	if (bpf_aqm_drops_counted(ctx, skb, verdict, &drop_codel, &ecn_mark)) {
 		bpf_qdisc_drop(ctx, skb, QDISC_DROP_CONGESTED);
 		return false;
 	}
-	ecn_mark += verdict == BPF_AQM_MARK;
 	if (ce_threshold && now > bpf_qdisc_time_add(enqueued, ce_threshold) &&
 	    bpf_qdisc_ecn_mark(ctx, skb))
 		ce_mark++;
@@ -283,8 +277,8 @@ int fq_codel_dequeue(struct sch_bpf_ctx *ctx)
 	if (ctx->qdisc->q.qlen > 1 || ce_threshold)
 		now = bpf_ktime_get_ns();
 	/* Packets stand, or this would not run. */
-	if (q->generation != ctx->generation || !q->last)
-		begin_anew(ctx, q);
+	if (bpf_qdisc_begins_anew(ctx, &q->generation) || !q->last)
+		begin_anew(q);
 	bpf_for(i, 0, MAX_TURNS + MAX_PACKETS + 2 * FLOWS) {
 		number = q->flow[0].next;
 		if (!number)

@@ -61,10 +61,8 @@ static struct band *find_band(struct sch_bpf_ctx *ctx, __u32 index)
 {
 	struct band *band = &bands[index % BANDS];
 
-	if (band->generation != ctx->generation) {
-		band->generation = ctx->generation;
+	if (bpf_qdisc_begins_anew(ctx, &band->generation))
 		band->qlen = 0;
-	}
 	return band;
 }
 

@@ -51,36 +51,26 @@ static void *packets_of(struct sch_bpf_ctx *ctx)
 	return bpf_map_lookup_elem(&rate_queues, &queue);
 }
 
-/* How long the link is busy with a packet: with a rate that is a mistake not so long that
- * another one comes too late.
- */
-static __u64 time_of(struct sk_buff *skb)
-{
-	__u64 cost = bpf_qdisc_tx_time(bpf_qdisc_pkt_len(skb), rate);
-
-	return cost < horizon ? cost : horizon;
-}
-
 SEC("qdisc/enqueue")
 int rate_enqueue(struct sch_bpf_ctx *ctx)
 {
 	__u64 *link = bpf_map_lookup_elem(&rate_link, &(__u32){ 0 });
 	__u64 now = bpf_ktime_get_ns(), last = bpf_qdisc_time_add(now, horizon), cost, when;
-	__u32 qlen = ctx->qdisc->q.qlen;
 	void *packets = packets_of(ctx);
 	struct sk_buff *skb = ctx->skb;
 
-	if (split_gso && bpf_qdisc_pkt_len(skb) > split_gso && bpf_qdisc_pkt_segs(skb) > 1)
-		return bpf_qdisc_segment(ctx, skb);
+	if (bpf_qdisc_cut(ctx, skb, split_gso))
+		return 0;
 	/* Before it takes time that others could use */
-	if (!link || !packets || qlen >= ctx->qdisc->limit || qlen >= MAX_PACKETS)
+	if (!link || !packets || bpf_qdisc_is_full(ctx->qdisc, MAX_PACKETS))
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	if (*link > last)
-		return qlen ? bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT) :
-			      bpf_qdisc_push(ctx, packets, &last, skb);
+		return ctx->qdisc->q.qlen ? bpf_qdisc_drop(ctx, skb, QDISC_DROP_HORIZON_LIMIT) :
+					    bpf_qdisc_push(ctx, packets, &last, skb);
 
-	cost = time_of(skb);
-	when = bpf_qdisc_link_reserve(link, now > burst ? now - burst : 0, cost);
+	/* With a rate that is a mistake not so long that another one comes too late */
+	cost = bpf_qdisc_tx_time_most(bpf_qdisc_pkt_len(skb), rate, horizon);
+	when = bpf_qdisc_link_reserve(link, bpf_qdisc_time_sub(now, burst), cost);
 	if (bpf_qdisc_push(ctx, packets, &when, skb))
 		bpf_qdisc_link_give_back(link, cost);
 	return 0;

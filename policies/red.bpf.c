@@ -122,12 +122,12 @@ static void report(struct sk_buff *skb, __u64 now, bool dropped, bool forced)
 
 static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	__u32 backlog = ctx->qdisc->qstats.backlog;
+	const struct Qdisc *sch = ctx->qdisc;
 	int err = -ENOSPC;
 
 	if (bpf_qdisc_class_len(ctx, CLASS(ctx)) >= 0)
 		err = bpf_qdisc_pass(ctx, skb, CLASS(ctx));
-	else if (limit_bytes && backlog + bpf_qdisc_pkt_len(skb) > limit_bytes)
+	else if (bpf_qdisc_exceeds(sch, bpf_qdisc_pkt_len(skb), limit_bytes))
 		bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	else
 		err = bpf_qdisc_push(ctx, &red_pkts, &key, skb);
@@ -147,8 +147,7 @@ int red_enqueue(struct sch_bpf_ctx *ctx)
 	enum bpf_aqm_verdict verdict;
 	bool drop, forced;
 
-	if (generation != ctx->generation) {
-		generation = ctx->generation;
+	if (bpf_qdisc_begins_anew(ctx, &generation)) {
 		__builtin_memset(&red, 0, sizeof(red));
 		probability = max_p;
 		adapted = now;

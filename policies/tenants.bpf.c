@@ -328,11 +328,8 @@ static struct leaf *leaf_of(struct sch_bpf_ctx *ctx, __u32 number)
 {
 	struct leaf *leaf = get(&tenants_leaves, &number);
 
-	if (leaf && leaf->generation != ctx->generation) {
-		leaf->generation = ctx->generation;
-		if (!has_packets(number))
-			forget_packets(leaf);
-	}
+	if (leaf && bpf_qdisc_begins_anew(ctx, &leaf->generation) && !has_packets(number))
+		forget_packets(leaf);
 	return leaf;
 }
 
@@ -373,12 +370,9 @@ static __u64 held_until(__u64 id, const struct terms *terms)
 /* Who is late, because others had the link, makes up for a packet at least. */
 static void spend(__u64 *free, __u64 bytes_a_second, __u32 len)
 {
-	__u64 cost = bpf_qdisc_tx_time(len, bytes_a_second), depth;
+	__u64 cost = bpf_qdisc_tx_time_most(len, bytes_a_second, LONGEST);
 
-	if (cost > LONGEST)
-		cost = LONGEST;
-	depth = cost > burst ? cost : burst;
-	bpf_qdisc_link_reserve(free, now > depth ? now - depth : 0, cost);
+	bpf_qdisc_link_reserve(free, bpf_qdisc_time_sub(now, cost > burst ? cost : burst), cost);
 }
 
 static void spend_ceiling(__u64 id, const struct terms *terms, __u32 len)
@@ -441,9 +435,9 @@ static void spend_share(__u32 number, const struct terms *terms, __u32 len)
 		return;
 	}
 	borrowed++;
-	cost = bpf_qdisc_tx_time(len, mine);
+	cost = bpf_qdisc_tx_time_most(len, mine, burst);
 	if (shared->next < bpf_qdisc_time_add(now, burst))
-		__sync_fetch_and_add(&shared->next, cost < burst ? cost : burst);
+		__sync_fetch_and_add(&shared->next, cost);
 }
 
 /* ---- who competes ---- */
@@ -542,7 +536,7 @@ static void release(struct sch_bpf_ctx *ctx)
 
 static __u32 cgroup_of(struct sk_buff *skb)
 {
-	struct sock *sk = socket_of(skb);
+	struct sock *sk = bpf_qdisc_socket(skb);
 
 	return sk ? sk->sk_cgrp_data.cgroup->kn->id : NOBODY;
 }
@@ -664,19 +658,13 @@ int tenants_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	__u32 number;
 
-	if (split_gso && bpf_qdisc_pkt_len(skb) > split_gso && bpf_qdisc_pkt_segs(skb) > 1)
-		return bpf_qdisc_segment(ctx, skb);
+	if (bpf_qdisc_cut(ctx, skb, split_gso))
+		return 0;
 	begin(ctx);
 	switch (leaf_by) {
 	case BY_CLASS:
-		switch (bpf_skb_tc_classify(ctx, skb, 0, 0)) {
-		case TC_ACT_SHOT:
-			return bpf_qdisc_drop(ctx, skb, 0);
-		case TC_ACT_STOLEN:
-		case TC_ACT_QUEUED:
-		case TC_ACT_TRAP:
-			return bpf_qdisc_steal(ctx, skb);
-		}
+		if (bpf_qdisc_filter(ctx, skb))
+			return 0;
 		number = ctx->classid & 0xffff;
 		break;
 	case BY_CGROUP:
@@ -707,12 +695,7 @@ static bool drops(struct sch_bpf_ctx *ctx, struct sk_buff *skb, const struct lea
 	if (!target)
 		return false;
 	verdict = bpf_codel_dequeue(&flow->codel, &params, now, note->came, leaf->bytes);
-	if (bpf_aqm_drops(ctx, skb, verdict)) {
-		codel_drops++;
-		return true;
-	}
-	ecn_marks += verdict == BPF_AQM_MARK;
-	return false;
+	return bpf_aqm_drops_counted(ctx, skb, verdict, &codel_drops, &ecn_marks);
 }
 
 /* The leaf's next packet, which is the program's then, or NULL if there is none */

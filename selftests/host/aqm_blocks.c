@@ -32,6 +32,16 @@ __u64 tx_time(__u32 len, __u64 rate)
 	return bpf_qdisc_tx_time(len, rate);
 }
 
+__u64 tx_time_most(__u32 len, __u64 rate, __u64 most)
+{
+	return bpf_qdisc_tx_time_most(len, rate, most);
+}
+
+__u64 time_sub(__u64 time, __u64 duration)
+{
+	return bpf_qdisc_time_sub(time, duration);
+}
+
 /* How long after the drop of a number is the next one? */
 __u64 codel_spacing(__u64 interval, __u32 number)
 {

@@ -65,6 +65,12 @@ def described(header):
     return dict(re.findall(r"^/\*\*\n \* (bpf_\w+)\(\) - (.*?)\*/", read(header), re.M | re.S))
 
 
+def inline_functions():
+    """Of the header, with the functions that they call."""
+    for name, body in re.findall(r"^static __always_inline [^;{]*?(bpf_\w+)\([^{]*?\)\n{\n(.*?)^}", read(HEADER), re.M | re.S):
+        yield name, {called.removesuffix("_skb") for called in re.findall(r"bpf_\w+(?=\()", body)}
+
+
 def kernels_lists():
     """Functions that the kernel allows in one direction only."""
     text = read(f"{lib.TOP}/net/sched/sch_bpf_prog.c")
@@ -78,6 +84,7 @@ def the_documents_agree_where_a_function_can_be_called():
     comments = described(HEADER)
     kernel = dict(kernels_lists())
     lib.equal(kernel.keys() - comments.keys(), set(), "functions that the header does not have")
+    kernel.update((name, kernel[called]) for name, calls in inline_functions() for called in calls & kernel.keys())
     text = rst.of_title("sch_bpf", "Functions")
     lists = {what: rst.item(text, what) for what in ("enqueue and dequeue", "enqueue", "dequeue")}
     for name, comment in comments.items():

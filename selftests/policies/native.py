@@ -23,6 +23,7 @@ FIFO = f"{POLICIES}/fifo.bpf.o"
 PRIO = f"{POLICIES}/prio.bpf.o"
 FQ = f"{POLICIES}/fq.bpf.o"
 RED = f"{POLICIES}/red.bpf.o"
+TENANTS = f"{POLICIES}/tenants.bpf.o"
 LET = 10_000                            # of gate.bpf.c: so many and N as a mark let N packets go
 
 
@@ -721,6 +722,22 @@ def fq_marks_what_is_late_as_fq():
     lib.equal(marked["ours"], marked["theirs"], "marked")
 
 
+def filters_end_packets():
+    """Of each policy that asks filters, whether others wait or not. As with the kernel's qdiscs, a sender is not told
+    what they drop; what they trap is no drop."""
+    for obj, parameters in ((ETS, {}), (FQ, {"group_by": 3}), (TENANTS, {"leaf_by": 1})):
+        name = os.path.basename(obj)
+        with lib.behind_the_gate(ours(obj, handle=("handle", "2:"), **parameters)) as (device, sender, receiver):
+            for port, action in ((1, "drop"), (2, "trap")):
+                lib.run("tc", "filter", "add", "dev", device.a, "parent", "2:", "protocol", "ip", "prio", str(port),
+                        "flower", "ip_proto", "udp", "src_port", str(port), "action", action)
+            for number in range(30):
+                lib.true(send(sender, Packet(number, 100, port=1 + number % 3), mark=number == 29), f"{name}: {number} refused")
+            lib.equal(lib.numbers(receiver.collect(10)), [*range(2, 30, 3)], f"{name}: packets that leave")
+            stats = device.below()
+            lib.equal((stats["drops"], stats["stolen"], stats["qlen"]), (10, 10, 0), f"{name}: dropped, stolen, queued")
+
+
 lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          prio_is_prio, prio_is_pfifo_fast, prio_is_skbprio,
          ets_is_ets, ets_has_no_strict_bands_as_ets, ets_keeps_the_turns_of_ets, ets_changes_as_ets,
@@ -730,5 +747,5 @@ lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          edt_paces_by_time_stamp_as_fq, edt_is_etf, edt_sends_nothing_before_what_has_left_as_etf,
          fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_gives_a_flow_its_quantum,
          fq_paces_by_time_stamp_as_fq, fq_paces_by_the_sockets_rate_as_fq, fq_marks_what_is_late_as_fq,
-         fq_has_bands_as_fq, fq_shares_by_class, fq_shares_by_cgroup,
+         fq_has_bands_as_fq, fq_shares_by_class, fq_shares_by_cgroup, filters_end_packets,
          measured=[edt_leaves_at_the_times_of_etf, fq_shares_a_bottleneck_as_fq])

@@ -202,7 +202,7 @@ def flows_share_it():
 def a_long_packet_is_cut():
     """So that another flow's packet does not wait for more than a turn of its segments, and they are paced."""
     segments, size = 40, 1000
-    with lib.wire(rst.path("step3"), "set", "rate=8mbit") as (device, sender, receiver):
+    with lib.wire(rst.path("step4"), "set", "rate=8mbit", "set", "target=10s") as (device, sender, receiver):
         lib.run("ethtool", "-K", device.a, "tx-udp-segmentation", "off")
         lib.true(sender.send_gso(size, segments), "the long packet is taken")
         sender.sock.send(lib.frame(2 * FLOW, 100, 1002, 0))

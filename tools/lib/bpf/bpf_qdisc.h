@@ -395,8 +395,8 @@ static __always_inline int bpf_qdisc_drop(struct sch_bpf_ctx *ctx, struct sk_buf
  * @ctx: context of the program
  * @skb: an owned packet; it is given away
  *
- * For a policy that stands for a network that loses packets. The tracepoint shows the qdisc's
- * ordinary reason, QDISC_DROP_GENERIC. Returns 0.
+ * For a policy that stands for a network that loses packets, and for what a filter drops. The
+ * tracepoint shows the qdisc's ordinary reason, QDISC_DROP_GENERIC. Returns 0.
  */
 static __always_inline int bpf_qdisc_lose(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
@@ -679,7 +679,8 @@ extern int bpf_qdisc_set_queue(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u
  * Returns TC_ACT_UNSPEC (-1) if no filter matches; -ENODEV if the namespace has no such device;
  * -ENOENT if the device has no such qdisc; -EOPNOTSUPP if that qdisc can have no filters; -EINVAL
  * for another minor number of clsact; -ENOMEM without memory for the clone; else what the filter
- * says. TC_ACT_SHOT wants the packet dropped; TC_ACT_STOLEN, QUEUED and TRAP, bpf_qdisc_steal().
+ * says. TC_ACT_SHOT wants the packet dropped; TC_ACT_STOLEN, QUEUED and TRAP, bpf_qdisc_steal():
+ * bpf_qdisc_filter() does both.
  * All others are a match: TC_ACT_OK, or TC_ACT_PIPE of an action that lets others follow, as
  * skbedit does. ctx->classid is the filter's class then, or 0.
  */
@@ -734,5 +735,108 @@ extern void bpf_qdisc_set_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb
  * the root of a device or of a tx queue never does it.
  */
 extern void bpf_qdisc_bypass(struct sch_bpf_ctx *ctx) __ksym;
+
+/* ---- what several policies do, of the above ---- */
+
+/**
+ * bpf_qdisc_begins_anew() - is what a policy remembers of another generation?
+ * @ctx: context of the program
+ * @generation: that of which it is, 0 at the beginning; the present one afterwards
+ *
+ * For what has to be counted again, or forgotten, when packets have left behind the policy's back.
+ *
+ * Returns true once in each generation.
+ */
+static __always_inline bool bpf_qdisc_begins_anew(const struct sch_bpf_ctx *ctx, __u32 *generation)
+{
+	if (*generation == ctx->generation)
+		return false;
+	*generation = ctx->generation;
+	return true;
+}
+
+/**
+ * bpf_qdisc_is_full() - has a qdisc as many packets as it may have?
+ * @sch: ctx->qdisc
+ * @packets: how many its map holds; fewer if the qdisc's limit is lower
+ *
+ * bpf_qdisc_push() refuses a packet then. Ask before, where it would use what others need.
+ */
+static __always_inline bool bpf_qdisc_is_full(const struct Qdisc *sch, __u32 packets)
+{
+	__u32 qlen = sch->q.qlen;
+
+	return qlen >= sch->limit || qlen >= packets;
+}
+
+/**
+ * bpf_qdisc_exceeds() - has a qdisc no room for so many bytes more?
+ * @sch: ctx->qdisc
+ * @len: length of a packet, bytes
+ * @bytes: how many may wait; 0: no limit
+ */
+static __always_inline bool bpf_qdisc_exceeds(const struct Qdisc *sch, __u32 len, __u32 bytes)
+{
+	return bytes && sch->qstats.backlog + len > bytes;
+}
+
+/**
+ * bpf_qdisc_cut() - cut the packet that came, if it is a long GSO packet
+ * @ctx: context of the program
+ * @skb: ctx->skb; it is given away if it is cut
+ * @longest: bytes on the wire that are not cut; 0: no packet is
+ *
+ * In enqueue programs. Returns true if the packet is gone, as by bpf_qdisc_segment().
+ */
+static __always_inline bool bpf_qdisc_cut(struct sch_bpf_ctx *ctx, struct sk_buff *skb,
+					  __u32 longest)
+{
+	if (!longest || bpf_qdisc_pkt_len(skb) <= longest || bpf_qdisc_pkt_segs(skb) <= 1)
+		return false;
+	bpf_qdisc_segment(ctx, skb);
+	return true;
+}
+
+/**
+ * bpf_qdisc_filter() - run the qdisc's filters on a packet, and end it if they say so
+ * @ctx: context of the program; ctx->classid is set if a filter matches
+ * @skb: an owned packet; it is given away if it ends
+ *
+ * In enqueue programs. As with the kernel's qdiscs, no sender is told that a filter has dropped
+ * his packet.
+ *
+ * Returns true if the packet is gone: lost (TC_ACT_SHOT), or stolen (STOLEN, QUEUED, TRAP).
+ */
+static __always_inline bool bpf_qdisc_filter(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
+{
+	switch (bpf_skb_tc_classify(ctx, skb, 0, 0)) {
+	case TC_ACT_SHOT:
+		bpf_qdisc_lose(ctx, skb);
+		return true;
+	case TC_ACT_STOLEN:
+	case TC_ACT_QUEUED:
+	case TC_ACT_TRAP:
+		bpf_qdisc_steal(ctx, skb);
+		return true;
+	}
+	return false;
+}
+
+/**
+ * bpf_qdisc_socket() - the socket of a packet, to read
+ * @skb: the packet
+ *
+ * Returns NULL without one, and for a connection that begins or has ended: what the kernel has
+ * for that is no whole struct sock.
+ */
+static __always_inline struct sock *bpf_qdisc_socket(const struct sk_buff *skb)
+{
+	struct sock *sk = skb->sk;
+
+	if (sk && sk->__sk_common.skc_state != TCP_NEW_SYN_RECV &&
+	    sk->__sk_common.skc_state != TCP_TIME_WAIT)
+		return sk;
+	return NULL;
+}
 
 #endif /* __BPF_QDISC_H */

@@ -49,6 +49,28 @@ static __always_inline bool bpf_aqm_drops(struct sch_bpf_ctx *ctx, struct sk_buf
 	       (verdict == BPF_AQM_MARK && !bpf_qdisc_ecn_mark(ctx, skb));
 }
 
+/**
+ * bpf_aqm_drops_counted() - the same, and count it
+ * @ctx: context of the program
+ * @skb: an owned packet, which stays the program's
+ * @verdict: what one of the functions below has said of it
+ * @drops: one more if the packet has to be dropped
+ * @marks: one more if it has been marked
+ *
+ * Return: true if the policy has to drop the packet.
+ */
+static __always_inline bool bpf_aqm_drops_counted(struct sch_bpf_ctx *ctx, struct sk_buff *skb,
+						  enum bpf_aqm_verdict verdict, __u64 *drops,
+						  __u64 *marks)
+{
+	if (bpf_aqm_drops(ctx, skb, verdict)) {
+		++*drops;
+		return true;
+	}
+	*marks += verdict == BPF_AQM_MARK;
+	return false;
+}
+
 /* The product of a number and a fraction, which is in parts of 2^32 and at most 2^32. */
 static __always_inline __u64 __bpf_aqm_scale(__u64 number, __u64 fraction)
 {
@@ -72,6 +94,18 @@ static __always_inline __u64 bpf_qdisc_time_add(__u64 time, __u64 duration)
 }
 
 /**
+ * bpf_qdisc_time_sub() - the time that was so long before another one
+ * @time: a time
+ * @duration: a duration, which may be any number
+ *
+ * Return: the difference, or 0 if the duration is longer.
+ */
+static __always_inline __u64 bpf_qdisc_time_sub(__u64 time, __u64 duration)
+{
+	return time > duration ? time - duration : 0;
+}
+
+/**
  * bpf_qdisc_tx_time() - how long a link is busy with a packet
  * @len: length of the packet, bytes; 0 takes no time
  * @rate: bytes a second; 0: no rate
@@ -83,6 +117,24 @@ static __always_inline __u64 bpf_qdisc_time_add(__u64 time, __u64 duration)
 static __always_inline __u64 bpf_qdisc_tx_time(__u32 len, __u64 rate)
 {
 	return rate && len ? (len * NSEC_PER_SEC - 1) / rate + 1 : 0;
+}
+
+/**
+ * bpf_qdisc_tx_time_most() - the same, and no longer than what a mistaken rate may do
+ * @len: length of the packet, bytes
+ * @rate: bytes a second; 0: no rate
+ * @most: the longest time, ns
+ *
+ * At a very low rate a packet would hold up those behind it for years, also when the rate has
+ * been set right.
+ *
+ * Return: bpf_qdisc_tx_time(), or @most if that is less.
+ */
+static __always_inline __u64 bpf_qdisc_tx_time_most(__u32 len, __u64 rate, __u64 most)
+{
+	__u64 time = bpf_qdisc_tx_time(len, rate);
+
+	return time < most ? time : most;
 }
 
 /* ---- CoDel (RFC 8289) ---- */
