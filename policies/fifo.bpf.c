@@ -43,12 +43,14 @@ static void count_dropped(__u32 len)
 
 static void make_room(struct sch_bpf_ctx *ctx, __u32 len)
 {
+	const struct Qdisc *sch;
 	struct sk_buff *oldest;
 	int i;
 
 	bpf_for(i, 0, MAX_PACKETS) {
-		if (!bpf_qdisc_is_full(ctx->qdisc, MAX_PACKETS) &&
-		    !bpf_qdisc_exceeds(ctx->qdisc, len, limit_bytes))
+		sch = ctx->qdisc;
+		if (!bpf_qdisc_is_full(sch, MAX_PACKETS) &&
+		    !bpf_qdisc_exceeds(sch, len, limit_bytes))
 			return;
 		oldest = bpf_qdisc_take(ctx, &fifo_pkts);
 		if (!oldest)
