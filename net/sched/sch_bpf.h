@@ -16,12 +16,11 @@
 /* What a run did with packets, when it was not the usual thing alone. */
 #define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: the packet that came is in a map or class */
 #define SCH_BPF_RUN_RET		BIT(1)	/* enqueue: ret is set */
-#define SCH_BPF_RUN_OTHERS	BIT(2)	/* more and bytes are set */
+#define SCH_BPF_RUN_OTHERS	BIT(2)	/* more, bytes and stored are set */
 #define SCH_BPF_RUN_EMPTIED	BIT(3)	/* a class dropped all: the program held others */
 #define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
 #define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
 #define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or what a class gave, come next */
-#define SCH_BPF_RUN_TAKEN	BIT(7)	/* the program has taken packets from maps: stored is set */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
  * and leave here what became of the packet. An enqueue program stores ctx.skb as a
@@ -36,7 +35,7 @@ struct sch_bpf_run {
 	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
-	u32 stored;			/* in the maps, before the first was taken */
+	u32 stored;			/* in the maps, before the first of the others was taken */
 	struct sk_buff *segments;	/* enqueue only: it runs for each of these next; or NULL */
 };
 
@@ -184,6 +183,7 @@ static inline void sch_bpf_count_others(struct sch_bpf_run *run, int more, int b
 		run->state |= SCH_BPF_RUN_OTHERS;
 		run->more = 0;
 		run->bytes = 0;
+		run->stored = container_of(run, struct sch_bpf_data, run)->stored;
 	}
 	run->more += more;
 	run->bytes += bytes;

@@ -45,7 +45,7 @@ static __always_inline bool sch_bpf_is_full(struct sch_bpf_data *q, const struct
 {
 	if (likely(q->stored < sch_bpf_qdisc(q)->limit))
 		return false;
-	return skb == q->run.ctx.skb || !(q->run.state & SCH_BPF_RUN_TAKEN) ||
+	return skb == q->run.ctx.skb || !(q->run.state & SCH_BPF_RUN_OTHERS) ||
 	       q->stored >= q->run.stored;
 }
 
@@ -69,16 +69,12 @@ static struct sk_buff *sch_bpf_taken(struct sch_bpf_data *q, struct sk_buff *skb
 	if (IS_ERR_OR_NULL(skb))
 		return NULL;
 
-	if (!(q->run.state & SCH_BPF_RUN_TAKEN)) {
-		q->run.state |= SCH_BPF_RUN_TAKEN;
-		q->run.stored = q->stored;
-	}
-	sch_bpf_count_taken(q, skb);
 	/* An enqueue program can take the packet that came out again. */
 	if (skb == q->run.ctx.skb)
 		q->run.state &= ~SCH_BPF_RUN_QUEUED;
 	else
 		sch_bpf_count_others(&q->run, -1, -qdisc_pkt_len(skb));
+	sch_bpf_count_taken(q, skb);
 	return skb;
 }
 
