@@ -35,7 +35,7 @@ struct sch_bpf_run {
 	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
-	u32 stored;			/* in the maps, before the first of the others was taken */
+	u32 stored;			/* in the maps, when the first of the others came or left */
 	struct sk_buff *segments;	/* enqueue only: it runs for each of these next; or NULL */
 };
 

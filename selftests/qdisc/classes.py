@@ -171,8 +171,9 @@ def rounds_over_classes_by_the_lengths_of_their_first_packets():
 def the_first_packet_of_a_class_that_holds_it_back():
     """It is not known before that time, and waiting is no trouble. Also if the qdisc's own peek
     shows it, as that of etf does."""
-    for clock, below in ((time.CLOCK_MONOTONIC, ("fq",)),
-                         (time.CLOCK_TAI, ("etf", "clockid", "CLOCK_TAI", "delta", "1000000", "skip_sock_check"))):
+    for clock, slack, below in (
+            (time.CLOCK_MONOTONIC, lib.MS, ("fq",)),
+            (time.CLOCK_TAI, DELAY, ("etf", "clockid", "CLOCK_TAI", "delta", str(DELAY), "skip_sock_check"))):
         with classful("1:1", "1:2", obj=DRR) as (device, _, receiver), lib.Sender(device.a, clock) as sender:
             lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "patience", "50ms")
             lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "10:", *below)
@@ -183,7 +184,7 @@ def the_first_packet_of_a_class_that_holds_it_back():
             sender.send(0)
             (arrival,) = receiver.collect(1)
             seen = lib.policy_stats(max(lib.maps_named("class_drr_seen")))
-            early = start + 3 * DELAY - lib.MS - arrival.when
+            early = start + 3 * DELAY - slack - arrival.when
             lib.true(early <= 0 and seen["held"], f"{below[0]}: left {early / 1e6} ms too early, {seen}")
             lib.equal((device.qdisc()["stuck"], device.qdisc()["qlen"]), (0, 0), f"{below[0]}: stuck, and queued")
 

@@ -758,9 +758,11 @@ static __always_inline bool bpf_qdisc_begins_anew(const struct sch_bpf_ctx *ctx,
 /**
  * bpf_qdisc_is_full() - has a qdisc as many packets as it may have?
  * @sch: ctx->qdisc
- * @packets: how many its map holds; fewer if the qdisc's limit is lower
+ * @packets: how many its map holds
  *
- * bpf_qdisc_push() refuses a packet then. Ask before, where it would use what others need.
+ * The lower one of @packets and the qdisc's limit counts. bpf_qdisc_push() refuses a packet then,
+ * unless some of those that wait are in classes, which are counted here and not there. Ask before,
+ * where a packet that is refused would use what others need.
  */
 static __always_inline bool bpf_qdisc_is_full(const struct Qdisc *sch, __u32 packets)
 {
@@ -784,7 +786,7 @@ static __always_inline bool bpf_qdisc_exceeds(const struct Qdisc *sch, __u32 len
  * bpf_qdisc_cut() - cut the packet that came, if it is a long GSO packet
  * @ctx: context of the program
  * @skb: ctx->skb; it is given away if it is cut
- * @longest: bytes on the wire that are not cut; 0: no packet is
+ * @longest: the longest packet that is not cut, as bpf_qdisc_pkt_len() has it; 0: none is cut
  *
  * In enqueue programs. Returns true if the packet is gone, as by bpf_qdisc_segment().
  */

@@ -50,7 +50,7 @@ static __always_inline bool bpf_aqm_drops(struct sch_bpf_ctx *ctx, struct sk_buf
 }
 
 /**
- * bpf_aqm_drops_counted() - the same, and count it
+ * bpf_aqm_drops_counted() - bpf_aqm_drops(), and count what it did
  * @ctx: context of the program
  * @skb: an owned packet, which stays the program's
  * @verdict: what one of the functions below has said of it
@@ -120,7 +120,7 @@ static __always_inline __u64 bpf_qdisc_tx_time(__u32 len, __u64 rate)
 }
 
 /**
- * bpf_qdisc_tx_time_most() - the same, and no longer than what a mistaken rate may do
+ * bpf_qdisc_tx_time_most() - the same, but at most so long
  * @len: length of the packet, bytes
  * @rate: bytes a second; 0: no rate
  * @most: the longest time, ns
