@@ -275,7 +275,7 @@ int netem_enqueue(struct sch_bpf_ctx *ctx)
 			return bpf_qdisc_lose(ctx, skb);
 		twice = false;		/* one of the two is left */
 	}
-	if (ctx->qdisc->q.qlen >= ctx->qdisc->limit || ctx->qdisc->q.qlen >= MAX_PACKETS)
+	if (bpf_qdisc_is_full(ctx->qdisc, MAX_PACKETS))
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	if (delay || jitter || rate)
 		bpf_qdisc_orphan(ctx, skb);
