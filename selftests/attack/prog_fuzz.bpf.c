@@ -18,11 +18,16 @@
 		__uint(max_entries, 24);		\
 	} name SEC(".maps")
 
+struct pair {
+	__u64 group, number;
+};
+
 /* For each device one of each kind */
 #define SET(n)						\
 	PACKETS(pkts##n, __u64, 0);			\
 	PACKETS(small##n, __u32, 0);			\
 	PACKETS(allocated##n, __s64, BPF_F_NO_PREALLOC);	\
+	PACKETS(pairs##n, struct pair, 0);		\
 	BPF_QDISC_QUEUES(inner##n, __u64, 24, 2)
 
 SET(0);
@@ -30,6 +35,7 @@ SET(1);
 SET(2);
 SET(3);
 SET(4);
+SET(5);
 
 /* None of these can have packets. */
 struct {
@@ -45,6 +51,16 @@ struct {
 	__type(value, __u64);
 	__uint(max_entries, 8);
 } numbers SEC(".maps");
+
+/* What a policy counts: by key, of those that prog_fuzz.c puts here, and in all */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, __u64);
+	__uint(max_entries, 8);
+} table SEC(".maps") BPF_QDISC_TABLE;
+
+__u64 counted SEC(".data.stats");
 
 SEC("qdisc/enqueue")
 int plain_enqueue(struct sch_bpf_ctx *ctx)

@@ -12,7 +12,8 @@
  * where all but the last are seen where they happen; the qdisc's own counters and those
  * of its parent say the same. The sender hears of a drop, and not of a loss. Each function
  * of bpf_qdisc.h, and of bpf_rbtree.h those that need neither a task nor a map of maps, is in
- * a program that was accepted, in each direction that may call it.
+ * a program that was accepted, in each direction that may call it; and so are
+ * subprograms, callbacks, loops, joins, and what a policy counts in a table and in variables.
  *
  * SEED=N takes other programs, PROGRAMS=N so many (make check-debug: 2,000).
  */
@@ -45,7 +46,7 @@ struct events {
 #include <sys/time.h>
 #include <unistd.h>
 
-#define DEVICES		5
+#define DEVICES		6
 #define HANDLE		0x100000	/* 10:, the qdisc under test */
 #define PARENT		0x10000		/* 1:, if it has one */
 #define LIFE		64		/* changes, after which it is made anew */
@@ -62,11 +63,13 @@ static unsigned int dice(unsigned int sides)
 
 #define INSNS_MAX	3000
 /* On the stack */
-#define KEY		(-8)
-#define INNER		(-16)		/* a map that was looked up */
-#define DYNPTR		(-32)
-#define BYTES_READ	(-56)
-#define NUMBER		(-64)		/* a value of `numbers` */
+#define KEY		(-16)		/* the longest */
+#define INNER		(-24)		/* a map that was looked up */
+#define DYNPTR		(-40)
+#define BYTES_READ	(-64)
+#define NUMBER		(-72)		/* a value of `numbers` */
+#define ITERATOR	(-80)
+#define CONTEXT		(-88)		/* for a callback */
 /* In the context */
 #define CLASSID		24
 
@@ -86,6 +89,7 @@ static const char *const kfunc_names[] = {
 	"bpf_skb_tc_classify", "bpf_skb_get_hash", "bpf_dynptr_from_skb",
 	"bpf_rbtree_map_push", "bpf_rbtree_map_pop", "bpf_rbtree_map_pop_until",
 	"bpf_rbtree_map_pop_key", "bpf_rbtree_map_move",
+	"bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy",
 };
 enum { PUSH, PUSH_FRONT, DROP, LOSE, PASS, STEAL, SEGMENT, DELIVER,
        POP, POP_UNTIL, POP_KEY, POP_FROM, POP_CLASS, CLASS_HEAD, CLASS_LEN,
@@ -93,6 +97,7 @@ enum { PUSH, PUSH_FRONT, DROP, LOSE, PASS, STEAL, SEGMENT, DELIVER,
        LEN, BYTES, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
        ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, FROM_SKB,
        NUMBER_PUSH, NUMBER_POP, NUMBER_POP_UNTIL, NUMBER_POP_KEY, NUMBER_MOVE,
+       ITER_NEW, ITER_NEXT, ITER_DESTROY,
        KFUNCS };
 
 /* Packets that a program does something with, which is not its end */
@@ -100,7 +105,8 @@ static const char *const packet_kinds[] = { "that came", "taken", "cloned", "del
 enum { THAT_CAME, TAKEN, CLONED_ONE, DELIVERED, PACKET_KINDS };
 
 static int kfunc_ids[KFUNCS];
-static int map_fds[DEVICES][3], arrays[DEVICES], wrong_maps[2];
+enum { PAIRS = 3, KINDS };		/* of maps of packets: those with the longest key, and how many */
+static int map_fds[DEVICES][KINDS], arrays[DEVICES], wrong_maps[2], table, variables;
 
 /* Of a packet what can be written, then what the inline functions read; where it is */
 static struct field {
@@ -119,12 +125,32 @@ static bool enqueue;		/* the program's direction */
 static bool owns, same;		/* OWN is a packet that it owns; on every path ctx->skb */
 static bool inner;		/* INNER is a map */
 static bool classified;		/* filters may have found a class */
-enum { USE_INNER, WRITE, READ_BYTES, STAMP, LENGTH, SEGMENTS, NETWORK_OFFSET, DOINGS };
+static const char *const doing_names[] = {
+	"use an inner map", "use a map of pairs", "write to packets", "read bytes", "set stamps",
+	"read length", "read segments", "read network offset", "count in a table", "count in a variable",
+	"join two paths", "iterate", "call subprograms", "call back",
+};
+enum { USE_INNER, USE_PAIRS, WRITE, READ_BYTES, STAMP, LENGTH, SEGMENTS, NETWORK_OFFSET, COUNT_IN_TABLE,
+       COUNT_IN_VARIABLE, JOIN, ITERATE, CALL_SUBPROGRAM, CALL_BACK, DOINGS };
 static bool does[DOINGS];	/* the program, somewhere */
+
+/* Functions of the program beside the main one, which follow it. They have the context; and a
+ * packet, if the caller owns one and gives it, or no way to another one while the caller keeps it.
+ */
+#define SUBPROGRAMS	3
+static struct subprogram {
+	int call;			/* where the caller names it */
+	bool callback, owns, same, classified;
+} subprograms[SUBPROGRAMS];
+static int subprogram_count, starts[SUBPROGRAMS];
+static bool within;			/* one of them */
+static bool keeps;			/* the caller does */
 static bool calls[KFUNCS], treats[PACKET_KINDS][KFUNCS];	/* the latter if it has no mistakes */
 static unsigned int slips;	/* one chance in so many is a mistake, if only for a while; 0: none */
 static bool mistaken;		/* there is one that must be noticed */
 static int on_device;
+static int btf_fd;		/* what describes the program's functions: */
+static uint32_t function_type;
 
 static bool slip(void)
 {
@@ -195,15 +221,16 @@ static void load_map(int reg, int fd)
 
 static void map_argument(int reg)
 {
-	int which = (int)dice(inner ? 4 : 3);
+	int which = (int)dice(inner ? KINDS + 1 : KINDS);
 
 	if (slip()) {
 		load_map(reg, dice(3) ? wrong_maps[dice(2)] : arrays[on_device]);
-	} else if (which == 3) {
+	} else if (which == KINDS) {
 		emit(BPF_LDX | BPF_MEM | BPF_DW, (uint8_t)reg, FP, INNER, 0);
 		does[USE_INNER] = true;
 	} else {
 		load_map(reg, map_fds[dice(12) ? on_device : (int)dice(DEVICES)][which]);
+		does[USE_PAIRS] |= which == PAIRS;
 	}
 }
 
@@ -240,6 +267,9 @@ static void choose_key(void)
 		set(R0, (int)dice(4) - 1);
 	}
 	emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, KEY, 0);
+	if (dice(2))
+		set(R0, (int)dice(4) - 1);
+	emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, KEY + 8, 0);
 }
 
 /* Some of what can be written of a packet; anything, by a slip */
@@ -438,19 +468,28 @@ static void do_other(void)
 		land(null);
 }
 
-/* Take and drop, or push again, several */
+/* Take a packet, and drop it or push it again. Returns the jump that is made if there is none. */
+static int take_and_give(void)
+{
+	int none;
+
+	ctx_argument(R1);
+	map_argument(R2);
+	call(dice(2) ? TAKE : TAKE_LAST);
+	none = jump(BPF_JEQ, R0, 0);
+	move(OTHER, R0);
+	give(OTHER);
+	return none;
+}
+
+/* Several */
 static void do_loop(void)
 {
 	int start, end;
 
 	set(COUNT, 1 + (int)dice(6));
 	start = length;
-	ctx_argument(R1);
-	map_argument(R2);
-	call(dice(2) ? TAKE : TAKE_LAST);
-	end = jump(BPF_JEQ, R0, 0);
-	move(OTHER, R0);
-	give(OTHER);
+	end = take_and_give();
 	emit(BPF_ALU64 | BPF_SUB | BPF_K, COUNT, 0, 0, slip() ? 0 : 1);
 	emit(BPF_JMP | BPF_JNE | BPF_K, COUNT, 0, (int16_t)(start - length - 1), 0);
 	land(end);
@@ -514,7 +553,7 @@ static void do_read_again(void)
 {
 	int reg = owns && same ? OWN : OTHER;
 
-	if (!enqueue || (reg == OTHER && (slips || dice(4))))
+	if (!enqueue || keeps || (reg == OTHER && (slips || dice(4))))
 		return;
 	emit(BPF_LDX | BPF_MEM | BPF_DW, (uint8_t)reg, CTX, 0, 0);
 	if (reg == OWN)
@@ -676,6 +715,120 @@ static void do_numbers(void)
 	call(which);
 }
 
+/* Add 1 to where R0 points. */
+static void count(void)
+{
+	set(R1, 1);
+	emit(BPF_STX | BPF_ATOMIC | BPF_DW, R0, R1, slip() ? 8 : 0, BPF_ADD);
+}
+
+static void do_table(void)
+{
+	int none;
+
+	load_map(R1, slip() ? wrong_maps[dice(2)] : table);
+	key_argument(R2);
+	helper(BPF_FUNC_map_lookup_elem);
+	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
+	count();
+	if (none >= 0)
+		land(none);
+	does[COUNT_IN_TABLE] = true;
+}
+
+static void do_variable(void)
+{
+	emit(BPF_LD | BPF_IMM | BPF_DW, R0, BPF_PSEUDO_MAP_VALUE, 0, variables);
+	emit(0, 0, 0, 0, slip() ? (int)dice(16) : 0);
+	count();
+	does[COUNT_IN_VARIABLE] = true;
+}
+
+/* Two paths that join; a packet of the program's is given away on both. */
+static void do_join(void)
+{
+	int otherwise, past;
+
+	helper(BPF_FUNC_get_prandom_u32);
+	otherwise = jump(BPF_JSET, R0, 1 << dice(3));
+	if (owns && !dice(3)) {
+		give(OWN);
+		past = emit(BPF_JMP | BPF_JA, 0, 0, 0, 0);
+		land(otherwise);
+		if (!slip())
+			give(OWN);
+		land(past);
+		owns = false;
+	} else {
+		do_other();
+		land(otherwise);
+	}
+	does[JOIN] = true;
+}
+
+static void iterator_argument(void)
+{
+	move(R1, FP);
+	emit(BPF_ALU64 | BPF_ADD | BPF_K, R1, 0, 0, slip() ? KEY : ITERATOR);
+}
+
+/* As bpf_for(): take and give away several, until there is none */
+static void do_iterate(void)
+{
+	int start, over, none;
+
+	iterator_argument();
+	set(R2, 0);
+	set(R3, (int)dice(6));
+	call(ITER_NEW);
+	start = length;
+	iterator_argument();
+	call(ITER_NEXT);
+	over = jump(BPF_JEQ, R0, 0);
+	none = take_and_give();
+	emit(BPF_JMP | BPF_JA, 0, 0, (int16_t)(start - length - 1), 0);
+	land(over);
+	land(none);
+	if (!slip()) {
+		iterator_argument();
+		call(ITER_DESTROY);
+	}
+	does[ITERATE] = true;
+}
+
+static void do_subprogram(void)
+{
+	struct subprogram *sub = &subprograms[subprogram_count];
+
+	if (within || subprogram_count == SUBPROGRAMS)
+		return;
+	*sub = (struct subprogram){ .callback = dice(2), .same = same, .classified = classified };
+	subprogram_count++;
+	if (sub->callback) {
+		emit(BPF_STX | BPF_MEM | BPF_DW, FP, CTX, CONTEXT, 0);
+		sub->call = emit(BPF_LD | BPF_IMM | BPF_DW, R2, BPF_PSEUDO_FUNC, 0, 0);
+		emit(0, 0, 0, 0, 0);
+		/* Not 0: the verifier looks at no callback that is never called, removes it as dead
+		 * code, and finds its address without it ("No program to jit").
+		 */
+		set(R1, 1 + (int)dice(6));
+		move(R3, FP);
+		emit(BPF_ALU64 | BPF_ADD | BPF_K, R3, 0, 0, slip() ? KEY : CONTEXT);
+		set(R4, slip());
+		helper(BPF_FUNC_loop);
+		does[CALL_BACK] = true;
+		return;
+	}
+	sub->owns = owns && dice(3);
+	ctx_argument(R1);
+	if (sub->owns)
+		skb_argument(R2, OWN);
+	sub->call = emit(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_CALL, 0, 0);
+	owns &= !sub->owns;
+	use_result();
+	does[CALL_SUBPROGRAM] = true;
+}
+
 static void end(void)
 {
 	static const int8_t helpers[] = { BPF_FUNC_tail_call, BPF_FUNC_kptr_xchg };
@@ -694,7 +847,7 @@ static void end(void)
 static void statements(int depth)
 {
 	for (unsigned int n = 1 + dice(4); n--;) {
-		switch (dice(22)) {
+		switch (dice(26)) {
 		case 0:
 			choose_key();
 			break;
@@ -742,6 +895,21 @@ static void statements(int depth)
 		case 18:
 			do_numbers();
 			break;
+		case 19:
+			if (dice(2))
+				do_table();
+			else
+				do_variable();
+			break;
+		case 20:
+			do_join();
+			break;
+		case 21:
+			do_iterate();
+			break;
+		case 22:
+			do_subprogram();
+			break;
 		default:
 			if (depth) {
 				bool before = owns, same_before = same;
@@ -779,6 +947,33 @@ static void look_up_inner(void)
 	inner = true;
 }
 
+/* What the subprogram does; a callback at most takes packets, and gives them away. */
+static void subprogram(const struct subprogram *sub)
+{
+	starts[sub - subprograms] = length;
+	insns[sub->call].imm = length - sub->call - 1;
+	within = true;
+	inner = false;
+	owns = sub->owns;
+	same = sub->same;
+	classified = sub->classified;
+	keeps = !sub->owns;
+	if (sub->callback) {
+		emit(BPF_LDX | BPF_MEM | BPF_DW, CTX, R2, 0, 0);
+		choose_key();
+		for (unsigned int n = 1 + dice(2); n--;)
+			do_other();
+		exit_with((int)dice(slip() ? 12 : 2));
+		return;
+	}
+	move(CTX, R1);
+	if (owns)
+		move(OWN, R2);
+	choose_key();
+	statements(1);
+	end();
+}
+
 static void generate(void)
 {
 	length = 0;
@@ -787,6 +982,8 @@ static void generate(void)
 	inner = false;
 	classified = false;
 	mistaken = false;
+	within = keeps = false;
+	subprogram_count = 0;
 	memset(does, 0, sizeof(does));
 	memset(calls, 0, sizeof(calls));
 	memset(treats, 0, sizeof(treats));
@@ -800,6 +997,8 @@ static void generate(void)
 	choose_key();
 	statements(2);
 	end();
+	for (int i = 0; i < subprogram_count; i++)
+		subprogram(&subprograms[i]);
 	/* A bit that is wrong */
 	if (slip()) {
 		uint64_t *bits = (uint64_t *)&insns[dice((unsigned int)length)];
@@ -810,10 +1009,27 @@ static void generate(void)
 
 static int load_program(unsigned int flags)
 {
-	LIBBPF_OPTS(bpf_prog_load_opts, opts, .prog_flags = flags,
+	struct bpf_func_info functions[1 + SUBPROGRAMS] = { { .type_id = function_type } };
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .prog_flags = flags, .prog_btf_fd = (uint32_t)btf_fd,
+		    .func_info = functions, .func_info_cnt = 1 + (uint32_t)subprogram_count,
+		    .func_info_rec_size = sizeof(functions[0]),
 		    .expected_attach_type = enqueue ? BPF_QDISC_ENQUEUE : BPF_QDISC_DEQUEUE);
 
+	for (int i = 0; i < subprogram_count; i++)
+		functions[1 + i] = (struct bpf_func_info){ (uint32_t)starts[i], function_type };
 	return bpf_prog_load(BPF_PROG_TYPE_QDISC, "fuzz", "GPL", insns, (size_t)length, &opts);
+}
+
+/* A function that is static, whose type callbacks and those who call subprograms need */
+static void describe_functions(void)
+{
+	struct btf *btf = btf__new_empty();
+	int number = btf__add_int(btf, "int", 4, BTF_INT_SIGNED), proto = btf__add_func_proto(btf, number);
+
+	function_type = (uint32_t)btf__add_func(btf, "function", BTF_FUNC_STATIC, proto);
+	if (btf__load_into_kernel(btf))
+		err(1, "BTF");
+	btf_fd = btf__fd(btf);
 }
 
 /* ---- the qdiscs ---- */
@@ -821,6 +1037,7 @@ static int load_program(unsigned int flags)
 static struct device {
 	const char *name, *setup;	/* of its parent */
 	const char *inside;		/* of its class and its filters */
+	bool mq;			/* the first of two instances of bpf_mq */
 	int ifindex, sender, gso_sender, changes;
 	int programs[2];		/* dequeue, enqueue */
 	uint64_t packets, bytes;	/* put in */
@@ -835,6 +1052,8 @@ static struct device {
 	{ .name = "dev3" },		/* below another bpf */
 	{ .name = "dev4", .setup = "tc qdisc add dev dev4 root handle 1: mq && tc qdisc add dev dev4 clsact && "
 				   "tc filter add dev dev4 egress matchall action skbedit queue_mapping 0" },
+	{ .name = "dev5", .mq = true, .setup = "tc qdisc add dev dev5 clsact && tc filter add dev dev5 egress "
+					       "matchall action skbedit queue_mapping 0" },
 };
 
 struct stats {
@@ -894,16 +1113,16 @@ static void copy(const struct rtattr *from, int type, void *to, size_t size)
 		memcpy(to, RTA_DATA(from), RTA_PAYLOAD(from) < size ? RTA_PAYLOAD(from) : size);
 }
 
-static struct stats query(int ifindex, uint32_t handle)
+static struct stats query(int ifindex, uint32_t parent, uint32_t handle)
 {
 	struct stats stats = {};
 	struct rtattr *at, *inner;
 	int size, left;
 
-	begin(RTM_GETQDISC, NLM_F_ECHO, ifindex, 0, handle);
+	begin(RTM_GETQDISC, NLM_F_ECHO, ifindex, parent, handle);
 	size = talk();
 	if (size < 0)
-		errx(1, "no qdisc %x: %s", handle >> 16, strerror(-size));
+		errx(1, "no qdisc %x: %s", (handle ?: parent) >> 16, strerror(-size));
 	at = (struct rtattr *)(answer + NLMSG_SPACE(sizeof(struct tcmsg)));
 	size -= (int)NLMSG_SPACE(sizeof(struct tcmsg));
 	for (; RTA_OK(at, size); at = RTA_NEXT(at, size)) {
@@ -920,13 +1139,19 @@ static struct stats query(int ifindex, uint32_t handle)
 	return stats;
 }
 
+/* Of the qdisc under test; an instance of bpf_mq has no handle */
+static struct stats query_own(const struct device *device)
+{
+	return device->mq ? query(device->ifindex, PARENT + 1, 0) : query(device->ifindex, 0, HANDLE);
+}
+
 /* How soon a policy is found stuck */
-static bool set_patience(int ifindex, uint32_t parent, uint32_t handle, uint64_t patience)
+static bool set_patience(int ifindex, const char *kind, uint32_t parent, uint32_t handle, uint64_t patience)
 {
 	struct rtattr *options;
 
 	begin(RTM_NEWQDISC, NLM_F_ACK, ifindex, parent, handle);
-	attribute(TCA_KIND, "bpf", 4);
+	attribute(TCA_KIND, kind, (int)strlen(kind) + 1);
 	options = attribute(TCA_OPTIONS, NULL, 0);
 	attribute(TCA_SCH_BPF_PATIENCE, &patience, sizeof(patience));
 	options->rta_len = (unsigned short)((char *)&request + request.header.nlmsg_len - (char *)options);
@@ -940,20 +1165,45 @@ static void shell(const char *command)
 		errx(1, "failed: %s", command);
 }
 
-static bool attach(struct device *device)
+typedef int attach_function(int, int, int, const struct bpf_qdisc_opts *);
+
+/* The qdisc gets its programs; the second instance of bpf_mq, where no packets come, has plain ones. */
+static int give_programs(const struct device *device, attach_function *function, int enqueue_fd, int dequeue_fd,
+			 uint32_t flags)
 {
-	LIBBPF_OPTS(bpf_qdisc_opts, opts, .handle = HANDLE, .limit = 40,
+	int enqueue_fds[] = { enqueue_fd, bpf_program__fd(skel->progs.plain_enqueue) };
+	int dequeue_fds[] = { dequeue_fd, bpf_program__fd(skel->progs.plain_dequeue) };
+	LIBBPF_OPTS(bpf_qdisc_opts, opts, .handle = HANDLE, .flags = flags,
 		    .parent = device == &devices[0] ? TC_H_ROOT : PARENT + 1);
 
-	expect_equal(bpf_qdisc_attach(device->ifindex, bpf_program__fd(skel->progs.plain_enqueue),
-				      bpf_program__fd(skel->progs.plain_dequeue), &opts), 0);
-	begin(RTM_NEWTCLASS, NLM_F_ACK | NLM_F_CREATE, device->ifindex, HANDLE, HANDLE + 1);
-	attribute(TCA_KIND, "bpf", 4);
-	expect_equal(talk(), 0);
+	if (function == bpf_qdisc_attach)
+		opts.limit = 40;
+	if (!device->mq)
+		return function(device->ifindex, enqueue_fd, dequeue_fd, &opts);
+	opts.kind = "bpf_mq";
+	opts.handle = PARENT;
+	opts.parent = TC_H_ROOT;
+	opts.queues = 2;
+	opts.enqueue_fds = enqueue_fds;
+	opts.dequeue_fds = dequeue_fds;
+	return function(device->ifindex, -1, -1, &opts);
+}
+
+static bool attach(struct device *device)
+{
+	expect_equal(give_programs(device, bpf_qdisc_attach, bpf_program__fd(skel->progs.plain_enqueue),
+				   bpf_program__fd(skel->progs.plain_dequeue), 0), 0);
+	if (!device->mq) {
+		begin(RTM_NEWTCLASS, NLM_F_ACK | NLM_F_CREATE, device->ifindex, HANDLE, HANDLE + 1);
+		attribute(TCA_KIND, "bpf", 4);
+		expect_equal(talk(), 0);
+	}
 	if (device->inside)
 		shell(device->inside);
-	if (device - devices >= 2)
-		expect(set_patience(device->ifindex, opts.parent, HANDLE, 10000000));
+	if (device->mq)
+		expect(set_patience(device->ifindex, "bpf_mq", TC_H_ROOT, PARENT, 10000000));
+	else if (device - devices >= 2)
+		expect(set_patience(device->ifindex, "bpf", PARENT + 1, HANDLE, 10000000));
 
 	device->packets = 0;
 	device->bytes = 0;
@@ -985,7 +1235,7 @@ static bool balances(const struct device *device, bool gone, bool say)
 		       (unsigned long long)cut.packets, (unsigned long long)sent.packets, (unsigned long long)sent.bytes,
 		       (unsigned long long)dropped.packets, (unsigned long long)dropped.bytes);
 	if (!gone) {
-		own = query(device->ifindex, HANDLE);
+		own = query_own(device);
 		if (say)
 			printf("# the qdisc: qlen %u, backlog %u, drops %u, stolen %llu, sent %llu (%llu)\n",
 			       own.queue.qlen, own.queue.backlog, own.queue.drops,
@@ -995,7 +1245,7 @@ static bool balances(const struct device *device, bool gone, bool say)
 		    own.queue.drops + own.app.stolen != dropped.packets)
 			return false;
 		if (device != &devices[0]) {
-			parent = query(device->ifindex, PARENT);
+			parent = query(device->ifindex, 0, PARENT);
 			if (say)
 				printf("# its parent: qlen %u, backlog %u\n", parent.queue.qlen,
 				       parent.queue.backlog);
@@ -1079,8 +1329,13 @@ static bool end_life(struct device *device)
 {
 	LIBBPF_OPTS(bpf_qdisc_opts, opts, .handle = HANDLE,
 		    .parent = device == &devices[0] ? TC_H_ROOT : PARENT + 1);
-	struct stats stats = query(device->ifindex, HANDLE);
+	struct stats stats = query_own(device);
 
+	if (device->mq) {
+		opts.kind = "bpf_mq";
+		opts.handle = PARENT;
+		opts.parent = TC_H_ROOT;
+	}
 	expect_equal(bpf_qdisc_detach(device->ifindex, &opts), 0);
 	/* Every packet, every clone has been sent or freed by now, or will be at once. */
 	expect(wait_balance(device, true));
@@ -1096,16 +1351,15 @@ static bool end_life(struct device *device)
 
 static bool put_in_force(struct device *device)
 {
-	LIBBPF_OPTS(bpf_qdisc_opts, opts, .handle = HANDLE, .flags = dice(4) ? BPF_QDISC_F_FLUSH : 0);
+	uint32_t flags = dice(4) ? BPF_QDISC_F_FLUSH : 0;
 	libbpf_print_fn_t print = libbpf_set_print(NULL);
 	int error;
 
-	error = bpf_qdisc_change(device->ifindex, device->programs[1], device->programs[0], &opts);
+	error = give_programs(device, bpf_qdisc_change, device->programs[1], device->programs[0], flags);
 	libbpf_set_print(print);
-	if (error == -EBUSY && !opts.flags) {	/* packets would be lost: they are to be */
-		opts.flags = BPF_QDISC_F_FLUSH;
-		error = bpf_qdisc_change(device->ifindex, device->programs[1], device->programs[0], &opts);
-	}
+	if (error == -EBUSY && !flags)		/* packets would be lost: they are to be */
+		error = give_programs(device, bpf_qdisc_change, device->programs[1], device->programs[0],
+				      BPF_QDISC_F_FLUSH);
 	expect_equal(error, 0);
 	expect(wait_balance(device, false));
 
@@ -1208,14 +1462,17 @@ static int offset_of(const struct btf *btf, uint32_t id, const char *name)
 	return -1;
 }
 
+static int map_of(int device, const char *kind)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "%s%d", kind, device);
+	return map(name);
+}
+
 static void set_up(void)
 {
-	static const char *const names[DEVICES][3] = {
-		{ "pkts0", "small0", "allocated0" }, { "pkts1", "small1", "allocated1" },
-		{ "pkts2", "small2", "allocated2" }, { "pkts3", "small3", "allocated3" },
-		{ "pkts4", "small4", "allocated4" },
-	};
-	static const char *const array_names[DEVICES] = { "inner0", "inner1", "inner2", "inner3", "inner4" };
+	static const char *const kinds[KINDS] = { "pkts", "small", "allocated", [PAIRS] = "pairs" };
 	LIBBPF_OPTS(bpf_qdisc_opts, parent, .handle = PARENT);
 	struct timeval patience = { .tv_sec = 60 };
 	struct btf *btf = btf__load_vmlinux_btf();
@@ -1244,12 +1501,19 @@ static void set_up(void)
 	btf__free(btf);
 	obj = skel->obj;
 	for (int i = 0; i < DEVICES; i++) {
-		for (int j = 0; j < 3; j++)
-			map_fds[i][j] = map(names[i][j]);
-		arrays[i] = map(array_names[i]);
+		for (int j = 0; j < KINDS; j++)
+			map_fds[i][j] = map_of(i, kinds[j]);
+		arrays[i] = map_of(i, "inner");
 	}
 	wrong_maps[0] = map("hash");
 	wrong_maps[1] = map("numbers");
+	variables = bpf_map__fd(skel->maps.data_stats);
+	table = map("table");
+	for (int64_t key = -1; key < 4; key++) {
+		if (bpf_map_update_elem(table, &key, &(uint64_t){ 0 }, BPF_ANY))
+			err(1, "table");
+	}
+	describe_functions();
 
 	if (unshare(CLONE_NEWNET))
 		err(1, "network namespace");
@@ -1276,7 +1540,7 @@ static void set_up(void)
 	begin(RTM_NEWTCLASS, NLM_F_ACK | NLM_F_CREATE, devices[3].ifindex, PARENT, PARENT + 1);
 	attribute(TCA_KIND, "bpf", 4);
 	/* Or, if its child drops whatever it gets, it lets packets pass the child by */
-	if (talk() || !set_patience(devices[3].ifindex, TC_H_ROOT, PARENT, 24 * 3600 * 1000000000ULL))
+	if (talk() || !set_patience(devices[3].ifindex, "bpf", TC_H_ROOT, PARENT, 24 * 3600 * 1000000000ULL))
 		errx(1, "class of the parent");
 }
 
@@ -1323,9 +1587,8 @@ static bool both(const unsigned int *accepted, unsigned int count)
 
 	printf("# %u programs: accepted %u to enqueue, %u to dequeue; refused %u, %u of them had to be\n",
 	       count, accepted[1], accepted[0], count - good, mistakes);
-	printf("# of those accepted %u use an inner map, %u write to packets, %u read bytes, %u set stamps; %u read length, %u segments, %u network offset\n",
-	       doing[USE_INNER], doing[WRITE], doing[READ_BYTES], doing[STAMP],
-	       doing[LENGTH], doing[SEGMENTS], doing[NETWORK_OFFSET]);
+	for (int i = 0; i < DOINGS; i++)
+		printf("# %u of those accepted %s\n", doing[i], doing_names[i]);
 	expect(mistakes > count / 100);
 	for (int i = 0; i < DOINGS; i++)
 		expect(doing[i] > good / 200);
@@ -1339,6 +1602,7 @@ static bool both(const unsigned int *accepted, unsigned int count)
 static bool much_happened(void)
 {
 	struct events events = skel->bss->events;
+	uint64_t in_table = 0;
 
 	printf("# %llu packets put in, %llu cloned, %llu more by cutting, %llu sent, %llu freed, %llu stolen; %llu times stuck\n",
 	       (unsigned long long)all_packets, (unsigned long long)all_cloned, (unsigned long long)all_cut,
@@ -1353,6 +1617,15 @@ static bool much_happened(void)
 	printf("# %llu times a tx queue was chosen, %llu times not, below mq\n",
 	       (unsigned long long)events.chosen, (unsigned long long)events.not_chosen);
 	expect(events.chosen && events.not_chosen);
+	for (int64_t key = -1; key < 4; key++) {
+		uint64_t value = 0;
+
+		bpf_map_lookup_elem(table, &key, &value);
+		in_table += value;
+	}
+	printf("# %llu times something was counted in the table, %llu times in the variable\n",
+	       (unsigned long long)in_table, (unsigned long long)skel->data_stats->counted);
+	expect(in_table && skel->data_stats->counted);
 	expect(events.found > all_packets / 1000 && events.passed && events.held);
 	expect(events.dropped > all_packets / 100 && events.lost > all_packets / 100 && told > all_packets / 100);
 	expect_equal(events.numbers, run("numbers_len"));
