@@ -86,6 +86,7 @@ PROGRAM(take_key_push_front, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), b
 PROGRAM(take_youngest_push, TAKE(other, bpf_qdisc_take_youngest(ctx, &pkts, &key), bpf_qdisc_push))
 PROGRAM(clone_drop, REFUSE(bpf_qdisc_drop(ctx, other, 0)))
 PROGRAM(clone_lose, REFUSE(bpf_qdisc_lose(ctx, other)))
+PROGRAM(clone_steal, REFUSE(bpf_qdisc_steal(ctx, other)))
 PROGRAM(first, MUST(bpf_rbtree_map_first(&pkts, &key)))
 PROGRAM(last, MUST(bpf_rbtree_map_last(&pkts, &key)))
 PROGRAM(lower_bound, MUST(bpf_rbtree_map_lower_bound(&pkts, &key)))
@@ -93,6 +94,7 @@ PROGRAM(upper_bound, key -= key == KEYS - 1; MUST(bpf_rbtree_map_upper_bound(&pk
 PROGRAM(len, MUST(bpf_rbtree_map_len(&pkts)))
 PROGRAM(bytes, MUST(bpf_rbtree_map_bytes(&pkts)))
 PROGRAM(pkt_len, MUST(bpf_qdisc_pkt_len(skb)))
+PROGRAM(pkt_segs, MUST(bpf_qdisc_pkt_segs(skb)))
 PROGRAM(network_offset, asm volatile("" :: "r"(bpf_qdisc_network_offset(skb))))
 PROGRAM(note, *bpf_qdisc_note(skb, __u32) = key)
 PROGRAM(departure, MUST(bpf_qdisc_departure(ctx, skb)))
@@ -100,6 +102,7 @@ PROGRAM(set_departure, bpf_qdisc_set_departure(ctx, skb, key + 1))
 PROGRAM(get_hash, MUST(bpf_skb_get_hash(skb)))
 PROGRAM(ecn_mark, MUST(bpf_qdisc_ecn_mark(ctx, skb)))
 PROGRAM(set_queue, MUST(!bpf_qdisc_set_queue(ctx, skb, 0)))
+PROGRAM(bypass, bpf_qdisc_bypass(ctx))
 PROGRAM(generation, MUST(ctx->generation))
 PROGRAM(load_bytes, {
 	struct bpf_dynptr bytes;

@@ -655,13 +655,17 @@ def on_a_device(measure, pktgen, counter):
         elif operation in ("sent", "orphan"):
             sender = Marked()
             action = functools.partial(sender.send, count)
-        elif operation in ("pop", "pop_from"):
+        elif operation in ("pop", "pop_from", "pop_until", "pop_key", "take_deliver", "pass_pop_class"):
+            if operation == "pass_pop_class":
+                run("tc", "class", "add", "dev", DEV, "parent", "1:", "classid", "1:1", "bpf")
             pktgen.prepare(count, 1)
             action = pktgen.start
         else:
             run("tc", "class", "add", "dev", DEV, "parent", "1:", "classid", "1:1", "bpf")
             sender = Marked()
             sender.send(mark=1)
+            if operation == "classify":
+                run("tc", "filter", "add", "dev", DEV, "parent", "1:", "matchall", "classid", "1:1")
             action = sender.send
         action()
         periods = []

@@ -162,6 +162,20 @@ def each_function_is_used_by_an_example():
         lib.equal(described(header).keys() - used, set(), "functions without an example")
 
 
+# Of the qdisc's functions, and why
+WITHOUT_A_COST = {"pop": "once a run: of those that deliver a packet it is the base", "cb": "note is this, as a type"}
+
+
+def the_cost_table_has_all_functions():
+    """Of the qdisc: each has a row, or one with another that undoes it."""
+    names = {re.sub(r"bpf_(qdisc|skb(_tc)?)_", "", name) for name in described(HEADER)}
+    one = "|".join(sorted(names, key=len, reverse=True))
+    rows = re.findall(r"^\| (\w+(?:, \w+)?) \| -?\d+ \|$", read(f"{lib.TOP}/bench/README.md"), re.M)
+    lib.true(len(rows) > 40, f"{len(rows)} rows")
+    found = [re.fullmatch(rf"({one})(?:(?:, |_)({one}))?", row) for row in rows]
+    lib.equal(names - {name for row in found if row for name in row.groups()}, set(WITHOUT_A_COST), "functions without a row")
+
+
 def policies_are_as_long_as_said():
     """All lines, and those that are neither comments nor empty nor name a header."""
     with open(f"{lib.POLICIES}/README.md", encoding="utf-8") as file:
@@ -206,6 +220,7 @@ lib.main(there_are_eleven,
          the_reference_lists_all_building_blocks,
          the_documents_list_all_functions_of_ordered_maps,
          each_function_is_used_by_an_example,
+         the_cost_table_has_all_functions,
          policies_are_as_long_as_said,
          steps_are_as_short_as_said,
          drawings_are_of_the_programs_that_are_printed)
