@@ -1547,7 +1547,7 @@ static struct bpf_rbtree *rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, 
  * bpf_rbtree_owner_unmarked() - find a map that was not marked, with objects of an owner
  * @owner: the owner
  * @mark: the mark
- * @name: set to the map's name, BPF_OBJ_NAME_LEN bytes
+ * @name: set to the map's name, BPF_OBJ_NAME_LEN bytes; or NULL
  *
  * Context: any but hard interrupt and NMI. The caller sees to it that @owner
  * does not push, pop, or look for another map meanwhile.
@@ -1559,7 +1559,8 @@ bool bpf_rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark, char *n
 
 	if (!rb)
 		return false;
-	memcpy(name, rb->map.name, BPF_OBJ_NAME_LEN);
+	if (name)
+		memcpy(name, rb->map.name, BPF_OBJ_NAME_LEN);
 	rbtree_put(rb);
 	return true;
 }

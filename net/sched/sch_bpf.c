@@ -319,12 +319,16 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 
 /* netem, in a class, gives a duplicate to the root, whose enqueue has not returned: its turn
  * comes when the run is over, because there is one at a time. A duplicate gets none: netem
- * sees to that itself where the root takes them at once.
+ * sees to that itself where the root takes them at once. What a netem below a netem gives when
+ * a dequeue program asks the class is dropped: no run of the enqueue program follows.
  */
-static int sch_bpf_enqueue_given(struct sch_bpf_data *q, struct sk_buff *skb)
+static int sch_bpf_enqueue_given(struct sch_bpf_data *q, struct sk_buff *skb,
+				 struct sk_buff **to_free)
 {
 	struct sk_buff **last = &q->given;
 
+	if (!q->run.to_free)	/* a dequeue program runs */
+		return qdisc_drop(skb, sch_bpf_qdisc(q), to_free);
 	if (q->duplicates) {
 		consume_skb(skb);
 	} else {
@@ -343,7 +347,7 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
 	if (unlikely(q->no_run))
-		return q->passing ? sch_bpf_enqueue_given(q, skb) :
+		return q->passing ? sch_bpf_enqueue_given(q, skb, to_free) :
 				    sch_bpf_fifo_enqueue(skb, sch, to_free);
 
 	q->idle = 0;
@@ -355,6 +359,7 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 
 /* ---- dequeue ---- */
 
+static struct sk_buff *sch_bpf_dequeue_run(struct sch_bpf_data *q);
 static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch);
 
 /* Packets of a policy that got stuck, or that a roll-back found out of reach, leave
@@ -366,20 +371,20 @@ static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 	struct sk_buff *skb = NULL;
 
 	/* What is in classes has come before what is in the FIFO. */
-	if (q->stuck && qdisc_qlen(sch) > q->stored + q->fifo.qlen)
+	if ((q->stuck || q->classes_first) && qdisc_qlen(sch) > q->stored + q->fifo.qlen)
 		skb = sch_bpf_class_dequeue_any(sch);
 	if (!skb)
 		skb = sch_bpf_fifo_dequeue(sch);
 	if (skb)
 		return skb;
-	if (q->stuck) {
-		/* The lock of a map could not be had. */
-		if (q->stored)
-			qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns() + SCH_BPF_RETRY);
+	if (q->stuck)
 		return NULL;
-	}
-	q->rescued = false;
-	return sch_bpf_dequeue(sch);
+	/* A class that holds its packets back says itself when to ask it again. */
+	q->classes_first &= sch_bpf_class_has_packets(sch);
+	q->rescued = q->classes_first;
+	if (!q->rescued)
+		return sch_bpf_dequeue(sch);
+	return q->stored ? sch_bpf_dequeue_run(q) : NULL;
 }
 
 /* A class holds its packets back, and no other one has shown a packet that may leave. */
@@ -689,20 +694,6 @@ static struct bpf_prog *sch_bpf_get_prog(const struct nlattr *fds, unsigned int 
 		return ERR_PTR(-EINVAL);
 	}
 	return prog;
-}
-
-/**
- * sch_bpf_config_get() - take a reference on the programs of a configuration
- * @cfg: the configuration
- *
- * Context: any.
- */
-void sch_bpf_config_get(const struct sch_bpf_config *cfg)
-{
-	if (cfg->enqueue)
-		bpf_prog_inc(cfg->enqueue);
-	if (cfg->dequeue)
-		bpf_prog_inc(cfg->dequeue);
 }
 
 /**
@@ -1020,10 +1011,9 @@ static void sch_bpf_rescue_all(struct Qdisc *sch)
  */
 static void sch_bpf_rescue_unreached(struct sch_bpf_data *q, const struct sch_bpf_config *cfg)
 {
-	char name[BPF_OBJ_NAME_LEN];
 	struct sk_buff *skb;
 
-	if (!sch_bpf_out_of_reach(q, cfg, name))
+	if (!sch_bpf_out_of_reach(q, cfg, NULL))
 		return;
 	while ((skb = bpf_rbtree_drain_unmarked(&q->owner, sch_bpf_mark))) {
 		__skb_queue_tail(&q->fifo, skb);
@@ -1047,7 +1037,8 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
  * @sch: a qdisc of the kind bpf
  * @cfg: the configuration; if it has programs, it gets those that were in force before
  * @how: what about packets that the new programs do not reach; to force takes the
- *       programs that were in force before, and a policy that was stuck is again
+ *       programs that were in force before, and a policy that was stuck is again; what is in
+ *       classes that these do not ask leaves before all others
  * @extack: for the reason of a failure
  *
  * Context: process, under RTNL; between sch_bpf_reach_begin() and sch_bpf_reach_end()
@@ -1080,7 +1071,7 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 		lost = sch_bpf_out_of_reach(q, cfg, name);
 	else if (!q->stuck)
 		sch_bpf_rescue_unreached(q, cfg);
-	else if (how != SCH_BPF_TRY && cfg->dequeue && !flush)
+	else if (how != SCH_BPF_TRY && cfg->progs && !flush)
 		sch_bpf_rescue_all(sch);	/* the new policy may have other maps */
 	if (lost) {
 		NL_SET_ERR_MSG_FMT(extack,
@@ -1092,6 +1083,9 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 			sch_bpf_flush(sch, &list);
 		sch_bpf_config_swap(sch, cfg);
 		q->stuck |= again;
+		if (cfg->progs)
+			q->classes_first = !takes && sch_bpf_class_has_packets(sch);
+		q->rescued |= q->classes_first;
 		trace_sch_bpf_change(sch, q->enqueue, q->dequeue);
 	}
 unlock:

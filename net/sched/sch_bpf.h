@@ -50,13 +50,14 @@ struct sch_bpf_data {
 	union {
 		struct {
 			bool stuck;	/* the kernel serves fifo: no policy, or a stuck one */
-			bool passing;	/* a class takes a packet, and may give the root another */
+			bool passing;	/* a program calls a class, which may give the root packets */
 		};
 		u16 no_run;		/* either: enqueue does not run the program */
 	};
 	bool duplicates;		/* the run is for one of given */
 	struct sk_buff *given;		/* what classes have given, until the run is over */
-	bool rescued;			/* stuck, or fifo may hold packets */
+	bool rescued;			/* stuck, or fifo may hold packets, or: */
+	bool classes_first;		/* classes may, which the programs do not ask */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
 	struct sk_buff *rescued_last;	/* of those in fifo that leave before those in maps */
@@ -109,7 +110,6 @@ int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct sch_bpf_fds *fds,
 			 struct nlattr *opt, bool create, struct netlink_ext_ack *extack);
 int sch_bpf_config_get_progs(struct sch_bpf_config *cfg, const struct sch_bpf_fds *fds,
 			     unsigned int pair, struct netlink_ext_ack *extack);
-void sch_bpf_config_get(const struct sch_bpf_config *cfg);
 void sch_bpf_config_put(const struct sch_bpf_config *cfg);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
 void sch_bpf_new_generation(struct sch_bpf_data *q);

@@ -97,6 +97,7 @@ static struct sk_buff *sch_bpf_class_take(struct sch_bpf_class *cl)
 
 /* A dequeue program asks a class. As long as it holds packets that it may put back, or one
  * that it has delivered, the parents are not to hear from the child that nothing is left.
+ * No program runs meanwhile for what the child gives the root: this run is not over.
  */
 static bool sch_bpf_class_ask(struct sch_bpf_data *q)
 {
@@ -104,6 +105,7 @@ static bool sch_bpf_class_ask(struct sch_bpf_data *q)
 
 	if (unlikely(holds))
 		qdisc_qlen_inc(sch_bpf_qdisc(q));
+	q->passing = true;
 	return holds;
 }
 
@@ -111,6 +113,7 @@ static void sch_bpf_class_asked(struct sch_bpf_data *q, bool holds)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 
+	q->passing = false;
 	if (likely(!holds))
 		return;
 	qdisc_qlen_dec(sch);
@@ -387,11 +390,6 @@ static struct Qdisc *sch_bpf_class_leaf(struct Qdisc *sch, unsigned long arg)
 	return ((struct sch_bpf_class *)arg)->qdisc;
 }
 
-/* Nothing to do: there is no list of classes that have packets. */
-static void sch_bpf_class_qlen_notify(struct Qdisc *sch, unsigned long arg)
-{
-}
-
 static int sch_bpf_class_dump(struct Qdisc *sch, unsigned long arg,
 			      struct sk_buff *skb, struct tcmsg *tcm)
 {
@@ -556,7 +554,6 @@ const struct Qdisc_class_ops sch_bpf_class_ops = {
 	.unbind_tcf	= sch_bpf_class_unbind,
 	.graft		= sch_bpf_class_graft,
 	.leaf		= sch_bpf_class_leaf,
-	.qlen_notify	= sch_bpf_class_qlen_notify,
 	.dump		= sch_bpf_class_dump,
 	.dump_stats	= sch_bpf_class_dump_stats,
 	.walk		= sch_bpf_class_walk,

@@ -155,8 +155,7 @@ __bpf_kfunc int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb
 	struct tcf_result res = {};
 	int act;
 
-	rcu_read_lock();	/* for finding device and qdisc */
-	rcu_read_lock_bh();	/* for the filters */
+	rcu_read_lock();
 	if (ifindex && ifindex != dev->ifindex) {
 		dev = dev_get_by_index_rcu(dev_net(dev), ifindex);
 		if (!dev) {
@@ -172,7 +171,6 @@ __bpf_kfunc int bpf_skb_tc_classify(struct sch_bpf_ctx *ctx, struct sk_buff *skb
 	tp = sch_bpf_find_filters(dev, handle);
 	act = IS_ERR(tp) ? PTR_ERR(tp) : sch_bpf_run_on_clone(sch, skb, tp, &res, false);
 out:
-	rcu_read_unlock_bh();
 	rcu_read_unlock();
 	if (act >= 0)
 		ctx->classid = res.classid;

@@ -197,7 +197,10 @@ static void sch_bpf_mq_show(struct sch_bpf_mq *priv, const struct sch_bpf_mq_req
 	priv->cfg.progs = true;
 	priv->cfg.enqueue = first->enqueue;
 	priv->cfg.dequeue = first->dequeue;
-	sch_bpf_config_get(&priv->cfg);
+	if (first->enqueue)
+		bpf_prog_inc(first->enqueue);
+	if (first->dequeue)
+		bpf_prog_inc(first->dequeue);
 	memcpy(priv->cfg.object, req->cfg.object, sizeof(priv->cfg.object));
 	priv->queues = req->queues;
 }

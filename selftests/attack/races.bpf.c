@@ -12,6 +12,7 @@ BPF_QDISC_QUEUES(both_queues, __u64, 100, 0);
 bool to_both;			/* packets go into the map of both pairs, */
 bool closed;			/* nothing leaves yet, */
 bool silent;			/* and no time is given */
+bool to_class;			/* the new pair passes packets to a class, */
 
 static int store(struct sch_bpf_ctx *ctx, void *pkts, void *both)
 {
@@ -32,10 +33,12 @@ static int serve(struct sch_bpf_ctx *ctx, void *pkts, void *both)
 	return 0;
 }
 
-#define PAIR(name)								\
+#define PAIR(name, class)							\
 SEC("qdisc/enqueue")								\
 int name##_enqueue(struct sch_bpf_ctx *ctx)					\
 {										\
+	if (class && to_class)							\
+		return bpf_qdisc_pass(ctx, ctx->skb, ctx->qdisc->handle | 1);	\
 	return store(ctx, bpf_map_lookup_elem(&name##_queues, &(__u32){ ctx->queue }), \
 		     bpf_map_lookup_elem(&both_queues, &(__u32){ ctx->queue }));	\
 }										\
@@ -43,12 +46,14 @@ int name##_enqueue(struct sch_bpf_ctx *ctx)					\
 SEC("qdisc/dequeue")								\
 int name##_dequeue(struct sch_bpf_ctx *ctx)					\
 {										\
+	if (class && !closed && !bpf_qdisc_pop_class(ctx, ctx->qdisc->handle | 1)) \
+		return 0;							\
 	return serve(ctx, bpf_map_lookup_elem(&name##_queues, &(__u32){ ctx->queue }), \
 		     bpf_map_lookup_elem(&both_queues, &(__u32){ ctx->queue }));	\
 }
 
-PAIR(old)
-PAIR(new)
+PAIR(old, false)
+PAIR(new, true)
 
 /* ---- between two steps ---- */
 

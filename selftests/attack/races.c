@@ -4,7 +4,7 @@
  *
  * A change of bpf_mq fails when some queues are changed already, as packets come meanwhile
  * that the new programs do not reach. All queues have the old programs then, and every packet
- * leaves: also one that only the new programs reach.
+ * leaves: also one that only the new programs reach, in a map or in a class.
  *
  * A policy gets stuck while somebody holds RTNL: user space is told when that is free. And the
  * qdisc is deleted before: it is gone then, and another one can have its handle.
@@ -226,6 +226,26 @@ static bool with_a_pair_for_each_queue(void)
 	return ok;
 }
 
+/* The new programs pass the packet to a class, which the old ones do not ask. */
+static bool with_a_class(void)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
+	char command[100];
+	bool ok;
+
+	go_on(0);
+	skel->bss->stopped = 0;
+	expect_equal(bpf_qdisc_detach(ifindex, &mq), 0);
+	expect_equal(attach("bpf_mq", 0), 0);
+	snprintf(command, sizeof(command), "tc class add dev " DEV " parent %1$x: classid %1$x:1 bpf",
+		 instance(1).handle >> 16);
+	expect(!system(command));
+	skel->bss->to_class = true;
+	ok = change_fails() && old_programs_everywhere() && every_packet_leaves();
+	skel->bss->to_class = false;
+	return ok;
+}
+
 /* A policy that will be found stuck, below another qdisc: the root is only deleted when no
  * program runs.
  */
@@ -346,6 +366,7 @@ static const struct {
 	{ "every packet leaves", every_packet_leaves },
 	{ "the next change does not fail", new_programs_when_nothing_is_in_the_way },
 	{ "the same with a pair of programs for each queue", with_a_pair_for_each_queue },
+	{ "packets in a class that the old programs do not ask leave", with_a_class },
 	{ "user space is told of a policy that is stuck when RTNL is free", told_when_rtnl_is_free },
 	{ "a qdisc is deleted before user space is told that it is stuck", deleted_before_it_is_told },
 };

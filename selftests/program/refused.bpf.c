@@ -1333,4 +1333,31 @@ int take_the_copy_for_a_packet(struct bpf_iter__bpf_qdisc_packet *ctx)
 	return 0;
 }
 
+/* ---- filters, child qdiscs and destructors run within the functions ---- */
+
+SEC("qdisc/enqueue")
+__refused("a program of a qdisc can't disable preemption or interrupts")
+int disable_preemption(struct sch_bpf_ctx *ctx)
+{
+	int ret;
+
+	bpf_preempt_disable();
+	ret = bpf_qdisc_push(ctx, &pkts, KEY, ctx->skb);
+	bpf_preempt_enable();
+	return ret;
+}
+
+SEC("qdisc/dequeue")
+__refused("a program of a qdisc can't disable preemption or interrupts")
+int disable_interrupts(struct sch_bpf_ctx *ctx)
+{
+	unsigned long flags;
+	int ret;
+
+	bpf_local_irq_save(&flags);
+	ret = bpf_qdisc_pop_class(ctx, 0x10001);
+	bpf_local_irq_restore(&flags);
+	return ret;
+}
+
 char LICENSE[] SEC("license") = "GPL";

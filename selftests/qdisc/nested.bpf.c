@@ -10,6 +10,7 @@ enum {				/* also in nested.py */
 	BOTH,			/* store a clone, and pass the packet */
 	PASS,
 	OPEN,
+	AWAY_AND_STORED,	/* pass it; what comes back is stored */
 };
 
 BPF_QDISC_QUEUE(nested_pkts, __u64, 1000);
@@ -35,6 +36,10 @@ int nested_enqueue(struct sch_bpf_ctx *ctx)
 	runs++;
 	if (mark == OPEN)
 		open = true;
+	if (mark == AWAY_AND_STORED) {
+		skb->mark = PLAIN;
+		return bpf_qdisc_pass(ctx, skb, class);
+	}
 	if (mark == PASS)
 		return bpf_qdisc_pass(ctx, skb, class);
 	if (mark != CLONE_AWAY && mark != BOTH)

@@ -11,7 +11,8 @@ from lib import SO_MARK, SO_PRIORITY, compiled
 NESTED = compiled("nested")
 DROPS = compiled("drops")
 CHILDREN = compiled("children")
-PLAIN, CLONE_AWAY, BOTH, PASS, OPEN = range(5)   # also in nested.bpf.c
+NEWEST = compiled("newest")
+PLAIN, CLONE_AWAY, BOTH, PASS, OPEN, AWAY_AND_STORED = range(6)   # also in nested.bpf.c
 
 
 def tc(*arguments):
@@ -79,6 +80,46 @@ def parents_count_what_is_there():
                       sorted(number for number in range(10) for _ in range((1, 3, 3, 2)[number % 4])))
 
 
+def what_a_class_gives_when_it_is_asked_is_dropped():
+    """A netem below a netem duplicates what the other one lets go, within a run of the dequeue program."""
+    for parent in ((), ("prio", "priomap", *["0"] * 16)):
+        with with_duplicates(parent) as (device, sender, receiver):
+            tc("qdisc", "replace", "dev", device.a, "parent", "2:1", "handle", "22:", "netem", "delay", "1us")
+            tc("qdisc", "add", "dev", device.a, "parent", "22:", "handle", "23:", "netem", "duplicate", "100%", "delay", "1ms")
+            send(sender, OPEN, 99)
+            for number in range(10):
+                send(sender, AWAY_AND_STORED, number)
+            lib.equal(sorted(lib.numbers(receiver.collect(11))), [*range(10), 99], "packets that leave")
+            lib.wait_until(lambda: all(not each["qlen"] for each in lib.qdiscs(device.a)), "nothing is queued")
+            lib.equal((qdiscs(device)["2:"]["drops"], qdiscs(device)["2:"]["stuck"], qdiscs(device)["2:"]["backlog"]),
+                      (10, 0, 0), "drops, found stuck, backlog")
+            sender.wait_freed()
+
+
+def hfsc_asks_a_class_that_drops_all_others(below):
+    """Of three packets, of a flow each, the last one is kept, while the class waits for its upper limit."""
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        tc("qdisc", "add", "dev", device.a, "root", "handle", "1:", "hfsc", "default", "1")
+        tc("class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "hfsc",
+           "ls", "rate", "8kbit", "ul", "rate", "8kbit")
+        tc("qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "2:", "prio", "priomap", *["0"] * 16)
+        below(device)
+        for number in range(4):
+            sender.send(number, 200, port=1000 + number)
+        lib.equal(lib.numbers(receiver.collect(2)), [0, 3], "packets that leave")
+        lib.equal([each["qlen"] for each in lib.qdiscs(device.a)], [0] * len(lib.qdiscs(device.a)), "queued")
+
+
+def hfsc_asks_fq_codel():
+    hfsc_asks_a_class_that_drops_all_others(
+        lambda device: tc("qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "3:", "fq_codel", "limit", "1"))
+
+
+def hfsc_asks_a_policy():
+    hfsc_asks_a_class_that_drops_all_others(
+        lambda device: device.attach(NEWEST, where=("parent", "2:1", "handle", "3:")))
+
+
 def others_leave_when_all_is_dropped(parent, each_class):
     """Three classes have one packet each, which they drop; then it is the turn of a fourth."""
     with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
@@ -144,6 +185,8 @@ def an_empty_queue_has_taken_nothing():
 
 lib.main(the_context_stays_what_it_is,
          a_duplicate_has_no_duplicate,
+         what_a_class_gives_when_it_is_asked_is_dropped,
+         hfsc_asks_fq_codel, hfsc_asks_a_policy,
          parents_count_what_is_there,
          all_is_dropped_below_prio, all_is_dropped_below_drr, all_is_dropped_below_ets, all_is_dropped_below_hfsc,
          an_empty_queue_has_taken_nothing)
