@@ -97,7 +97,7 @@ def what_a_class_gives_when_it_is_asked_is_dropped():
 
 
 def hfsc_asks_a_class_that_drops_all_others(below):
-    """Of three packets, of a flow each, the last one is kept, while the class waits for its upper limit."""
+    """Of three packets, of a flow each, the last one, which is shortest, is kept, while the class waits for its upper limit."""
     with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
         tc("qdisc", "add", "dev", device.a, "root", "handle", "1:", "hfsc", "default", "1")
         tc("class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "hfsc",
@@ -105,7 +105,7 @@ def hfsc_asks_a_class_that_drops_all_others(below):
         tc("qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "2:", "prio", "priomap", *["0"] * 16)
         below(device)
         for number in range(4):
-            sender.send(number, 200, port=1000 + number)
+            sender.send(number, 500 - 100 * number, port=1000 + number)
         lib.equal(lib.numbers(receiver.collect(2)), [0, 3], "packets that leave")
         lib.equal([each["qlen"] for each in lib.qdiscs(device.a)], [0] * len(lib.qdiscs(device.a)), "queued")
 
