@@ -3,7 +3,9 @@
  * what became of each packet, seen where it happens and not by the qdisc's counters.
  */
 #include "../../policies/policy.h"
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
+#include "../lib/map.bpf.h"
 #include "ends.bpf.h"
 
 #define DEVICES		16
@@ -28,7 +30,16 @@ struct pair {
 	PACKETS(small##n, __u32, 0);			\
 	PACKETS(allocated##n, __s64, BPF_F_NO_PREALLOC);	\
 	PACKETS(pairs##n, struct pair, 0);		\
-	BPF_QDISC_QUEUES(inner##n, __u64, 24, 2)
+	BPF_QDISC_QUEUES(inner##n, __u64, 24, 2);	\
+	struct {					\
+		__uint(type, BPF_MAP_TYPE_RBTREE);	\
+		__type(key, __u64);			\
+		__type(value, __u32);			\
+		__uint(max_entries, 6);			\
+		__array(values, struct {		\
+			__BPF_QDISC_QUEUE(__u64, 24);	\
+		});					\
+	} outer##n SEC(".maps")
 
 SET(0);
 SET(1);
@@ -52,7 +63,16 @@ struct {
 	__uint(max_entries, 8);
 } numbers SEC(".maps");
 
-/* What a policy counts: by key, of those that prog_fuzz.c puts here, and in all */
+struct held {
+	struct task_struct __kptr *task;
+};
+
+/* Of the task that is the test, one for all devices */
+ORDERED(tasks, __u64, struct held, 16);
+
+/* What a policy counts: by key, of those that prog_fuzz.c puts here, and in all; and what it
+ * remembers
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u64);
@@ -61,6 +81,8 @@ struct {
 } table SEC(".maps") BPF_QDISC_TABLE;
 
 __u64 counted SEC(".data.stats");
+__u64 link SEC(".data.stats");
+__u32 generation SEC(".data.stats");
 
 SEC("qdisc/enqueue")
 int plain_enqueue(struct sch_bpf_ctx *ctx)
@@ -99,6 +121,9 @@ struct events {
 	__u64 held;			/* a class has packets, and gives none */
 	__u64 chosen, not_chosen;	/* another tx queue than the first; any, below mq */
 	__s64 numbers;			/* put into `numbers` and not taken out */
+	__u64 maps_in, maps_out;	/* into an ordered map of maps, and out */
+	__u64 gone;			/* packets of maps that were gone */
+	__u64 tasks_in, tasks_out;
 } events;
 
 /* Of our devices, dev0 and so on */
@@ -202,35 +227,80 @@ int BPF_PROG(on_set_queue, struct sch_bpf_ctx *run, struct sk_buff *skb, __u32 q
 	return 0;
 }
 
+/* Tasks are values for these functions, too. */
+static __s64 is_of_numbers(const struct bpf_map *map)
+{
+	return BPF_CORE_READ(map, max_entries) == 8;
+}
+
 SEC("fexit/bpf_rbtree_map_push")
-int BPF_PROG(on_number_push, void *map, const void *key, const void *value, int ret)
+int BPF_PROG(on_number_push, struct bpf_map *map, const void *key, const void *value, int ret)
 {
 	if (!ret)
-		COUNT(numbers, 1);
+		COUNT(numbers, is_of_numbers(map));
 	return 0;
 }
 
 SEC("fexit/bpf_rbtree_map_pop")
-int BPF_PROG(on_number_pop, void *map, void *key, void *value, int ret)
+int BPF_PROG(on_number_pop, struct bpf_map *map, void *key, void *value, int ret)
 {
 	if (!ret)
-		COUNT(numbers, -1);
+		COUNT(numbers, -is_of_numbers(map));
 	return 0;
 }
 
 SEC("fexit/bpf_rbtree_map_pop_until")
-int BPF_PROG(on_number_pop_until, void *map, const void *bound, void *key, void *value, int ret)
+int BPF_PROG(on_number_pop_until, struct bpf_map *map, const void *bound, void *key, void *value, int ret)
 {
 	if (!ret)
-		COUNT(numbers, -1);
+		COUNT(numbers, -is_of_numbers(map));
 	return 0;
 }
 
 SEC("fexit/bpf_rbtree_map_pop_key")
-int BPF_PROG(on_number_pop_key, void *map, const void *key, void *value, int ret)
+int BPF_PROG(on_number_pop_key, struct bpf_map *map, const void *key, void *value, int ret)
 {
 	if (!ret)
-		COUNT(numbers, -1);
+		COUNT(numbers, -is_of_numbers(map));
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_map_push_map")
+int BPF_PROG(on_map_push, void *map, const void *key, void *inner, int ret)
+{
+	if (!ret)
+		COUNT(maps_in, 1);
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_map_pop_map")
+int BPF_PROG(on_map_pop, void *map, void *key, void *inner)
+{
+	if (inner)
+		COUNT(maps_out, 1);
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_detach_gone")
+int BPF_PROG(on_gone, struct bpf_rbtree_owner *owner, void *free, __u64 *bytes, __u32 ret)
+{
+	COUNT(gone, ret);
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_map_push_task")
+int BPF_PROG(on_task_push, struct task_struct *task, void *map, const void *key, int ret)
+{
+	if (!ret)
+		COUNT(tasks_in, 1);
+	return 0;
+}
+
+SEC("fexit/bpf_rbtree_map_pop_task")
+int BPF_PROG(on_task_pop, void *map, void *key, struct task_struct *task)
+{
+	if (task)
+		COUNT(tasks_out, 1);
 	return 0;
 }
 
@@ -238,6 +308,46 @@ SEC("syscall")
 int numbers_len(void *ctx)
 {
 	return bpf_rbtree_map_len(&numbers);
+}
+
+/* ---- tasks ---- */
+
+SEC("syscall")
+int task_in(void *ctx)
+{
+	struct task_struct *task = bpf_task_acquire(bpf_get_current_task_btf());
+
+	return task ? bpf_rbtree_map_push_task(task, &tasks, &(__u64){ 0 }) : -1;
+}
+
+/* All; how many are left, of which this finds none. */
+SEC("syscall")
+int tasks_out(void *ctx)
+{
+	struct task_struct *task;
+	__u64 key;
+	int i;
+
+	bpf_for(i, 0, 64) {
+		task = bpf_rbtree_map_pop_task(&tasks, &key);
+		if (!task)
+			break;
+		bpf_task_release(task);
+	}
+	return bpf_rbtree_map_len(&tasks);
+}
+
+SEC("syscall")
+int tasks_len(void *ctx)
+{
+	return bpf_rbtree_map_len(&tasks);
+}
+
+/* That others may hold on the test, as long as it lives */
+SEC("syscall")
+int references(void *ctx)
+{
+	return bpf_get_current_task_btf()->rcu_users.refs.counter;
 }
 
 SEC("fentry/dummy_xmit")

@@ -11,9 +11,11 @@
  *
  * where all but the last are seen where they happen; the qdisc's own counters and those
  * of its parent say the same. The sender hears of a drop, and not of a loss. Each function
- * of bpf_qdisc.h, and of bpf_rbtree.h those that need neither a task nor a map of maps, is in
- * a program that was accepted, in each direction that may call it; and so are
- * subprograms, callbacks, loops, joins, and what a policy counts in a table and in variables.
+ * of bpf_qdisc.h and of bpf_rbtree.h is in a program that was accepted, in each direction that
+ * may call it; and so are subprograms, callbacks, loops, joins, and what a policy counts in a
+ * table and in variables. Tasks come out of a map and go back, which is all that such a program
+ * may do with them: when the map is empty nobody holds one. Inner maps that have packets come
+ * and go; when nobody has one any more its packets are dropped, and it is gone.
  *
  * SEED=N takes other programs, PROGRAMS=N so many (make check-debug: 2,000).
  */
@@ -29,6 +31,7 @@ struct book {
 struct events {
 	uint64_t lost, dropped, found, passed, held, chosen, not_chosen;
 	int64_t numbers;
+	uint64_t maps_in, maps_out, gone, tasks_in, tasks_out;
 };
 
 #include "prog_fuzz.skel.h"
@@ -37,6 +40,7 @@ struct events {
 #include <linux/gen_stats.h>
 #include <linux/if_packet.h>
 #include <linux/netlink.h>
+#include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <linux/virtio_net.h>
@@ -51,6 +55,8 @@ struct events {
 #define PARENT		0x10000		/* 1:, if it has one */
 #define LIFE		64		/* changes, after which it is made anew */
 #define PACKETS		8
+#define TASKS		4		/* as many are there before packets come, */
+#define INNER_MAPS	3		/* and so many maps in each ordered map of maps */
 
 static struct prog_fuzz *skel;
 
@@ -72,6 +78,7 @@ static unsigned int dice(unsigned int sides)
 #define CONTEXT		(-88)		/* for a callback */
 /* In the context */
 #define CLASSID		24
+#define GENERATION	32
 
 enum { R0, R1, R2, R3, R4, R5, CTX, OWN, OTHER, COUNT, FP };	/* what registers are for */
 
@@ -89,6 +96,8 @@ static const char *const kfunc_names[] = {
 	"bpf_skb_tc_classify", "bpf_skb_get_hash", "bpf_dynptr_from_skb",
 	"bpf_rbtree_map_push", "bpf_rbtree_map_pop", "bpf_rbtree_map_pop_until",
 	"bpf_rbtree_map_pop_key", "bpf_rbtree_map_move",
+	"bpf_rbtree_map_push_map", "bpf_rbtree_map_pop_map",
+	"bpf_rbtree_map_push_task", "bpf_rbtree_map_pop_task",
 	"bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy",
 };
 enum { PUSH, PUSH_FRONT, DROP, LOSE, PASS, STEAL, SEGMENT, DELIVER,
@@ -97,6 +106,7 @@ enum { PUSH, PUSH_FRONT, DROP, LOSE, PASS, STEAL, SEGMENT, DELIVER,
        LEN, BYTES, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
        ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, FROM_SKB,
        NUMBER_PUSH, NUMBER_POP, NUMBER_POP_UNTIL, NUMBER_POP_KEY, NUMBER_MOVE,
+       MAP_PUSH, MAP_POP, TASK_PUSH, TASK_POP,
        ITER_NEW, ITER_NEXT, ITER_DESTROY,
        KFUNCS };
 
@@ -104,9 +114,12 @@ enum { PUSH, PUSH_FRONT, DROP, LOSE, PASS, STEAL, SEGMENT, DELIVER,
 static const char *const packet_kinds[] = { "that came", "taken", "cloned", "delivered" };
 enum { THAT_CAME, TAKEN, CLONED_ONE, DELIVERED, PACKET_KINDS };
 
-static int kfunc_ids[KFUNCS];
+static int kfunc_ids[KFUNCS], task_release;
 enum { PAIRS = 3, KINDS };		/* of maps of packets: those with the longest key, and how many */
-static int map_fds[DEVICES][KINDS], arrays[DEVICES], wrong_maps[2], table, variables;
+static int map_fds[DEVICES][KINDS], arrays[DEVICES], outers[DEVICES], wrong_maps[2], table, variables, tasks;
+static int pid_offset;		/* in a task */
+static int sk_offset, state_offset;	/* in a packet, and in its socket */
+static int qdisc_offsets[3];	/* of what bpf_qdisc_is_full() and bpf_qdisc_exceeds() read */
 
 /* Of a packet what can be written, then what the inline functions read; where it is */
 static struct field {
@@ -126,12 +139,16 @@ static bool owns, same;		/* OWN is a packet that it owns; on every path ctx->skb
 static bool inner;		/* INNER is a map */
 static bool classified;		/* filters may have found a class */
 static const char *const doing_names[] = {
-	"use an inner map", "use a map of pairs", "write to packets", "read bytes", "set stamps",
+	"use an inner map", "find one in an ordered map", "move one there", "look at tasks",
+	"use a map of pairs", "write to packets", "read bytes", "set stamps",
 	"read length", "read segments", "read network offset", "count in a table", "count in a variable",
 	"join two paths", "iterate", "call subprograms", "call back",
+	"look at sockets", "ask the qdisc", "begin anew", "reserve time", "filter", "cut",
 };
-enum { USE_INNER, USE_PAIRS, WRITE, READ_BYTES, STAMP, LENGTH, SEGMENTS, NETWORK_OFFSET, COUNT_IN_TABLE,
-       COUNT_IN_VARIABLE, JOIN, ITERATE, CALL_SUBPROGRAM, CALL_BACK, DOINGS };
+enum { USE_INNER, FIND_INNER, MOVE_INNER, LOOK_AT_TASKS, USE_PAIRS,
+       WRITE, READ_BYTES, STAMP, LENGTH, SEGMENTS, NETWORK_OFFSET, COUNT_IN_TABLE,
+       COUNT_IN_VARIABLE, JOIN, ITERATE, CALL_SUBPROGRAM, CALL_BACK, LOOK_AT_SOCKET,
+       ASK_QDISC, BEGIN_ANEW, RESERVE, FILTER, CUT_LONG, DOINGS };
 static bool does[DOINGS];	/* the program, somewhere */
 
 /* Functions of the program beside the main one, which follow it. They have the context; and a
@@ -221,7 +238,7 @@ static void load_map(int reg, int fd)
 
 static void map_argument(int reg)
 {
-	int which = (int)dice(inner ? KINDS + 1 : KINDS);
+	int which = inner && !dice(3) ? KINDS : (int)dice(KINDS);
 
 	if (slip()) {
 		load_map(reg, dice(3) ? wrong_maps[dice(2)] : arrays[on_device]);
@@ -311,11 +328,29 @@ static void network_offset(int skb)
 	does[NETWORK_OFFSET] = true;
 }
 
+/* As bpf_qdisc_socket(), and what is written there */
+static void look_at_socket(int skb)
+{
+	int none;
+
+	emit(BPF_LDX | BPF_MEM | BPF_DW, R1, (uint8_t)skb, (int16_t)sk_offset, 0);
+	none = slip() ? -1 : jump(BPF_JEQ, R1, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_B, R0, R1, (int16_t)state_offset, 0);
+	use_result();
+	if (none >= 0)
+		land(none);
+	does[LOOK_AT_SOCKET] = true;
+}
+
 /* Something that is written on a packet */
 static void look_at(int skb)
 {
-	int which = (int)dice(FIELDS);
+	int which = (int)dice(FIELDS + 1);
 
+	if (which == FIELDS) {
+		look_at_socket(skb);
+		return;
+	}
 	if (which >= NETWORK_HEADER) {
 		network_offset(skb);
 		return;
@@ -694,7 +729,149 @@ static void do_call(void)
 	}
 }
 
-/* A map of numbers; that of packets is nothing for these functions. */
+/* R0 = an inner map, of the device's array of maps or of its ordered map of maps; NULL if there is none */
+static void find_inner(void)
+{
+	static const int ways[] = { MAP_POP, MAP_POP, MAP_POP, FIRST, LAST, LOWER_BOUND, UPPER_BOUND };
+
+	if (!dice(3)) {
+		emit(BPF_ST | BPF_MEM | BPF_W, FP, 0, KEY, (int)dice(slip() ? 5 : 2));
+		load_map(R1, arrays[on_device]);
+		key_argument(R2);
+		helper(BPF_FUNC_map_lookup_elem);
+		return;
+	}
+	load_map(R1, slip() ? wrong_maps[dice(2)] : outers[on_device]);
+	key_argument(R2);
+	if (dice(8))
+		call(ways[dice(7)]);
+	else
+		helper(BPF_FUNC_map_lookup_elem);
+	does[FIND_INNER] = true;
+}
+
+/* Also one that is there, or that has packets of another qdisc; but none of another kind */
+static void push_inner(void)
+{
+	if (dice(2))
+		choose_key();
+	load_map(R1, slip() ? wrong_maps[dice(2)] : outers[on_device]);
+	key_argument(R2);
+	if (!slips && !dice(10)) {
+		const int others[] = { map_fds[on_device][1 + (int)dice(KINDS - 1)], outers[on_device], tasks };
+
+		mistaken = true;
+		load_map(R3, others[dice(3)]);
+	} else if (inner && dice(4)) {
+		emit(BPF_LDX | BPF_MEM | BPF_DW, R3, FP, INNER, 0);
+	} else {
+		load_map(R3, map_fds[dice(4) ? on_device : (int)dice(DEVICES)][0]);
+	}
+	call(MAP_PUSH);
+	use_result();
+}
+
+/* Inner maps come, get another key, are found, looked at and used, and go. */
+static void do_maps(void)
+{
+	bool before = inner;
+	int none;
+
+	switch (dice(4)) {
+	case 0:
+		push_inner();
+		return;
+	case 1:
+		load_map(R1, outers[on_device]);
+		key_argument(R2);
+		move(R3, R2);
+		emit(BPF_ALU64 | BPF_ADD | BPF_K, R3, 0, 0, (int)dice(2) * 8);
+		call(NUMBER_MOVE);
+		does[MOVE_INNER] = true;
+		return;
+	}
+	find_inner();
+	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
+	emit(BPF_STX | BPF_MEM | BPF_DW, FP, R0, INNER, 0);
+	inner = true;
+	if (dice(2))
+		land(take_and_give());
+	if (dice(3))
+		push_inner();
+	inner = before;
+	if (none >= 0)
+		land(none);
+}
+
+static void push_task(int task)
+{
+	if (dice(2))
+		choose_key();
+	move(R1, slip() ? CTX + (int)dice(4) : task);
+	load_map(R2, slip() ? wrong_maps[dice(2)] : tasks);
+	key_argument(R3);
+	call(TASK_PUSH);
+	use_result();
+}
+
+/* R0 = what is written in a task */
+static void look_at_task(void)
+{
+	emit(BPF_LDX | BPF_MEM | BPF_W, R0, OTHER, (int16_t)pid_offset, 0);
+	use_result();
+	does[LOOK_AT_TASKS] = true;
+}
+
+/* One that stays in the map, which is the map's */
+static void do_look_at_task(void)
+{
+	int none, taken;
+
+	load_map(R1, tasks);
+	key_argument(R2);
+	call(FIRST + (int)dice(4));
+	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R0, 0, 0);
+	taken = jump(BPF_JEQ, OTHER, 0);
+	look_at_task();
+	if (!slips && !dice(5)) {
+		mistaken = true;
+		push_task(OTHER);
+	}
+	land(taken);
+	if (none >= 0)
+		land(none);
+}
+
+/* One comes out of the map, and goes back: to keep, to release it or to push it twice is a mistake. */
+static void do_task(void)
+{
+	unsigned int mistake = slips ? 40 : dice(40);
+	int none;
+
+	load_map(R1, slip() ? wrong_maps[dice(2)] : tasks);
+	key_argument(R2);
+	call(TASK_POP);
+	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
+	move(OTHER, R0);
+	if (dice(2))
+		look_at_task();
+	mistaken |= mistake < 4;
+	if (mistake == 1)
+		give(OTHER);
+	if (mistake == 2) {
+		move(R1, OTHER);
+		emit(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, task_release);
+	}
+	if (mistake == 3)
+		push_task(OTHER);
+	if (mistake && !slip())
+		push_task(OTHER);
+	if (none >= 0)
+		land(none);
+}
+
+/* A map of numbers, or of tasks; that of packets is nothing for these functions. */
 static void do_numbers(void)
 {
 	int which = NUMBER_PUSH + (int)dice(5), key = R2;
@@ -703,7 +880,7 @@ static void do_numbers(void)
 		mistaken = true;
 		map_argument(R1);
 	} else {
-		load_map(R1, slip() ? wrong_maps[0] : wrong_maps[1]);
+		load_map(R1, slip() ? wrong_maps[0] : dice(4) ? wrong_maps[1] : tasks);
 	}
 	key_argument(key++);
 	if (which == NUMBER_POP_UNTIL || which == NUMBER_MOVE)
@@ -736,12 +913,95 @@ static void do_table(void)
 	does[COUNT_IN_TABLE] = true;
 }
 
+static void load_variable(int reg, size_t place)
+{
+	emit(BPF_LD | BPF_IMM | BPF_DW, (uint8_t)reg, BPF_PSEUDO_MAP_VALUE, 0, variables);
+	emit(0, 0, 0, 0, (int)place);
+}
+
 static void do_variable(void)
 {
-	emit(BPF_LD | BPF_IMM | BPF_DW, R0, BPF_PSEUDO_MAP_VALUE, 0, variables);
-	emit(0, 0, 0, 0, slip() ? (int)dice(16) : 0);
+	load_variable(R0, offsetof(struct prog_fuzz__data_stats, counted) + (slip() ? dice(32) : 0));
 	count();
 	does[COUNT_IN_VARIABLE] = true;
+}
+
+/* As bpf_qdisc_begins_anew() */
+static void do_begin_anew(void)
+{
+	int same_generation;
+
+	load_variable(R2, offsetof(struct prog_fuzz__data_stats, generation));
+	emit(BPF_LDX | BPF_MEM | BPF_W, R0, R2, 0, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_W, R1, CTX, GENERATION, 0);
+	same_generation = emit(BPF_JMP | BPF_JEQ | BPF_X, R0, R1, 0, 0);
+	emit(BPF_STX | BPF_MEM | BPF_W, R2, R1, slip() ? 4 : 0, 0);
+	land(same_generation);
+	does[BEGIN_ANEW] = true;
+}
+
+/* As bpf_qdisc_link_reserve() */
+static void do_reserve(void)
+{
+	load_variable(R2, offsetof(struct prog_fuzz__data_stats, link));
+	emit(BPF_LDX | BPF_MEM | BPF_DW, R0, R2, 0, 0);
+	set(R1, (int)dice(1000));
+	emit(BPF_STX | BPF_ATOMIC | BPF_DW, R2, R1, 0, BPF_CMPXCHG);
+	set(R0, 1 + (int)dice(1000));
+	emit(BPF_STX | BPF_ATOMIC | BPF_DW, R2, R0, 0, BPF_ADD | BPF_FETCH);
+	use_result();
+	does[RESERVE] = true;
+}
+
+/* As bpf_qdisc_is_full() and bpf_qdisc_exceeds(); nothing can be written there. */
+static void do_ask_qdisc(void)
+{
+	int16_t place = (int16_t)qdisc_offsets[dice(3)];
+
+	emit(BPF_LDX | BPF_MEM | BPF_DW, R1, CTX, 8, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_W, R0, R1, place, 0);
+	if (!slips && !dice(8)) {
+		mistaken = true;
+		emit(BPF_ST | BPF_MEM | BPF_W, R1, 0, place, 1);
+	}
+	use_result();
+	does[ASK_QDISC] = true;
+}
+
+/* The packet is gone, and the program ends. */
+static void end_with(int way)
+{
+	skb_argument(R1, OWN);
+	ctx_argument(R2);
+	call(way);
+	exit_with(0);
+}
+
+/* As bpf_qdisc_filter() */
+static void do_filter(void)
+{
+	int other;
+
+	classify(OWN);
+	other = jump(BPF_JNE, R0, TC_ACT_SHOT);
+	end_with(LOSE);
+	land(other);
+	other = jump(BPF_JNE, R0, TC_ACT_STOLEN);
+	end_with(STEAL);
+	land(other);
+	does[FILTER] = true;
+}
+
+/* As bpf_qdisc_cut() */
+static void do_cut(void)
+{
+	int one;
+
+	emit(BPF_LDX | BPF_MEM | BPF_H, R0, OWN, (int16_t)fields[PKT_SEGS].offset, 0);
+	one = jump(BPF_JLE, R0, 1);
+	end_with(SEGMENT);
+	land(one);
+	does[CUT_LONG] = true;
 }
 
 /* Two paths that join; a packet of the program's is given away on both. */
@@ -847,7 +1107,7 @@ static void end(void)
 static void statements(int depth)
 {
 	for (unsigned int n = 1 + dice(4); n--;) {
-		switch (dice(26)) {
+		switch (dice(30)) {
 		case 0:
 			choose_key();
 			break;
@@ -910,6 +1170,31 @@ static void statements(int depth)
 		case 22:
 			do_subprogram();
 			break;
+		case 23:
+			do_maps();
+			break;
+		case 24:
+			if (dice(3))
+				do_task();
+			else
+				do_look_at_task();
+			break;
+		case 25:
+			if (dice(2))
+				do_ask_qdisc();
+			else if (dice(2))
+				do_begin_anew();
+			else
+				do_reserve();
+			break;
+		case 26:
+			if (!owns || !enqueue)
+				break;
+			if (dice(2))
+				do_filter();
+			else
+				do_cut();
+			break;
 		default:
 			if (depth) {
 				bool before = owns, same_before = same;
@@ -927,15 +1212,12 @@ static void statements(int depth)
 	}
 }
 
-/* A map of the device's array of maps; where there is none, the program ends. */
+/* Where there is no inner map, the program ends. */
 static void look_up_inner(void)
 {
 	int found;
 
-	emit(BPF_ST | BPF_MEM | BPF_W, FP, 0, KEY, (int)dice(slip() ? 5 : 2));
-	load_map(R1, arrays[on_device]);
-	key_argument(R2);
-	helper(BPF_FUNC_map_lookup_elem);
+	find_inner();
 	found = slip() ? -1 : jump(BPF_JNE, R0, 0);
 	if (found >= 0) {
 		if (owns)
@@ -1323,7 +1605,74 @@ static unsigned int mistakes;	/* programs that had to be refused */
 /* Of those that were accepted */
 static unsigned int doing[DOINGS];
 static bool called[2][KFUNCS], treated[2][PACKET_KINDS][KFUNCS];	/* dequeue, enqueue */
+#define LONE		"lone"		/* an inner map that is an ordered map's alone */
+static int task_references;	/* on the test, when no map has any */
 static uint64_t stuck, stolen, all_cloned, all_cut, all_dropped, all_sent, all_packets;
+
+/* One that nobody else has, like those of the array */
+static int make_inner(int of_device)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	uint32_t first = 0, id, size = sizeof(struct bpf_map_info);
+	struct bpf_map_info info = {};
+	int fd = -1;
+
+	if (!bpf_map_lookup_elem(arrays[of_device], &first, &id))
+		fd = bpf_map_get_fd_by_id(id);
+	if (fd < 0 || bpf_map_get_info_by_fd(fd, &info, &size))
+		err(1, "inner map");
+	close(fd);
+	opts.btf_fd = (uint32_t)bpf_btf_get_fd_by_id(info.btf_id);
+	opts.btf_key_type_id = info.btf_key_type_id;
+	opts.btf_value_type_id = info.btf_value_type_id;
+	fd = bpf_map_create(info.type, LONE, info.key_size, info.value_size, info.max_entries, &opts);
+	if (fd < 0)
+		err(1, "inner map");
+	close((int)opts.btf_fd);
+	return fd;
+}
+
+/* Programs find some maps and some tasks. */
+static void put_maps_and_tasks(int device)
+{
+	uint64_t key, *at;
+	uint32_t count;
+	int fd;
+
+	for (count = 0, at = NULL; !bpf_map_get_next_key(outers[device], at, &key); at = &key)
+		count++;
+	for (key = 0; count < INNER_MAPS; count++, key++) {
+		fd = make_inner(device);
+		bpf_map_update_elem(outers[device], &key, &fd, BPF_ANY);
+		close(fd);
+	}
+	for (int there = run("tasks_len"); there < TASKS; there++)
+		run("task_in");
+}
+
+static void empty_outer(int device)
+{
+	uint64_t key;
+
+	while (!bpf_map_get_next_key(outers[device], NULL, &key))
+		bpf_map_delete_elem(outers[device], &key);
+}
+
+/* When no task is in the map nobody holds one. A program may have had one meanwhile, and put it back. */
+static bool no_task_is_held(void)
+{
+	int found = 0, left;
+
+	for (int tries = 0; tries < 2000; tries++) {
+		left = run("tasks_out");
+		found = run("references");
+		if (!left && found == task_references)
+			return true;
+		usleep(1000);
+	}
+	printf("# %d references on the test, %d before\n", found, task_references);
+	return false;
+}
 
 static bool end_life(struct device *device)
 {
@@ -1339,6 +1688,7 @@ static bool end_life(struct device *device)
 	expect_equal(bpf_qdisc_detach(device->ifindex, &opts), 0);
 	/* Every packet, every clone has been sent or freed by now, or will be at once. */
 	expect(wait_balance(device, true));
+	expect(no_task_is_held());
 	stuck += stats.app.stuck;
 	stolen += stats.app.stolen;
 	all_cloned += since(device, CLONED).packets;
@@ -1363,6 +1713,7 @@ static bool put_in_force(struct device *device)
 	expect_equal(error, 0);
 	expect(wait_balance(device, false));
 
+	put_maps_and_tasks((int)(device - devices));
 	for (int i = 0; i < PACKETS; i++)
 		expect(put_in(device));
 	if (!dice(32)) {		/* long enough to be found stuck, if it is impatient */
@@ -1462,6 +1813,16 @@ static int offset_of(const struct btf *btf, uint32_t id, const char *name)
 	return -1;
 }
 
+static int offset_in(const struct btf *btf, const char *type, const char *name)
+{
+	int id = btf__find_by_name_kind(btf, type, BTF_KIND_STRUCT);
+	int offset = id < 0 ? -1 : offset_of(btf, (uint32_t)id, name);
+
+	if (offset < 0)
+		errx(1, "no member %s of %s", name, type);
+	return offset;
+}
+
 static int map_of(int device, const char *kind)
 {
 	char name[16];
@@ -1486,6 +1847,15 @@ static void set_up(void)
 		if (kfunc_ids[i] < 0)
 			errx(1, "no function %s", kfunc_names[i]);
 	}
+	task_release = btf__find_by_name_kind(btf, "bpf_task_release", BTF_KIND_FUNC);
+	if (task_release < 0)
+		errx(1, "no function bpf_task_release");
+	pid_offset = offset_in(btf, "task_struct", "pid");
+	qdisc_offsets[0] = offset_in(btf, "Qdisc", "q") + offset_in(btf, "qdisc_skb_head", "qlen");
+	qdisc_offsets[1] = offset_in(btf, "Qdisc", "qstats") + offset_in(btf, "gnet_stats_queue", "backlog");
+	qdisc_offsets[2] = offset_in(btf, "Qdisc", "limit");
+	sk_offset = offset_in(btf, "sk_buff", "sk");
+	state_offset = offset_in(btf, "sock", "__sk_common") + offset_in(btf, "sock_common", "skc_state");
 	skb = (uint32_t)btf__find_by_name_kind(btf, "sk_buff", BTF_KIND_STRUCT);
 	cb = (uint32_t)btf__find_by_name_kind(btf, "qdisc_skb_cb", BTF_KIND_STRUCT);
 	for (int i = 0; i < FIELDS; i++) {
@@ -1504,11 +1874,14 @@ static void set_up(void)
 		for (int j = 0; j < KINDS; j++)
 			map_fds[i][j] = map_of(i, kinds[j]);
 		arrays[i] = map_of(i, "inner");
+		outers[i] = map_of(i, "outer");
 	}
 	wrong_maps[0] = map("hash");
 	wrong_maps[1] = map("numbers");
 	variables = bpf_map__fd(skel->maps.data_stats);
 	table = map("table");
+	tasks = map("tasks");
+	task_references = run("references");
 	for (int64_t key = -1; key < 4; key++) {
 		if (bpf_map_update_elem(table, &key, &(uint64_t){ 0 }, BPF_ANY))
 			err(1, "table");
@@ -1550,8 +1923,13 @@ static bool all_programs(unsigned int seed, unsigned int count, unsigned int *ac
 		expect(attach(&devices[i]));
 	for (unsigned int i = 0; i < count; i++)
 		expect(one_program(seed + i, accepted));
-	for (int i = 0; i < DEVICES; i++)
+	for (int i = 0; i < DEVICES; i++) {
 		expect(end_life(&devices[i]));
+		empty_outer(i);
+	}
+	for (int tries = 0; tries < 300 && maps_alive(LONE); tries++)
+		usleep(50000);
+	expect_equal(maps_alive(LONE), 0);
 	return true;
 }
 
@@ -1617,6 +1995,10 @@ static bool much_happened(void)
 	printf("# %llu times a tx queue was chosen, %llu times not, below mq\n",
 	       (unsigned long long)events.chosen, (unsigned long long)events.not_chosen);
 	expect(events.chosen && events.not_chosen);
+	printf("# inner maps: %llu pushed, %llu popped, %llu packets went with one; tasks: %llu pushed, %llu popped\n",
+	       (unsigned long long)events.maps_in, (unsigned long long)events.maps_out, (unsigned long long)events.gone,
+	       (unsigned long long)events.tasks_in, (unsigned long long)events.tasks_out);
+	expect(events.maps_in && events.maps_out && events.gone && events.tasks_in && events.tasks_out);
 	for (int64_t key = -1; key < 4; key++) {
 		uint64_t value = 0;
 
@@ -1625,7 +2007,7 @@ static bool much_happened(void)
 	}
 	printf("# %llu times something was counted in the table, %llu times in the variable\n",
 	       (unsigned long long)in_table, (unsigned long long)skel->data_stats->counted);
-	expect(in_table && skel->data_stats->counted);
+	expect(in_table && skel->data_stats->counted && skel->data_stats->generation && skel->data_stats->link);
 	expect(events.found > all_packets / 1000 && events.passed && events.held);
 	expect(events.dropped > all_packets / 100 && events.lost > all_packets / 100 && told > all_packets / 100);
 	expect_equal(events.numbers, run("numbers_len"));

@@ -4,7 +4,8 @@
  *
  * A change of bpf_mq fails when some queues are changed already, as packets come meanwhile
  * that the new programs do not reach. All queues have the old programs then, and every packet
- * leaves: also one that only the new programs reach, in a map or in a class.
+ * leaves: also one that only the new programs reach, in a map or in a class. A policy that was
+ * stuck before is so again.
  *
  * A policy gets stuck while somebody holds RTNL: user space is told when that is free. And the
  * qdisc is deleted before: it is gone then, and another one can have its handle.
@@ -246,6 +247,56 @@ static bool with_a_class(void)
 	return ok;
 }
 
+static bool stuck_instances(int count)
+{
+	char command[100];
+
+	snprintf(command, sizeof(command), "test `tc -s -j qdisc show dev " DEV " | grep -o '\"is_stuck\":true' | wc -l` = %d",
+		 count);
+	expect(!system(command));
+	return true;
+}
+
+/* The policy of the first queue is stuck before the change that fails. What the new programs have
+ * stored there the kernel's FIFO serves, and each packet is counted once.
+ */
+static bool stuck_again(void)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, mq, .kind = "bpf_mq");
+	struct bpf_qdisc_info info;
+
+	go_on(0);
+	skel->bss->stopped = 0;
+	expect_equal(bpf_qdisc_detach(ifindex, &mq), 0);
+	expect_equal(attach("bpf_mq", 0), 0);
+	expect(!system("tc qdisc change dev " DEV " root bpf_mq patience 10ms"));
+	skel->bss->closed = false;
+	skel->bss->silent = true;
+	expect(send_packet(0));
+	expect(arrives(0, false));
+	expect(stuck_instances(1));
+	skel->bss->silent = false;
+	expect(change_fails());
+	expect(old_programs_everywhere());
+	expect(stuck_instances(1));
+	/* That of both the FIFO had before the change. */
+	expect(arrives(0, true));
+	expect(arrives(0, false));
+	info = instance(1);
+	expect_equal(info.packets, 3);
+	expect_equal(info.bytes, 3 * LENGTH);
+	expect_equal(info.qlen, 0);
+	expect_equal(info.backlog, 0);
+	expect_equal(info.drops, 0);
+	expect_equal(instance(QUEUES).qlen, 1);
+	skel->bss->closed = false;
+	expect(!bpf_qdisc_change(ifindex, -1, -1, &mq));
+	expect(arrives(QUEUES - 1, false));
+	expect(new_programs_when_nothing_is_in_the_way());
+	expect(stuck_instances(0));
+	return true;
+}
+
 /* A policy that will be found stuck, below another qdisc: the root is only deleted when no
  * program runs.
  */
@@ -367,6 +418,7 @@ static const struct {
 	{ "the next change does not fail", new_programs_when_nothing_is_in_the_way },
 	{ "the same with a pair of programs for each queue", with_a_pair_for_each_queue },
 	{ "packets in a class that the old programs do not ask leave", with_a_class },
+	{ "a policy that was stuck before a change that fails is so again", stuck_again },
 	{ "user space is told of a policy that is stuck when RTNL is free", told_when_rtnl_is_free },
 	{ "a qdisc is deleted before user space is told that it is stuck", deleted_before_it_is_told },
 };

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
-/* For map_claims.c: packets go through the map that user space has put here last. */
+/* For map_claims.c: packets go through the map that user space has put here last; or through
+ * one that allocates each element. And programs that hold up what the kernel leaves to a worker.
+ */
 #include "../../policies/policy.h"
+#include <bpf/bpf_tracing.h>
 
 BPF_QDISC_QUEUES(queues, __u64, 20000, 1);
 
 struct {			/* also in map_claims.c */
 	__u32 closed;
 	__u32 generation;
+	__u32 hold;
+	__u32 held;
 } state;
 __u64 keys = 1;
 
@@ -38,6 +43,59 @@ int claims_dequeue(struct sch_bpf_ctx *ctx)
 	if (!pkts)
 		return 0;
 	return bpf_qdisc_pop(ctx, pkts);
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct pkt);
+	__uint(max_entries, 100);	/* also in map_claims.c */
+} few SEC(".maps");
+
+SEC("qdisc/enqueue")
+int few_enqueue(struct sch_bpf_ctx *ctx)
+{
+	__u64 key = 0;
+
+	return bpf_qdisc_push(ctx, &few, &key, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+int few_dequeue(struct sch_bpf_ctx *ctx)
+{
+	if (!state.closed)
+		return bpf_qdisc_pop(ctx, &few);
+	ctx->expire = bpf_ktime_get_ns() + 5 * NSEC_PER_SEC;
+	return 0;
+}
+
+static long wait(__u32 i, void *unused)
+{
+	return !*(volatile __u32 *)&state.hold;
+}
+
+static void hold_up(void)
+{
+	if (state.hold)
+		state.held++;
+	bpf_loop(1 << 23, wait, NULL, 0);
+}
+
+/* Packets of a tree that was taken out whole */
+SEC("fentry/sch_bpf_free_packet")
+int BPF_PROG(before_a_packet_is_freed)
+{
+	hold_up();
+	return 0;
+}
+
+/* What is in maps that are gone is to be dropped. */
+SEC("fentry/sch_bpf_work")
+int BPF_PROG(before_packets_are_dropped)
+{
+	hold_up();
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

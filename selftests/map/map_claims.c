@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * map_claims OBJECT: a qdisc claims the maps that its packets are in. User space replaces
- * such a map again and again, or deletes it: it goes away, and what was in it is dropped. A
- * qdisc that goes leaves all its packets at once, whoever looks at them.
+ * such a map again and again, or deletes it: it goes away, and what was in it is dropped, also
+ * when the qdisc is changed before that. A qdisc that goes leaves all its packets at once,
+ * whoever looks at them; a map that allocates each element has no room before they are freed.
  */
 #include "../lib/map.h"
 #include <arpa/inet.h>
@@ -18,6 +19,7 @@
 #define INNER	"claims_inner"
 #define ROUNDS	1000
 #define MANY	10000		/* packets, which fit into a map */
+#define FEW	100		/* as many as `few` has */
 
 static int ifindex, sender;
 
@@ -60,11 +62,14 @@ static bool at_most_are_alive(int most)
 	return true;
 }
 
+static int program(const char *name)
+{
+	return bpf_program__fd(bpf_object__find_program_by_name(obj, name));
+}
+
 static bool attach(void)
 {
-	return !bpf_qdisc_attach(ifindex,
-		bpf_program__fd(bpf_object__find_program_by_name(obj, "claims_enqueue")),
-		bpf_program__fd(bpf_object__find_program_by_name(obj, "claims_dequeue")), NULL);
+	return !bpf_qdisc_attach(ifindex, program("claims_enqueue"), program("claims_dequeue"), NULL);
 }
 
 /* How many packets have left */
@@ -127,6 +132,8 @@ static bool maps_are_replaced(void)
 static struct {
 	uint32_t closed;
 	uint32_t generation;
+	uint32_t hold;
+	uint32_t held;
 } *bss;
 
 static struct {
@@ -186,6 +193,109 @@ static bool what_is_deleted_is_dropped(void)
 	for (int n = 0; n < 10000 && left() < 12; n++)
 		usleep(1000);
 	expect_equal(left(), 12);
+	expect(!bpf_qdisc_detach(ifindex, NULL));
+	expect(all_freed());
+	return true;
+}
+
+/* From now on a worker of the kernel's is held up, until go_on(). */
+static struct bpf_link *hold_up(const char *name)
+{
+	struct bpf_link *link = bpf_program__attach(bpf_object__find_program_by_name(obj, name));
+
+	if (!link)
+		err(1, "%s", name);
+	bss->held = 0;
+	bss->hold = true;
+	return link;
+}
+
+static bool is_held_up(void)
+{
+	for (int i = 0; i < 30000 && !__atomic_load_n(&bss->held, __ATOMIC_RELAXED); i++)
+		usleep(1000);
+	expect(bss->held);
+	return true;
+}
+
+static void go_on(struct bpf_link *link)
+{
+	bss->hold = false;
+	bpf_link__destroy(link);
+}
+
+/* The change is not refused for the sake of packets that nobody can reach, and loses no other. */
+static bool changed_while_a_map_is_gone(void)
+{
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	struct bpf_link *link;
+	bool held;
+	int error;
+
+	expect(replace());
+	bss->closed = true;
+	expect(attach());
+	expect(fill(100));
+	link = hold_up("before_packets_are_dropped");
+	held = delete_the_last() && fill(10) && is_held_up();
+	error = bpf_qdisc_change(ifindex, program("claims_enqueue"), program("claims_dequeue"), NULL);
+	expect(!bpf_qdisc_query(ifindex, NULL, &info));
+	go_on(link);
+	expect(held);
+	expect_equal(error, 0);
+	expect_equal(info.qlen, 110);
+	expect_equal(info.drops, 0);
+	for (int n = 0; n < 10000 && !info.drops; n++) {
+		usleep(1000);
+		expect(!bpf_qdisc_query(ifindex, NULL, &info));
+	}
+	expect_equal(info.drops, 100);
+	expect_equal(info.qlen, 10);
+	expect_equal(info.backlog, 1000);
+	bss->closed = false;
+	expect(fill(1));
+	for (int n = 0; n < 10000 && left() < 11; n++)
+		usleep(1000);
+	expect_equal(left(), 11);
+	expect(!bpf_qdisc_detach(ifindex, NULL));
+	expect(all_freed());
+	return true;
+}
+
+/* Their elements are the map's until they are. */
+static bool no_room_before_packets_are_freed(void)
+{
+	LIBBPF_OPTS(bpf_qdisc_opts, opts, .flags = BPF_QDISC_F_FLUSH);
+	LIBBPF_OPTS(bpf_qdisc_info, info);
+	int error, taken = 0, stored = 0;
+	struct bpf_link *link;
+	bool held;
+
+	bss->closed = true;
+	expect(!bpf_qdisc_attach(ifindex, program("few_enqueue"), program("few_dequeue"), NULL));
+	expect(fill(FEW));
+	link = hold_up("before_a_packet_is_freed");
+	error = bpf_qdisc_change(ifindex, program("few_enqueue"), program("few_dequeue"), &opts);
+	held = is_held_up();
+	for (int i = 0; i < FEW; i++)
+		taken += send_packet();
+	expect(!bpf_qdisc_query(ifindex, NULL, &info));
+	go_on(link);
+	expect_equal(error, 0);
+	expect(held);
+	expect_equal(taken, 0);
+	expect_equal(info.qlen, 0);
+	expect_equal(info.drops, 2 * FEW);
+	expect(all_freed());
+	/* Each is so a moment after its packet. */
+	for (int tries = 0; tries < 10000 && stored < FEW; tries++) {
+		if (send_packet())
+			stored++;
+		else
+			usleep(1000);
+	}
+	expect_equal(stored, FEW);
+	expect(!send_packet());
 	expect(!bpf_qdisc_detach(ifindex, NULL));
 	expect(all_freed());
 	return true;
@@ -301,11 +411,13 @@ int main(int argc, char **argv)
 {
 	load(argc, argv);
 	set_up();
-	printf("1..4\n");
+	printf("1..6\n");
 	result(maps_are_replaced(), "inner maps that are replaced 1000 times, or deleted, go away");
 	result(what_is_deleted_is_dropped(), "the packets of an inner map that is deleted are dropped and counted");
+	result(changed_while_a_map_is_gone(), "also when the qdisc is changed before that");
 	result(packets_are_freed(), "the packets of a qdisc are out of the map with it, and freed");
 	result(while_others_look(), "also while others walk over the map");
+	result(no_room_before_packets_are_freed(), "elements that are allocated count until their packets are freed");
 	if (system("ip link del " DEV))
 		errx(1, "cannot delete the device");
 	return failed ? 1 : 0;

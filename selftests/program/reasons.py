@@ -12,6 +12,8 @@ from lib import SO_MARK, compiled
 
 REASONS = compiled("reasons")
 SHARED = compiled("shared")
+COSTLY = compiled("costly")
+COSTLY_ENTRIES = 4096                                                       # also in costly.bpf.c
 LATE, NOWHERE, TWICE, STOLEN, CUT = 0x100, 0x200, 0x400, 0x800, 0x1000     # also in reasons.bpf.c
 # of enum qdisc_drop_reason
 GENERIC, OVERLIMIT, CONGESTED = 1, 2, 3
@@ -111,9 +113,42 @@ def a_busy_map_is_no_full_one():
         lib.equal(drops(lines(), device), ["MAP_BUSY"], "reasons")
 
 
+@contextlib.contextmanager
+def memory_group():
+    """A group of processes whose memory can be bounded"""
+    group = f"/sys/fs/cgroup/reasons-{os.getpid()}"
+    lib.write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")
+    os.mkdir(group)
+    try:
+        yield group
+    finally:
+        os.rmdir(group)
+
+
+def a_map_without_memory_is_no_full_one():
+    """Its elements count as memory of the group whose process has made the map."""
+    with memory_group() as group, lib.link() as device, lib.Sender(device.a) as sender, \
+         lib.traced("qdisc/qdisc_drop", "skb/kfree_skb") as lines:
+        lib.run("sh", "-c", f"echo $$ >{group}/cgroup.procs && exec tc qdisc add dev {device.a} root bpf obj {COSTLY}")
+        with open(f"{group}/memory.current", encoding="ascii") as file:
+            lib.write(f"{group}/memory.max", file.read().strip())
+        taken = 0
+        while taken < COSTLY_ENTRIES and sender.send(taken):
+            taken += 1
+        print(f"# {taken} of {COSTLY_ENTRIES} packets are taken")
+        lib.true(0 < taken < COSTLY_ENTRIES, f"{taken} packets are taken")
+        lib.write(f"{group}/memory.max", "max")
+        lib.wait_until(lambda: sender.send(taken), "a packet is taken when there is memory")
+        sent = sender.packets
+        sender.sock.close()
+        lib.equal(drops(lines(), device), ["MAP_NOMEM"] * (sent - taken - 1), "reasons")
+        lib.equal(device.qdisc()["qlen"], taken + 1, "queued")
+
+
 lib.main(each_drop_has_its_reason,
          drops_of_the_kernel_have_theirs,
          a_drop_in_dequeue_below_another_qdisc_has_its_reason,
          what_is_stolen_is_no_drop,
          what_is_cut_is_no_drop,
-         a_busy_map_is_no_full_one)
+         a_busy_map_is_no_full_one,
+         a_map_without_memory_is_no_full_one)

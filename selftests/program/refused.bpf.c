@@ -241,6 +241,55 @@ int return_any_number(struct sch_bpf_ctx *ctx)
 	return len;
 }
 
+/* What says that the packet is gone has to be heeded. */
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_push_skb expects referenced PTR_TO_BTF_ID")
+int push_whatever_filters_say(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_filter(ctx, skb);
+	return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int push_what_filters_leave(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	return bpf_qdisc_filter(ctx, skb) ? 0 : bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("release kfunc bpf_qdisc_push_skb expects referenced PTR_TO_BTF_ID")
+int push_also_what_was_cut(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_cut(ctx, skb, 1514);
+	return bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int push_what_was_not_cut(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	return bpf_qdisc_cut(ctx, skb, 1514) ? 0 : bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
+/* It marks, or says what is to be done; it drops nothing. */
+SEC("qdisc/enqueue")
+__refused("Unreleased reference")
+int drop_by_an_aqm(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	return bpf_aqm_drops(ctx, skb, BPF_AQM_DROP) ? 0 : bpf_qdisc_push(ctx, &pkts, KEY, skb);
+}
+
 /* ---- who owns the packet, dequeue ---- */
 
 SEC("qdisc/dequeue")
@@ -446,6 +495,44 @@ int bytes_of_what_waits(struct sch_bpf_ctx *ctx)
 	struct bpf_dynptr bytes;
 
 	return skb ? bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int hash_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? bpf_skb_get_hash(skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int departure_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? bpf_qdisc_departure(ctx, skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int set_departure_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	if (skb)
+		bpf_qdisc_set_departure(ctx, skb, 1);
+	return 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("must be referenced or trusted")
+int set_queue_of_what_waits(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = first_that_waits();
+
+	return skb ? bpf_qdisc_set_queue(ctx, skb, 0) : 0;
 }
 
 SEC("qdisc/dequeue")
@@ -962,6 +1049,60 @@ int pop_from_in_enqueue(struct sch_bpf_ctx *ctx)
 
 SEC("qdisc/enqueue")
 __refused("is not allowed")
+int pop_until_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop_until(ctx, &pkts, KEY);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
+int pop_key_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop_key(ctx, &pkts, KEY);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
+int pop_class_in_enqueue(struct sch_bpf_ctx *ctx)
+{
+	bpf_qdisc_pop_class(ctx, 0x10001);
+	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int classify_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	if (!skb)
+		return 0;
+	bpf_skb_tc_classify(ctx, skb, 0, 0);
+	return bpf_qdisc_deliver(ctx, skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int filter_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb && !bpf_qdisc_filter(ctx, skb) ? bpf_qdisc_deliver(ctx, skb) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("is not allowed")
+int cut_in_dequeue(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = bpf_qdisc_take(ctx, &pkts);
+
+	return skb && !bpf_qdisc_cut(ctx, skb, 1514) ? bpf_qdisc_deliver(ctx, skb) : 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("is not allowed")
 int deliver_in_enqueue(struct sch_bpf_ctx *ctx)
 {
 	return bpf_qdisc_deliver(ctx, ctx->skb);
@@ -1011,6 +1152,106 @@ int departure_of_a_packet_that_was_given_away(struct sch_bpf_ctx *ctx)
 	bpf_qdisc_push(ctx, &pkts, KEY, skb);
 	bpf_qdisc_set_departure(ctx, skb, 1);
 	return 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int departure_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_departure(ctx, skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int set_queue_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_set_queue(ctx, skb, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int mark_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_aqm_drops(ctx, skb, BPF_AQM_MARK);
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int hash_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_skb_get_hash(skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int classify_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_skb_tc_classify(ctx, skb, 0, 0);
+}
+
+SEC("qdisc/enqueue")
+__refused("expects")
+int clone_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb, *clone;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	clone = bpf_qdisc_clone(ctx, skb);
+	return clone ? bpf_qdisc_drop(ctx, clone, 0) : 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("invalid mem access 'scalar'")
+int length_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_pkt_len(skb) + bpf_qdisc_pkt_segs(skb) + bpf_qdisc_network_offset(skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("invalid mem access 'scalar'")
+int socket_after_push(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	bpf_qdisc_push(ctx, &pkts, KEY, skb);
+	return bpf_qdisc_socket(skb) ? 1 : 0;
+}
+
+SEC("qdisc/enqueue")
+__refused("invalid mem access 'rcu_ptr_or_null_'")
+int socket_that_may_not_be_there(struct sch_bpf_ctx *ctx)
+{
+	__u32 state = ctx->skb->sk->__sk_common.skc_state;
+
+	return bpf_qdisc_drop(ctx, ctx->skb, state);
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int socket_that_is_there(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	struct sock *sk = bpf_qdisc_socket(skb);
+
+	return bpf_qdisc_drop(ctx, skb, sk ? sk->__sk_common.skc_state : 0);
 }
 
 SEC("qdisc/enqueue")
@@ -1175,6 +1416,48 @@ int take_from_a_hash_map(struct sch_bpf_ctx *ctx)
 	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;
 }
 
+#define TAKE_FROM_ANOTHER_MAP(take, ...)							\
+SEC("qdisc/dequeue")									\
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'hash' is none")	\
+int take##_from_another_map(struct sch_bpf_ctx *ctx)					\
+{											\
+	struct sk_buff *skb = bpf_qdisc_##take(ctx, &hash, ##__VA_ARGS__);		\
+											\
+	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;					\
+}
+
+TAKE_FROM_ANOTHER_MAP(take)
+TAKE_FROM_ANOTHER_MAP(take_last)
+TAKE_FROM_ANOTHER_MAP(take_until, KEY)
+TAKE_FROM_ANOTHER_MAP(take_key, KEY)
+TAKE_FROM_ANOTHER_MAP(take_youngest, KEY)
+
+#define POP_FROM_ANOTHER_MAP(pop)								\
+SEC("qdisc/dequeue")									\
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'hash' is none")	\
+int pop##_from_another_map(struct sch_bpf_ctx *ctx)					\
+{											\
+	return bpf_qdisc_##pop(ctx, &hash, KEY);					\
+}
+
+POP_FROM_ANOTHER_MAP(pop_until)
+POP_FROM_ANOTHER_MAP(pop_key)
+POP_FROM_ANOTHER_MAP(pop_from)
+
+#define WITHOUT_THE_CONTEXT(name, ...)						\
+SEC("qdisc/dequeue")									\
+__refused("expected pointer to ctx")							\
+int name##_without_the_context(struct sch_bpf_ctx *ctx)				\
+{											\
+	bpf_qdisc_##name((void *)ctx->qdisc, ##__VA_ARGS__);				\
+	return 0;									\
+}
+
+WITHOUT_THE_CONTEXT(pop_class, 0x10001)
+WITHOUT_THE_CONTEXT(class_head, 0x10001)
+WITHOUT_THE_CONTEXT(class_len, 0x10001)
+WITHOUT_THE_CONTEXT(bypass)
+
 SEC("qdisc/dequeue")
 __refused("expected an rbtree map whose value holds one sk_buff kptr, but 'numbers' is none")
 int map_without_packets(struct sch_bpf_ctx *ctx)
@@ -1201,6 +1484,88 @@ int tracing(void *ctx)
 {
 	bpf_map_delete_elem(&pkts, KEY);
 	return 0;
+}
+
+/* ---- tasks and inner maps, in programs of a qdisc ---- */
+
+extern void bpf_task_release(struct task_struct *task) __ksym;
+
+struct held {
+	struct task_struct __kptr *task;
+};
+
+PACKETS(tasks, __u64, struct held);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(max_entries, 8);
+	__array(values, struct {
+		__BPF_QDISC_QUEUE(__u64, 8);
+	});
+} queues SEC(".maps");
+
+SEC("qdisc/dequeue")
+__accepted
+int give_a_task_another_turn(struct sch_bpf_ctx *ctx)
+{
+	struct task_struct *task = bpf_rbtree_map_pop_task(&tasks, KEY);
+
+	return task ? bpf_rbtree_map_push_task(task, &tasks, KEY) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("Unreleased reference")
+int keep_a_task(struct sch_bpf_ctx *ctx)
+{
+	struct task_struct *task = bpf_rbtree_map_pop_task(&tasks, KEY);
+
+	return task ? task->pid : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused("bpf_task_release is not allowed")
+int release_a_task(struct sch_bpf_ctx *ctx)
+{
+	struct task_struct *task = bpf_rbtree_map_pop_task(&tasks, KEY);
+
+	if (task)
+		bpf_task_release(task);
+	return 0;
+}
+
+SEC("qdisc/enqueue")
+__accepted
+int push_into_an_inner_map(struct sch_bpf_ctx *ctx)
+{
+	void *queue = bpf_rbtree_map_pop_map(&queues, KEY);
+
+	if (!queue)
+		return bpf_qdisc_drop(ctx, ctx->skb, 0);
+	bpf_qdisc_push(ctx, queue, KEY, ctx->skb);
+	return bpf_rbtree_map_push_map(&queues, KEY, queue);
+}
+
+SEC("qdisc/enqueue")
+__refused("Possibly NULL pointer")
+int push_into_a_map_that_may_not_be_there(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, bpf_rbtree_map_first(&queues, KEY), KEY, ctx->skb);
+}
+
+SEC("qdisc/enqueue")
+__refused("expected an rbtree map whose value holds one sk_buff kptr, but 'queues' is none")
+int push_into_a_map_of_maps(struct sch_bpf_ctx *ctx)
+{
+	return bpf_qdisc_push(ctx, &queues, KEY, ctx->skb);
+}
+
+SEC("qdisc/dequeue")
+__refused("expected a map that the map of maps before it can hold")
+int store_a_map_without_packets(struct sch_bpf_ctx *ctx)
+{
+	return bpf_rbtree_map_push_map(&queues, KEY, &numbers);
 }
 
 /* ---- what may be written ---- */
