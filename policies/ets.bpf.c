@@ -29,7 +29,6 @@
 #define PRIORITIES	16
 #define MAX_PACKETS	10000
 #define MAX_TURNS	(BANDS * 4096)		/* a packet of 1 MB, with the lowest quantum */
-#define CLASS(ctx, number)	((ctx)->qdisc->handle | ((number) + 1))
 
 /* Parameters; the table is pfifo_fast's */
 __u32 strict SEC(".data.param") BPF_QDISC_RANGE(0, 16) = 1;
@@ -64,7 +63,7 @@ static struct band *band_at(__u32 number)
 
 static bool has_packets(struct sch_bpf_ctx *ctx, __u32 number)
 {
-	return band_at(number)->qlen || bpf_qdisc_class_len(ctx, CLASS(ctx, number)) > 0;
+	return band_at(number)->qlen || bpf_qdisc_class_len(ctx, CLASS(ctx, number + 1)) > 0;
 }
 
 static void put_last(__u32 number)
@@ -113,7 +112,7 @@ static void look_at_the_bands(struct sch_bpf_ctx *ctx)
 
 static __u32 band_of(const struct sch_bpf_ctx *ctx, __u32 classid)	/* BANDS or more: of none */
 {
-	return (classid ^ ctx->qdisc->handle) - 1;
+	return MINOR(ctx, classid) - 1;
 }
 
 static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
@@ -121,8 +120,8 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
 	struct band *band = band_at(number);
 	int err;
 
-	if (bpf_qdisc_class_len(ctx, CLASS(ctx, number)) >= 0)
-		return bpf_qdisc_pass(ctx, skb, CLASS(ctx, number));
+	if (bpf_qdisc_class_len(ctx, CLASS(ctx, number + 1)) >= 0)
+		return bpf_qdisc_pass(ctx, skb, CLASS(ctx, number + 1));
 	if (band->qlen >= band_limit) {
 		bpf_qdisc_drop(ctx, skb, QDISC_DROP_BAND_LIMIT);
 		return -ENOSPC;
@@ -161,7 +160,7 @@ static int head(struct sch_bpf_ctx *ctx, __u32 number)
 	struct pkt *pkt = bpf_map_lookup_elem(&ets_pkts, &number);
 	struct sk_buff *skb = pkt ? pkt->skb : NULL;
 
-	return skb ? bpf_qdisc_pkt_len(skb) : bpf_qdisc_class_head(ctx, CLASS(ctx, number));
+	return skb ? bpf_qdisc_pkt_len(skb) : bpf_qdisc_class_head(ctx, CLASS(ctx, number + 1));
 }
 
 static bool send(struct sch_bpf_ctx *ctx, __u32 number)
@@ -173,7 +172,7 @@ static bool send(struct sch_bpf_ctx *ctx, __u32 number)
 		bpf_qdisc_pop_key(ctx, &ets_pkts, &number);
 		band->qlen--;
 	} else {
-		bpf_qdisc_pop_class(ctx, CLASS(ctx, number));
+		bpf_qdisc_pop_class(ctx, CLASS(ctx, number + 1));
 	}
 	skb = ctx->skb;
 	if (!skb)

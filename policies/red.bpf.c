@@ -34,7 +34,6 @@
 #define MAX_PACKETS	10000
 #define PERIOD		(NSEC_PER_SEC / 2)
 #define PERCENT		10000		/* of parts of a million */
-#define CLASS(ctx)	((ctx)->qdisc->handle | 1)
 
 /* Parameters; sizes in bytes, of packets on the wire */
 __u32 min SEC(".data.param") BPF_QDISC_RANGE(0, 2gb) = 30000;
@@ -125,8 +124,8 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	const struct Qdisc *sch = ctx->qdisc;
 	int err = -ENOSPC;
 
-	if (bpf_qdisc_class_len(ctx, CLASS(ctx)) >= 0)
-		err = bpf_qdisc_pass(ctx, skb, CLASS(ctx));
+	if (bpf_qdisc_class_len(ctx, CLASS(ctx, 1)) >= 0)
+		err = bpf_qdisc_pass(ctx, skb, CLASS(ctx, 1));
 	else if (bpf_qdisc_exceeds(sch, bpf_qdisc_pkt_len(skb), limit_bytes))
 		bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	else
@@ -175,7 +174,7 @@ SEC("qdisc/dequeue")
 int red_dequeue(struct sch_bpf_ctx *ctx)
 {
 	if (bpf_qdisc_pop(ctx, &red_pkts))
-		bpf_qdisc_pop_class(ctx, CLASS(ctx));
+		bpf_qdisc_pop_class(ctx, CLASS(ctx, 1));
 	bpf_red_dequeue(&red, bpf_ktime_get_ns(), ctx->qdisc->qstats.backlog);
 	return 0;
 }

@@ -244,18 +244,10 @@ struct turn {
 	__u64 round;			/* of a packet, or of a subscriber of the tenant */
 };
 
-#define ORDERED(name, key_type, entries)		\
-	struct {					\
-		__uint(type, BPF_MAP_TYPE_RBTREE);	\
-		__type(key, key_type);			\
-		__type(value, __u64);			\
-		__uint(max_entries, entries);		\
-	} name SEC(".maps")
-
 BPF_QDISC_QUEUE(tenants_packets, struct turn, MAX_PACKETS);
-ORDERED(tenants_ready, __u64, MAX_TENANTS);		/* round -> number of a tenant */
-ORDERED(tenants_leaf_ready, struct turn, MAX_SUBSCRIBERS);	/* -> number of a subscriber */
-ORDERED(tenants_waiting, __u64, MAX_SUBSCRIBERS + MAX_TENANTS);	/* when it may go on -> id */
+ORDERED(tenants_ready, __u64, __u64, MAX_TENANTS);		/* round -> number of a tenant */
+ORDERED(tenants_leaf_ready, struct turn, __u64, MAX_SUBSCRIBERS);	/* -> number of a subscriber */
+ORDERED(tenants_waiting, __u64, __u64, MAX_SUBSCRIBERS + MAX_TENANTS);	/* when it may go on -> id */
 
 struct note {				/* on a packet */
 	__u64 came;
