@@ -24,7 +24,7 @@ PKTGEN_SETTINGS = ("pkt_size 60", "xmit_mode queue_xmit", "dst 192.0.2.1",
 DEV = "d0"
 PINS = "/sys/fs/bpf/bench"
 UNDO = {"push": "pop", "pop": "push"}
-QUEUES = "d2"
+QUEUES, PLAIN = "d2", "d3"
 VETH = "v0"
 MSS = 1448                                      # with 1500 bytes of MTU and timestamps
 HEADERS = 14 + 20 + 8
@@ -497,51 +497,78 @@ def commands(measure, *_):
 
 
 class Queues:
-    """Packets on two CPUs, each with a tx queue of the device of its own."""
+    """Packets on several CPUs, each with a tx queue of the device of its own."""
 
-    def __init__(self):
-        run("ip", "link", "add", QUEUES, "numtxqueues", "2", "type", "dummy")
-        run("ip", "link", "set", QUEUES, "up")
-        for cpu in range(2):
-            write(f"/sys/class/net/{QUEUES}/queues/tx-{cpu}/xps_cpus", f"{1 << cpu:x}")
+    def __init__(self, dev):
+        self.dev = dev
+        run("ip", "link", "add", dev, "numtxqueues", str(os.cpu_count()), "type", "dummy")
+        run("ip", "link", "set", dev, "up")
+        for cpu in range(os.cpu_count()):
+            write(f"/sys/class/net/{dev}/queues/tx-{cpu}/xps_cpus", f"{1 << cpu:x}")
 
-    @staticmethod
-    def rate(count, cpus):
+    def attach(self, root, words):
+        """@root, which makes an instance for each queue, or mq with one below for each"""
+        run("tc", "qdisc", "replace", "dev", self.dev, "root", "handle", "1:", *([root, *words[1:]] if root else ["mq"]))
+        for queue in range(0 if root else os.cpu_count()):
+            run("tc", "qdisc", "add", "dev", self.dev, "parent", f"1:{queue + 1:x}", *words)
+
+    def detach(self):
+        run("tc", "qdisc", "del", "dev", self.dev, "root")
+
+    def rate(self, count, cpus):
         """Packets a second, all CPUs together."""
-        for cpu in range(2):
+        for cpu in range(os.cpu_count()):
             write(f"{PKTGEN}/kpktgend_{cpu}", "rem_device_all\n")
         for cpu in range(cpus):
-            device = f"{QUEUES}@{cpu}"
+            device = f"{self.dev}@{cpu}"
             write(f"{PKTGEN}/kpktgend_{cpu}", f"add_device {device}\n")
             for words in (*PKTGEN_SETTINGS, f"count {count}"):
                 write(f"{PKTGEN}/{device}", words + "\n")
         write(f"{PKTGEN}/pgctrl", "start\n")
-        said = [read(f"{PKTGEN}/{QUEUES}@{cpu}") for cpu in range(cpus)]
+        said = [read(f"{PKTGEN}/{self.dev}@{cpu}") for cpu in range(cpus)]
         rates = [int(each) for text in said for each in re.findall(r"(\d+)pps", text)]
         if len(rates) < cpus:
             raise RuntimeError(f"pktgen tells no rate: {said}")
         return sum(rates)
 
 
+@functools.cache
+def device_with_queues(dev):
+    return Queues(dev)
+
+
 def queues(measure, *_):
     """The rate of two queues against that of one, in turns."""
     root = measure["root"]
-    run("tc", "qdisc", "replace", "dev", QUEUES, "root", "handle", "1:",
-        *([root, *measure["qdisc"][1:]] if root else ["mq"]))
-    for queue in range(0 if root else 2):
-        run("tc", "qdisc", "add", "dev", QUEUES, "parent", f"1:{queue + 1}", *measure["qdisc"])
-    Queues.rate(measure["count"], 2)
+    device = device_with_queues(QUEUES)
+    device.attach(root, measure["qdisc"])
+    device.rate(measure["count"], 2)
     ratios = []
     for _ in range(measure["periods"]):
-        one = Queues.rate(measure["count"], 1)
-        ratios.append(Queues.rate(measure["count"], 2) / one)
+        one = device.rate(measure["count"], 1)
+        ratios.append(device.rate(measure["count"], 2) / one)
     leaves = [qdisc["packets"] for qdisc in json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", QUEUES))
               if qdisc["kind"] not in ("mq", root)]
-    run("tc", "qdisc", "del", "dev", QUEUES, "root")
+    device.detach()
     # the warm-up and each period's second half for both; the first one has the rest
     if sorted(leaves) != [count * measure["count"] for count in (1 + measure["periods"], 1 + 2 * measure["periods"])]:
         raise RuntimeError(f"packets of the tx queues: {leaves}")
     return {"ratio": sorted(ratios)[len(ratios) // 2]}
+
+
+def contention(measure, *_):
+    """The rate of all CPUs, each into a queue of its own, against that through mq with pfifo; and the same of one
+    CPU alone. In turns, so that whatever else the host does is the same for all."""
+    ours, plain, count = device_with_queues(QUEUES), device_with_queues(PLAIN), measure["count"]
+    ours.attach(measure["root"], measure["qdisc"])
+    plain.attach(None, ["pfifo"])
+    found = []
+    for _ in range(1 + measure["periods"]):
+        found.append([ours.rate(count, cpus) / plain.rate(count, cpus) for cpus in (os.cpu_count(), 1)])
+    for device in (ours, plain):
+        device.detach()
+    of_all, of_one = (sorted(each)[len(each) // 2] for each in zip(*found[1:]))
+    return {"ratio": of_all, "ratio_of_one": of_one}
 
 
 def loaded(obj):
@@ -680,7 +707,7 @@ def on_a_device(measure, pktgen, counter):
 
 
 WORKLOADS = {"map": maps, "functions": functions, "empty": direct, "flows": direct, "leaves": direct, "standing": standing,
-             "overload": overload, "gso": gso, "commands": commands, "queues": queues}
+             "overload": overload, "gso": gso, "commands": commands, "queues": queues, "contention": contention}
 
 
 def main():
@@ -689,8 +716,6 @@ def main():
     write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
     register(plan["struct_ops"])
     add_veth()
-    if os.cpu_count() > 1:
-        Queues()
     pktgen, counter = Pktgen(), Counter()
     for number, measure in enumerate(plan["measures"]):
         begin = time.monotonic()

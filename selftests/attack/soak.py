@@ -37,7 +37,7 @@ SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_dr
             EDT: ("horizon=1s", "delta=1ms", "drop_late=1", "drop_late=0"),
             FQ: ("quantum=1000", "flow_limit=5", "group_by=1", "group_by=0"),
             FQ_CODEL: ("quantum=1000", "target=0", "interval=1us", "flows=1", "limit_bytes=20000", "limit_bytes=0", "bypass=1", "bypass=0"),
-            RATE: ("rate=10mbit", "rate=0", "burst=1ms", "horizon=10ms"),
+            RATE: ("rate=10mbit", "rate=0", "burst=1ms", "target=1ms"),
             RED: ("min=1000", "max=2000", "max=90000", "max_p=500000", "ecn=1", "ecn=0", "harddrop=1", "adaptive=1", "adaptive=0",
                   "limit_bytes=20000", "limit_bytes=0"),
             NETEM: ("delay=2ms", "jitter=2ms", "loss=100000", "loss_model=1", "gap=3", "rate=100mbit", "slot_delay=1ms", "seed=1"),

@@ -111,7 +111,7 @@ def every_policy_serves_every_queue():
 
 
 def what_is_loaded_once_and_what_for_each():
-    for obj, own in (FIFO, TX), (EACH, TX), (CLASSES, TX), (QUEUES, 1), (RATE, 1):
+    for obj, own in (FIFO, TX), (EACH, TX), (CLASSES, TX), (QUEUES, 1), (RATE, TX):
         with device("obj", obj) as queues:
             found = queues.instances()
             lib.equal(len({programs(each) for each in found}), own, f"{obj}: pairs of programs")
@@ -215,7 +215,7 @@ def a_change_that_would_lose_packets_is_refused():
 def from_one_for_all_to_one_for_each_and_back():
     """State that was common does not stay common, but for what is declared as shared."""
     with device("obj", QUEUES) as queues:
-        for obj, count in (EACH, TX), (RATE, 1), (EACH, TX), (QUEUES, 1):
+        for obj, count in (EACH, TX), (RATE, TX), (EACH, TX), (QUEUES, 1):
             lib.run(*tc("change", queues.device, "obj", obj))
             queues.send_all(range(40))
             queues.arrive(range(40))

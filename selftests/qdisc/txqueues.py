@@ -211,7 +211,7 @@ def memory_of_packets(device, count):
     took = []
     for _ in range(4):
         lib.run("tc", "qdisc", "add", "dev", device.a, "root", "bpf_mq", "obj", RATE,
-                "set", "rate=1000bps", "set", "horizon=86400s")
+                "set", "rate=1000bps", "set", "target=0")
         with lib.Sender(device.a) as sender:
             before = free_memory()
             taken = sum(sender.send(number, port=1000 + number % 64) for number in range(count))

@@ -114,7 +114,7 @@ def ranges(tc, device):
 @with_both
 def ranges_of_the_policies(tc, device):
     """Each time, rate and limit has one, which the sums in the programs rely on."""
-    for policy, names in (("edt", ("horizon", "delta")), ("rate", ("rate", "burst", "horizon")),
+    for policy, names in (("edt", ("horizon", "delta")), ("rate", ("rate", "burst", "quantum", "target", "interval", "split_gso")),
                           ("fq", ("horizon", "ce_threshold", "flow_limit")),
                           ("fq_codel", ("target", "interval", "ce_threshold", "limit_bytes")),
                           ("fifo", ("limit_bytes",)), ("prio", ("band_limit",)),
