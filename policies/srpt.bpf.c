@@ -18,8 +18,8 @@
  *	1	skb->priority, bytes: SO_PRIORITY, which an application sets before it writes. Up to
  *		6, which anyone may set, it tells nothing.
  *	2	skb->mark, bytes: SO_MARK, or a clsact or cgroup program that knows the requests
- *	3	the TCP socket, on the host that sends: what has been written to it. No application has
- *		to change, and what fits into no send buffer yet is not seen.
+ *	3	the TCP socket, on the host that sends: what has been written to it. No application
+ *		has to change; what fits into no send buffer yet is not seen.
  *
  * To tell takes CAP_NET_ADMIN (SO_MARK: or CAP_NET_RAW), so no user jumps the queue, but with 3
  * by writing little at a time. A packet that tells nothing is ranked by what its flow has sent. A
@@ -110,7 +110,8 @@ static bool find_oldest(__u32 flow, struct place *oldest)
 
 static __u64 sent_before(const struct place *place, __u32 len)
 {
-	struct flow *flow = bpf_map_lookup_elem(&srpt_flows, &place->flow), begun = { place->came, len };
+	struct flow *flow = bpf_map_lookup_elem(&srpt_flows, &place->flow);
+	struct flow begun = { place->came, len };
 	struct place oldest;
 	__u64 before;
 
@@ -118,7 +119,7 @@ static __u64 sent_before(const struct place *place, __u32 len)
 		bpf_map_update_elem(&srpt_flows, &place->flow, &begun, BPF_ANY);
 		return 0;
 	}
-	if (place->came - flow->last > idle && !find_oldest(place->flow, &oldest))
+	if (idle < place->came - flow->last && !find_oldest(place->flow, &oldest))
 		flow->sent = 0;
 	before = flow->sent;
 	flow->last = place->came;
@@ -155,7 +156,7 @@ SEC("qdisc/enqueue")
 int srpt_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb, *other;
-	struct place place = { bpf_skb_get_hash(skb), bpf_ktime_get_ns() };
+	struct place place = { bpf_skb_get_hash(skb), bpf_ktime_get_ns() }, last;
 	struct rank rank = { what_it_tells(skb), place.came, place.flow }, most;
 	__u8 nothing = 0;
 	int i;
@@ -171,7 +172,8 @@ int srpt_enqueue(struct sch_bpf_ctx *ctx)
 		if (!bpf_rbtree_map_last(&srpt_ranks, &most) || most.remaining <= rank.remaining)
 			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 		bpf_map_delete_elem(&srpt_ranks, &most);
-		other = bpf_qdisc_take_key(ctx, &srpt_pkts, &(struct place){ most.flow, most.came });
+		last = (struct place){ most.flow, most.came };
+		other = bpf_qdisc_take_key(ctx, &srpt_pkts, &last);
 		if (other) {
 			bpf_qdisc_drop(ctx, other, QDISC_DROP_OVERLIMIT);
 			evicted++;

@@ -228,8 +228,10 @@ BATCH = 1024                    # of sendmmsg()
 
 QDISCS = {
     "pfifo": ("pfifo", "limit", "100000"),
-    # A new flow is ahead of others with its first packets: with as many bytes as of real flows.
-    "fq": ("fq", "limit", "100000", "flow_limit", "100000", "orphan_mask", "0xffffff", "quantum", "1514", "initial_quantum", "1514"),
+    # A new flow is ahead of others with its first packets: with as many bytes as of real flows. And there is one band: of
+    # three, a new flow stands in the first at the beginning, whatever its own is, and waits for the quantum of that.
+    "fq": ("fq", "limit", "100000", "flow_limit", "100000", "orphan_mask", "0xffffff", "quantum", "1514", "initial_quantum", "1514",
+           "bands", "3", "priomap", *"0" * 16),
     "srpt, not told": ("bpf", "obj", OBJ),
     "srpt, told": ("bpf", "obj", OBJ, "set", MARK),
 }
