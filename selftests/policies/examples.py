@@ -1,13 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Three policies that need what the interface has for authors: packets taken from the
+"""Two policies that need what the interface has for authors: packets taken from the
 middle, looked at while they wait, put back where they were. None of them counts what it has."""
 
 import collections
 import struct
 
 import lib
-from lib import SO_MARK, SO_PRIORITY, compiled
+from lib import SO_MARK, compiled
 
 ACK, PSH, FIN = 0x10, 0x08, 0x01
 
@@ -114,41 +114,6 @@ def ackfilter_lets_the_newest_do():
         lib.equal([number for number, ack in arrivals if ack in (400, 500)], [2, 9], "the other flow")
 
 
-# --- srpt ----------------------------------------------------------------------
-
-def give(sender, lowest, left, count):
-    """So many of a flow's packets, each with what is left then; how many are taken."""
-    taken = 0
-    for number in range(count):
-        sender.set(SO_PRIORITY, left - number)
-        taken += sender.send(lowest + number, 1000, lowest // 1000)
-    return taken
-
-
-def srpt_sends_first_what_has_least_left():
-    """Not what has the fewest packets here; and those of a flow in their order."""
-    with below_the_gate("srpt") as (_, sender, receiver):
-        for lowest, left, count in ((1000, 100, 2), (2000, 10, 10), (3000, 20, 5), (1002, 98, 2)):
-            lib.equal(give(sender, lowest, left, count), count, "taken")
-        sender.set(SO_PRIORITY, 1)
-        open_the_gate(sender, 0, 9)
-        lib.equal(lib.numbers(receiver.collect(20)),
-                  [0, *range(2000, 2010), *range(3000, 3005), *range(1000, 1004)], "order")
-
-
-def srpt_drops_the_youngest_of_the_longest():
-    with below_the_gate("srpt", "limit", "20") as (device, sender, receiver):
-        lib.equal(give(sender, 1000, 25, 25), 20, "taken of a flow that is alone")
-        lib.equal(give(sender, 2000, 5, 5), 5, "taken of a shorter one")
-        lib.equal(give(sender, 3000, 30, 5), 0, "taken of a longer one")
-        sender.set(SO_PRIORITY, 1)
-        open_the_gate(sender, 0, 9)
-        lib.equal(lib.numbers(receiver.collect(20)), [0, *range(2000, 2005), *range(1000, 1014)], "order")
-        lib.equal(drops(device), 5 + 5 + 5 + 1, "drops")
-
-
 lib.main(fair_shares_by_bytes,
          fair_drops_the_oldest_of_who_has_most,
-         ackfilter_lets_the_newest_do,
-         srpt_sends_first_what_has_least_left,
-         srpt_drops_the_youngest_of_the_longest)
+         ackfilter_lets_the_newest_do)

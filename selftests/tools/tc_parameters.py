@@ -124,6 +124,7 @@ def ranges_of_the_policies(tc, device):
                                      "duplicate_corr", "gap", "reorder", "reorder_corr", "rate", "overhead", "cell_size", "cell_overhead",
                                      "slot_delay", "slot_jitter", "slot_values", "slot_packets", "slot_bytes")),
                           ("htb", ("default_class", "leaf_limit")),
+                          ("srpt", ("rank_by", "idle")),
                           ("tenants", ("rate", "burst", "leaf_by", "leaf_limit", "quantum", "target", "interval", "split_gso"))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
         set_before = options(tc, device)["set"]
