@@ -35,7 +35,6 @@
 
 #define MAX_PACKETS	10240
 #define FLOWS		1024
-#define DROP_BATCH	64
 #define MAX_TURNS	4096		/* that are gone through at once */
 
 /* Parameters; times in ns, sizes in bytes */
@@ -163,32 +162,12 @@ static __u32 fattest(struct flows *q)
 	return found;
 }
 
-/* A packet of the flow has left, which may have come before its bytes were counted. */
-static void flow_loses(struct flow *flow, __u32 len)
-{
-	flow->bytes -= len < flow->bytes ? len : flow->bytes;
-}
-
 static void drop_from_the_fattest(struct sch_bpf_ctx *ctx, struct flows *q)
 {
 	__u32 number = fattest(q);
 	struct flow *flow = flow_of(q, number);
-	__u32 half = flow->bytes - flow->bytes / 2;
-	struct sk_buff *skb;
-	int i;
 
-	bpf_for(i, 0, DROP_BATCH) {
-		skb = bpf_qdisc_take_key(ctx, &fq_codel_pkts, &number);
-		if (!skb)
-			break;
-		flow_loses(flow, bpf_qdisc_pkt_len(skb));
-		bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
-		drop_overlimit++;
-		if (flow->codel.count != ~0U)
-			flow->codel.count++;	/* CoDel has to do more, too */
-		if (flow->bytes <= half)
-			break;
-	}
+	drop_half(ctx, &fq_codel_pkts, &number, &flow->bytes, &flow->codel, &drop_overlimit);
 }
 
 SEC("qdisc/enqueue")
@@ -220,7 +199,7 @@ int fq_codel_enqueue(struct sch_bpf_ctx *ctx)
 	if (is_full(ctx->qdisc, len)) {
 		drop_from_the_fattest(ctx, q);
 		if (is_full(ctx->qdisc, len)) {
-			flow_loses(flow, len);
+			lose_bytes(&flow->bytes, len);
 			drop_overlimit++;
 			return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 		}
@@ -228,7 +207,7 @@ int fq_codel_enqueue(struct sch_bpf_ctx *ctx)
 	*bpf_qdisc_note(skb, __u64) = bpf_ktime_get_ns();
 	err = bpf_qdisc_push(ctx, &fq_codel_pkts, &number, skb);
 	if (err) {
-		flow_loses(flow, len);
+		lose_bytes(&flow->bytes, len);
 		drop_overlimit++;
 	}
 	return err;
@@ -245,7 +224,7 @@ static bool deliver_or_drop(struct sch_bpf_ctx *ctx, struct flow *flow, struct s
 	__u32 len = bpf_qdisc_pkt_len(skb);
 	enum bpf_aqm_verdict verdict;
 
-	flow_loses(flow, len);
+	lose_bytes(&flow->bytes, len);
 	verdict = bpf_codel_dequeue(&flow->codel, &params, now, enqueued,
 				    ctx->qdisc->qstats.backlog);
 	if (bpf_aqm_drops_counted(ctx, skb, verdict, &drop_codel, &ecn_mark)) {

@@ -143,7 +143,7 @@ struct {
 
 struct prefix {
 	__u32 length;			/* bits; 96 more for IPv4 */
-	__u8 address[16];		/* IPv6, or IPv4 as ::ffff:a.b.c.d */
+	struct in6_addr address;	/* of IPv4 ::ffff:a.b.c.d */
 };
 
 struct {				/* address -> subscriber */
@@ -177,8 +177,6 @@ enum { IDLE, READY, WAITING };
 struct flow {
 	struct bpf_drr_flow drr;
 	struct bpf_codel codel;
-	__u32 hash;
-	__u32 qlen;
 };
 
 struct leaf {				/* of a subscriber */
@@ -189,6 +187,7 @@ struct leaf {				/* of a subscriber */
 	__u32 qlen;
 	__u32 bytes;
 	__u32 generation;		/* qlen and bytes are right if this is the qdisc's */
+	struct place places[FLOWS];	/* of its flows; their users are packets */
 	struct flow flows[FLOWS];
 };
 
@@ -312,7 +311,7 @@ static void forget_packets(struct leaf *leaf)
 	leaf->qlen = 0;
 	leaf->bytes = 0;
 	bpf_for(i, 0, FLOWS)
-		leaf->flows[i % FLOWS].qlen = 0;
+		leaf->places[i % FLOWS].users = 0;
 }
 
 /* After a reset it has no packets; after a change, those that it had. */
@@ -536,19 +535,14 @@ static __u32 cgroup_of(struct sk_buff *skb)
 /* Whose is the longest prefix that one of the packet's addresses has? */
 static __u32 whose_address(struct sk_buff *skb, bool source)
 {
-	struct prefix prefix = { .length = 128, .address = { [10] = 0xff, [11] = 0xff } };
-	__u32 ip = bpf_qdisc_network_offset(skb), *found;
-	struct bpf_dynptr bytes;
-	__u8 version = 0;
-	int err = -EINVAL;
+	struct prefix prefix = { .length = 128 };
+	__u32 *found = NULL;
+	struct ip ip;
 
-	if (!bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes))
-		bpf_dynptr_read(&version, 1, &bytes, ip, 0);
-	if (version >> 4 == 4)
-		err = bpf_dynptr_read(&prefix.address[12], 4, &bytes, ip + (source ? 12 : 16), 0);
-	else if (version >> 4 == 6)
-		err = bpf_dynptr_read(prefix.address, 16, &bytes, ip + (source ? 8 : 24), 0);
-	found = err ? NULL : bpf_map_lookup_elem(&tenants_prefix, &prefix);
+	if (read_ip(skb, &ip)) {
+		prefix.address = source ? ip.source : ip.destination;
+		found = bpf_map_lookup_elem(&tenants_prefix, &prefix);
+	}
 	return found ? *found : NOBODY;
 }
 
@@ -566,31 +560,12 @@ static __u32 vlan_of(struct sk_buff *skb)
 	return bpf_ntohs(tci) & 0xfff;
 }
 
-/* The place of a flow among those of its leaf: its own, a free one, or one that it shares */
-static __u32 flow_at(struct leaf *leaf, __u32 hash)
-{
-	__u32 i, at, place = hash % FLOWS;
-	bool found = false;
-
-	for (i = 0; i < WAYS; i++) {
-		at = (hash + i) % FLOWS;
-		if (leaf->flows[at].hash == hash)
-			return at;
-		if (!found && !leaf->flows[at].qlen) {
-			found = true;
-			place = at;
-		}
-	}
-	leaf->flows[place].hash = hash;
-	return place;
-}
-
-static bool is_full(const struct Qdisc *sch, const struct leaf *leaf, const struct flow *flow)
+static bool is_full(const struct Qdisc *sch, const struct leaf *leaf, const struct place *flow)
 {
 	__u32 qlen = sch->q.qlen, limit = sch->limit;
 
 	return qlen >= limit || leaf->qlen >= limit - qlen ||
-	       leaf->qlen >= leaf_limit || flow->qlen >= leaf_limit - leaf->qlen;
+	       leaf->qlen >= leaf_limit || flow->users >= leaf_limit - leaf->qlen;
 }
 
 static int drop_for_memory(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
@@ -604,6 +579,7 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
 	struct note *note = bpf_qdisc_note(skb, struct note);
 	const struct subscription *subscription;
 	__u32 len = bpf_qdisc_pkt_len(skb);
+	struct place *place;
 	struct turn turn;
 	struct flow *flow;
 	struct leaf *leaf;
@@ -619,9 +595,10 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
 	if (!leaf)
 		return drop_for_memory(ctx, skb);
 	note->came = now;
-	note->flow = flow_at(leaf, bpf_skb_get_hash(skb));
+	note->flow = place_of(leaf->places, FLOWS, WAYS, bpf_skb_get_hash(skb));
 	flow = &leaf->flows[note->flow % FLOWS];
-	if (is_full(ctx->qdisc, leaf, flow)) {
+	place = &leaf->places[note->flow % FLOWS];
+	if (is_full(ctx->qdisc, leaf, place)) {
 		limit_drops++;
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	}
@@ -629,7 +606,7 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
 		place_leaf(leaf, number, subscription);
 	if (leaf->where == IDLE)
 		return drop_for_memory(ctx, skb);
-	if (!flow->qlen)
+	if (!place->users)
 		bpf_codel_empty(&flow->codel);
 	turn.of = number;
 	turn.round = bpf_drr_round(&flow->drr, leaf->round, quantum, quantum, len);
@@ -640,7 +617,7 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
 	}
 	leaf->qlen++;
 	leaf->bytes += len;
-	flow->qlen++;
+	place->users++;
 	return 0;
 }
 
@@ -696,6 +673,7 @@ static struct sk_buff *take(struct sch_bpf_ctx *ctx, struct leaf *leaf, __u32 nu
 	struct sk_buff *skb;
 	struct turn turn;
 	struct flow *flow;
+	__u32 at;
 	int i;
 
 	bpf_for(i, 0, MAX_PACKETS) {
@@ -709,10 +687,11 @@ static struct sk_buff *take(struct sch_bpf_ctx *ctx, struct leaf *leaf, __u32 nu
 			break;
 		if (leaf->round < turn.round)
 			leaf->round = turn.round;
-		flow = &leaf->flows[bpf_qdisc_note(skb, struct note)->flow % FLOWS];
+		at = bpf_qdisc_note(skb, struct note)->flow % FLOWS;
+		flow = &leaf->flows[at];
 		leaf->qlen--;
 		leaf->bytes -= bpf_qdisc_pkt_len(skb);
-		flow->qlen--;
+		leaf->places[at].users--;
 		if (!drops(ctx, skb, leaf, flow))
 			return skb;
 		bpf_qdisc_drop(ctx, skb, QDISC_DROP_CONGESTED);

@@ -81,10 +81,13 @@ def fair_drops_the_oldest_of_who_has_most():
 
 # --- ackfilter -----------------------------------------------------------------
 
-def segment(number, port, acknowledged, flags=ACK, words=5, payload=b""):
+STAMPS, SACK = bytes.fromhex("0101080a") + bytes(8), bytes.fromhex("0101050a") + bytes(8)
+
+
+def segment(number, port, acknowledged, flags=ACK, options=b"", payload=b""):
     """A TCP segment on Ethernet. Its number is in the window."""
-    tcp = struct.pack("!HHIIBBHHH", port, 80, 0, acknowledged, words << 4, flags, number, 0, 0)
-    tcp += bytes(4 * words - 20) + payload
+    tcp = struct.pack("!HHIIBBHHH", port, 80, 0, acknowledged, 20 + len(options) << 2, flags, number, 0, 0)
+    tcp += options + payload
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0, bytes((192, 0, 2, 1)),
                      bytes((192, 0, 2, 2)))
     return bytes.fromhex("020000000002" "020000000001" "0800") + ip + tcp
@@ -102,9 +105,9 @@ def ackfilter_lets_the_newest_do():
                       segment(7, 1, 5000),              # in the place of 6
                       segment(8, 1, 6000, ACK | FIN),
                       segment(9, 2, 400),               # late: 2 says more
-                      segment(10, 1, 7000, words=9),    # with SACK blocks
-                      segment(11, 1, 8000, words=8),    # with time stamps, behind those
-                      segment(12, 1, 2**31 + 7999, words=8)):   # in the place of 11
+                      segment(10, 1, 7000, options=SACK),
+                      segment(11, 1, 8000, options=STAMPS),     # behind those
+                      segment(12, 1, 2**31 + 7999, options=STAMPS)):    # in the place of 11
             sender.sock.send(frame)
         open_the_gate(sender, 0, 3)
         arrivals = [(arrival.number & 0xffff, arrival.number >> 32 & 0xffffffff) for arrival in receiver.collect(10)]

@@ -125,7 +125,8 @@ def ranges_of_the_policies(tc, device):
                                      "slot_delay", "slot_jitter", "slot_values", "slot_packets", "slot_bytes")),
                           ("htb", ("default_class", "leaf_limit")),
                           ("srpt", ("rank_by", "idle")),
-                          ("tenants", ("rate", "burst", "leaf_by", "leaf_limit", "quantum", "target", "interval", "split_gso"))):
+                          ("tenants", ("rate", "burst", "leaf_by", "leaf_limit", "quantum", "target", "interval", "split_gso")),
+                          ("cake", ("rate", "overhead", "mpu", "atm", "tins", "isolate", "target", "interval", "limit_bytes", "split_gso"))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
         set_before = options(tc, device)["set"]
         for name in names:
