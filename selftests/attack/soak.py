@@ -24,12 +24,12 @@ SEED = int(os.environ.get("SEED", "1"))
 OPERATIONS = 30                 # in a round
 TX = 4
 
-FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, TENANTS = (
-    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red", "netem", "tenants"))
+FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, TAPRIO, TENANTS = (
+    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red", "netem", "taprio", "tenants"))
 HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = map(
     compiled, ("hold", "release", "choose", "children", "classes", "queues"))
-OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, TENANTS, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
-           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, TENANTS, HOLD, RELEASE)}
+OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, TAPRIO, TENANTS, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
+           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, TAPRIO, TENANTS, HOLD, RELEASE)}
 # Parameters and values that may be set
 SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_drop=0", "bypass=1", "bypass=0"),
             PRIO: ("band_limit=10", "band_limit=1000", "skbprio=1", "skbprio=0", "bypass=1", "bypass=0"),
@@ -41,6 +41,8 @@ SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_dr
             RED: ("min=1000", "max=2000", "max=90000", "max_p=500000", "ecn=1", "ecn=0", "harddrop=1", "adaptive=1", "adaptive=0",
                   "limit_bytes=20000", "limit_bytes=0"),
             NETEM: ("delay=2ms", "jitter=2ms", "loss=100000", "loss_model=1", "gap=3", "rate=100mbit", "slot_delay=1ms", "seed=1"),
+            TAPRIO: ("gates=0x55,0xaa", "intervals=200us,300us", "intervals=0", "cycle=1ms", "cycle=0", "base=1", "rate=100mbit", "max_sdu[0]=500",
+                     "class_limit=10", "class_limit=1000", "schedule=2", "schedule=3"),
             TENANTS: ("rate=10mbit", "rate=0", "burst=1ms", "leaf_limit=10", "leaf_by=1", "leaf_by=3", "target=0", "split_gso=1000",
                       "tenant[0]=1mbit,5mbit", "tenant[7]=10mbit", "subscriber[0]=7,1mbit,5mbit", "subscriber[3]=7,2mbit", "subscriber[0]=")}
 BELOW = (("pfifo", "limit", "20"), ("bpf", "obj", FIFO), ("bpf", "obj", FQ, "limit", "30"),

@@ -123,6 +123,7 @@ def ranges_of_the_policies(tc, device):
                           ("netem", ("delay", "jitter", "delay_corr", "delay_values", "loss", "loss_corr", "loss_model", "loss_chain", "duplicate",
                                      "duplicate_corr", "gap", "reorder", "reorder_corr", "rate", "overhead", "cell_size", "cell_overhead",
                                      "slot_delay", "slot_jitter", "slot_values", "slot_packets", "slot_bytes")),
+                          ("taprio", ("gates", "intervals", "cycle", "base", "rate", "priomap", "max_sdu", "class_limit")),
                           ("tenants", ("rate", "burst", "leaf_by", "leaf_limit", "quantum", "target", "interval", "split_gso"))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
         set_before = options(tc, device)["set"]
