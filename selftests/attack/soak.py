@@ -24,12 +24,12 @@ SEED = int(os.environ.get("SEED", "1"))
 OPERATIONS = 30                 # in a round
 TX = 4
 
-FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TENANTSTENANTS, CAKE = (
-    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red", "netem", "htb", "srpt", "tenants", "cake"))
+FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TENANTSTENANTS, CAKETAPRIO, TENANTS = (
+    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red", "netem", "htb", "srpt", "tenants", "taprio", "cake"))
 HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = map(
     compiled, ("hold", "release", "choose", "children", "classes", "queues"))
-OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TENANTS, CAKE, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
-           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TENANTS, CAKE, HOLD, RELEASE)}
+OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TAPRIO, TENANTS, CAKE, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),
+           "bpf_mq": (QUEUES, FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TAPRIO, TENANTS, CAKE, HOLD, RELEASE)}
 # Parameters and values that may be set
 SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_drop=0", "bypass=1", "bypass=0"),
             PRIO: ("band_limit=10", "band_limit=1000", "skbprio=1", "skbprio=0", "bypass=1", "bypass=0"),
@@ -44,6 +44,8 @@ SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_dr
             HTB: ("default_class=1", "default_class=0", "leaf_limit=10", "rate[1]=10mbit", "rate[2]=5mbit", "rate[2]=0", "ceil[1]=20mbit",
                   "parent[1]=2", "parent[1]=0", "prio[1]=3", "quantum[1]=100"),
             SRPT: ("rank_by=0", "rank_by=1", "rank_by=2", "rank_by=3", "idle=1ms"),
+            TAPRIO: ("gates=0x55,0xaa", "intervals=200us,300us", "intervals=0", "cycle=1ms", "cycle=0", "base=1", "rate=100mbit", "max_sdu[0]=500",
+                     "class_limit=10", "class_limit=1000", "schedule=2", "schedule=3"),
             TENANTS: ("rate=10mbit", "rate=0", "burst=1ms", "leaf_limit=10", "leaf_by=1", "leaf_by=3", "target=0", "split_gso=1000",
                       "tenant[0]=1mbit,5mbit", "tenant[7]=10mbit", "subscriber[0]=7,1mbit,5mbit", "subscriber[3]=7,2mbit", "subscriber[0]="),
             CAKE: ("rate=20mbit", "rate=0", "atm=1", "tins=4", "tins=1", "isolate=0", "isolate=3", "target=0", "interval=1us", "split_gso=0",
