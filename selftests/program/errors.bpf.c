@@ -8,7 +8,8 @@ enum {				/* also in errors.py */
 	PUSH, PUSH_FRONT, PUSH_SHARED, FRONT_SHARED, PASS_NOWHERE, PASS_FULL, PASS_SLOW,
 	SET_QUEUE, LOOK,
 	POP_SHARED, POP_FROM_SHARED, POP_NOTHING, POP_LATER, POP_NO_KEY, POP_FROM_NO_KEY,
-	POP_NO_CLASS, POP_EMPTY_CLASS, POP_SLOW_CLASS, TAKEN_SHARED, TAKEN_NO_KEY,
+	POP_NO_CLASS, POP_EMPTY_CLASS, POP_SLOW_CLASS, HEAD_NO_CLASS, HEAD_EMPTY_CLASS, HEAD_SLOW_CLASS,
+	LEN_NO_CLASS, LEN_EMPTY_CLASS, LEN_SLOW_CLASS, TAKEN_SHARED, TAKEN_NO_KEY,
 	POP, POP_AGAIN, POP_UNTIL_AGAIN, POP_KEY_AGAIN, POP_FROM_AGAIN, POP_CLASS_AGAIN, DELIVER_AGAIN,
 	CASES,
 };
@@ -113,6 +114,12 @@ static void try_without_a_packet(struct sch_bpf_ctx *ctx)
 	note(POP_NO_CLASS, bpf_qdisc_pop_class(ctx, handle | NO_CLASS));
 	note(POP_EMPTY_CLASS, bpf_qdisc_pop_class(ctx, handle | FULL_CLASS));
 	note(POP_SLOW_CLASS, bpf_qdisc_pop_class(ctx, handle | SLOW_CLASS));
+	note(HEAD_NO_CLASS, bpf_qdisc_class_head(ctx, handle | NO_CLASS));
+	note(HEAD_EMPTY_CLASS, bpf_qdisc_class_head(ctx, handle | FULL_CLASS));
+	note(HEAD_SLOW_CLASS, bpf_qdisc_class_head(ctx, handle | SLOW_CLASS));
+	note(LEN_NO_CLASS, bpf_qdisc_class_len(ctx, handle | NO_CLASS));
+	note(LEN_EMPTY_CLASS, bpf_qdisc_class_len(ctx, handle | FULL_CLASS));
+	note(LEN_SLOW_CLASS, bpf_qdisc_class_len(ctx, handle | SLOW_CLASS));
 	note(TAKEN_SHARED, taken(ctx, bpf_qdisc_take_key(ctx, &errors_shared, &there)) +
 	     taken(ctx, bpf_qdisc_take_youngest(ctx, &errors_shared, &there)) +
 	     taken(ctx, bpf_qdisc_take_from(ctx, &errors_shared, &there)) +

@@ -1568,6 +1568,64 @@ int store_a_map_without_packets(struct sch_bpf_ctx *ctx)
 	return bpf_rbtree_map_push_map(&queues, KEY, &numbers);
 }
 
+/* ---- the building blocks have no state of their own ---- */
+
+union block {
+	struct bpf_codel codel;
+	struct bpf_pie pie;
+	struct bpf_red red;
+	struct bpf_drr_flow flow;
+	struct bpf_tbf tbf;
+	__u64 link;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, union block);
+	__uint(max_entries, 1);
+} blocks SEC(".maps");
+
+static const struct bpf_codel_params codel_params = { 5 * NSEC_PER_MSEC, 100 * NSEC_PER_MSEC, 1514 };
+static const struct bpf_pie_params pie_params = { 15 * NSEC_PER_MSEC, 15 * NSEC_PER_MSEC };
+static const struct bpf_red_params red_params = { 1000, 3000 };
+
+#define STATE_THAT_MAY_NOT_BE_THERE(name, ...)				\
+SEC("qdisc/dequeue")							\
+__refused("map_value_or_null")						\
+int name##_without_a_state(struct sch_bpf_ctx *ctx)			\
+{									\
+	union block *block = bpf_map_lookup_elem(&blocks, KEY);		\
+	__u64 now = bpf_ktime_get_ns();					\
+	__u32 backlog = ctx->qdisc->qstats.backlog;			\
+									\
+	(void)now, (void)backlog;					\
+	bpf_##name(__VA_ARGS__);					\
+	return 0;							\
+}
+
+STATE_THAT_MAY_NOT_BE_THERE(codel_empty, &block->codel)
+STATE_THAT_MAY_NOT_BE_THERE(codel_dequeue, &block->codel, &codel_params, now, 0, backlog)
+STATE_THAT_MAY_NOT_BE_THERE(pie_enqueue, &block->pie, &pie_params, now, backlog)
+STATE_THAT_MAY_NOT_BE_THERE(pie_dequeue, &block->pie, &pie_params, now, 0, backlog)
+STATE_THAT_MAY_NOT_BE_THERE(red_enqueue, &block->red, &red_params, now, backlog)
+STATE_THAT_MAY_NOT_BE_THERE(red_dequeue, &block->red, now, backlog)
+STATE_THAT_MAY_NOT_BE_THERE(drr_round, &block->flow, now, 1514, 1514, backlog)
+STATE_THAT_MAY_NOT_BE_THERE(tbf_reserve, &block->tbf, 1000, 1514, now, backlog)
+STATE_THAT_MAY_NOT_BE_THERE(qdisc_link_reserve, &block->link, now, backlog)
+STATE_THAT_MAY_NOT_BE_THERE(qdisc_link_give_back, &block->link, backlog)
+
+SEC("qdisc/dequeue")
+__accepted
+int reserve_if_there_is_a_state(struct sch_bpf_ctx *ctx)
+{
+	union block *block = bpf_map_lookup_elem(&blocks, KEY);
+
+	if (block)
+		ctx->expire = bpf_qdisc_link_reserve(&block->link, bpf_ktime_get_ns(), 1000);
+	return 0;
+}
+
 /* ---- what may be written ---- */
 
 SEC("qdisc/enqueue")
