@@ -111,9 +111,9 @@ struct tin {
 	__u64 next;		/* when it is below its threshold again */
 	__u64 round;		/* the latest from which a packet has left */
 	__u32 turns;		/* flows that have one */
-	struct place places[FLOWS];
+	struct hash_place places[FLOWS];
 	struct flow flows[FLOWS];
-	struct place hosts[HOSTS];	/* their users are flows that go on for long */
+	struct hash_place hosts[HOSTS];	/* their users are flows that go on for long */
 };
 
 struct turn {
@@ -360,12 +360,12 @@ int cake_enqueue(struct sch_bpf_ctx *ctx)
 		return bpf_qdisc_drop(ctx, skb, 0);
 	if (!ctx->qdisc->q.qlen)
 		owed = 0;
-	at = place_of(tin->places, FLOWS, WAYS, bpf_skb_get_hash(skb)) % FLOWS;
+	at = hash_place_of(tin->places, FLOWS, WAYS, bpf_skb_get_hash(skb)) % FLOWS;
 	number = which * FLOWS + at;
 	flow = &tin->flows[at];
 	if (!tin->places[at].users) {
-		flow->host[0] = place_of(tin->hosts, HOSTS, WAYS, hash_of(&ip.source, 1));
-		flow->host[1] = place_of(tin->hosts, HOSTS, WAYS, hash_of(&ip.destination, 2));
+		flow->host[0] = hash_place_of(tin->hosts, HOSTS, WAYS, hash_of(&ip.source, 1));
+		flow->host[1] = hash_place_of(tin->hosts, HOSTS, WAYS, hash_of(&ip.destination, 2));
 	}
 	if (ack_filter) {
 		acks = drop_older_ack(ctx, &cake_packets, &number, skb);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What every policy here includes, and what some have in commonseveral of them do.
+ * What every policy here includes, and what some have in common.
  */
 #ifndef __POLICY_H
 #define __POLICY_H
@@ -11,7 +11,7 @@
 #include <bpf/bpf_qdisc.h>
 #include <bpf/bpf_qdisc_aqm.h>
 
-/* The class of a minor number, and the other way round: of another qdisc's class that is above 0xffff. */
+/* The class of a minor number, and the reverse: more than 0xffff for a class of another qdisc */
 #define CLASS(ctx, minor)	((ctx)->qdisc->handle | (minor))
 #define MINOR(ctx, class)	((ctx)->qdisc->handle ^ (class))
 
@@ -26,7 +26,7 @@
 
 /* ---- places in a table of a fixed size, found by a hash ---- */
 
-struct place {
+struct hash_place {
 	__u32 hash;		/* whose it is */
 	__u32 users;		/* 0: nobody has it now */
 };
@@ -34,7 +34,8 @@ struct place {
 /* The place of a hash among `size`: its own, a free one, or one that it shares. It is one of
  * `ways` neighbours.
  */
-static __always_inline __u32 place_of(struct place *places, __u32 size, __u32 ways, __u32 hash)
+static __always_inline __u32 hash_place_of(struct hash_place *places, __u32 size, __u32 ways,
+					   __u32 hash)
 {
 	__u32 i, at, place = hash % size;
 	bool found = false;
@@ -161,7 +162,7 @@ static __always_inline bool read_ack(struct sk_buff *skb, struct ack *ack)
 }
 
 /* Does it say more than another one of its connection? Two flows may have one hash. */
-static __always_inline bool is_later(const struct ack *ack, const struct ack *than)
+static __always_inline bool ack_is_later(const struct ack *ack, const struct ack *than)
 {
 	__be32 differ = ack->tcp.source ^ than->tcp.source;
 	int i;
@@ -191,7 +192,7 @@ static __always_inline __u32 drop_older_ack(struct sch_bpf_ctx *ctx, void *packe
 	if (!waits)
 		return 0;
 	len = bpf_qdisc_pkt_len(waits);
-	if (read_ack(waits, &older) && is_later(&ack, &older))
+	if (read_ack(waits, &older) && ack_is_later(&ack, &older))
 		bpf_qdisc_drop(ctx, waits, QDISC_DROP_CONGESTED);
 	else if (!bpf_qdisc_push(ctx, packets, flow, waits))
 		len = 0;

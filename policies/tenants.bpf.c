@@ -187,7 +187,7 @@ struct leaf {				/* of a subscriber */
 	__u32 qlen;
 	__u32 bytes;
 	__u32 generation;		/* qlen and bytes are right if this is the qdisc's */
-	struct place places[FLOWS];	/* of its flows; their users are packets */
+	struct hash_place places[FLOWS];	/* of its flows; their users are packets */
 	struct flow flows[FLOWS];
 };
 
@@ -560,7 +560,7 @@ static __u32 vlan_of(struct sk_buff *skb)
 	return bpf_ntohs(tci) & 0xfff;
 }
 
-static bool is_full(const struct Qdisc *sch, const struct leaf *leaf, const struct place *flow)
+static bool is_full(const struct Qdisc *sch, const struct leaf *leaf, const struct hash_place *flow)
 {
 	__u32 qlen = sch->q.qlen, limit = sch->limit;
 
@@ -579,7 +579,7 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
 	struct note *note = bpf_qdisc_note(skb, struct note);
 	const struct subscription *subscription;
 	__u32 len = bpf_qdisc_pkt_len(skb);
-	struct place *place;
+	struct hash_place *place;
 	struct turn turn;
 	struct flow *flow;
 	struct leaf *leaf;
@@ -595,7 +595,7 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
 	if (!leaf)
 		return drop_for_memory(ctx, skb);
 	note->came = now;
-	note->flow = place_of(leaf->places, FLOWS, WAYS, bpf_skb_get_hash(skb));
+	note->flow = hash_place_of(leaf->places, FLOWS, WAYS, bpf_skb_get_hash(skb));
 	flow = &leaf->flows[note->flow % FLOWS];
 	place = &leaf->places[note->flow % FLOWS];
 	if (is_full(ctx->qdisc, leaf, place)) {

@@ -24,8 +24,9 @@ SEED = int(os.environ.get("SEED", "1"))
 OPERATIONS = 30                 # in a round
 TX = 4
 
-FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TENANTSTENANTS, CAKETAPRIO, TENANTS = (
-    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red", "netem", "htb", "srpt", "tenants", "taprio", "cake"))
+FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TAPRIO, TENANTS, CAKE = (
+    f"{POLICIES}/{name}.bpf.o" for name in ("fifo", "prio", "ets", "edt", "fq", "fq_codel", "rate", "red", "netem", "htb", "srpt", "taprio",
+                                  "tenants", "cake"))
 HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES, QUEUES = map(
     compiled, ("hold", "release", "choose", "children", "classes", "queues"))
 OBJECTS = {"bpf": (FIFO, PRIO, ETS, EDT, FQ, FQ_CODEL, RATE, RED, NETEM, HTB, SRPT, TAPRIO, TENANTS, CAKE, HOLD, RELEASE, CHOOSE, CHILDREN, CLASSES),

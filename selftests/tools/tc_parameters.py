@@ -124,7 +124,8 @@ def ranges_of_the_policies(tc, device):
                                      "duplicate_corr", "gap", "reorder", "reorder_corr", "rate", "overhead", "cell_size", "cell_overhead",
                                      "slot_delay", "slot_jitter", "slot_values", "slot_packets", "slot_bytes")),
                           ("htb", ("default_class", "leaf_limit")),
-                          ("srpt", ("rank_by", "idle"taprio", ("gates", "intervals", "cycle", "base", "rate", "priomap", "max_sdu", "class_limit")),
+                          ("srpt", ("rank_by", "idle")),
+                          ("taprio", ("gates", "intervals", "cycle", "base", "rate", "priomap", "max_sdu", "class_limit")),
                           ("tenants", ("rate", "burst", "leaf_by", "leaf_limit", "quantum", "target", "interval", "split_gso")),
                           ("cake", ("rate", "overhead", "mpu", "atm", "tins", "isolate", "target", "interval", "limit_bytes", "split_gso"))):
         works(*tc, *qdisc(device, "add", "obj", f"{POLICIES}/{policy}.bpf.o"))
