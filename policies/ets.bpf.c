@@ -63,7 +63,7 @@ static struct band *band_at(__u32 number)
 
 static bool has_packets(struct sch_bpf_ctx *ctx, __u32 number)
 {
-	return band_at(number)->qlen || bpf_qdisc_class_len(ctx, CLASS(ctx, number + 1)) > 0;
+	return band_at(number)->qlen || bpf_qdisc_class_len(ctx, CLASSID(ctx, number + 1)) > 0;
 }
 
 static void put_last(__u32 number)
@@ -112,7 +112,7 @@ static void look_at_the_bands(struct sch_bpf_ctx *ctx)
 
 static __u32 band_of(const struct sch_bpf_ctx *ctx, __u32 classid)	/* BANDS or more: of none */
 {
-	return MINOR(ctx, classid) - 1;
+	return CLASS_MINOR(ctx, classid) - 1;
 }
 
 static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
@@ -120,8 +120,8 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 number)
 	struct band *band = band_at(number);
 	int err;
 
-	if (bpf_qdisc_class_len(ctx, CLASS(ctx, number + 1)) >= 0)
-		return bpf_qdisc_pass(ctx, skb, CLASS(ctx, number + 1));
+	if (bpf_qdisc_class_len(ctx, CLASSID(ctx, number + 1)) >= 0)
+		return bpf_qdisc_pass(ctx, skb, CLASSID(ctx, number + 1));
 	if (band->qlen >= band_limit) {
 		bpf_qdisc_drop(ctx, skb, QDISC_DROP_BAND_LIMIT);
 		return -ENOSPC;
@@ -160,7 +160,7 @@ static int head(struct sch_bpf_ctx *ctx, __u32 number)
 	struct pkt *pkt = bpf_map_lookup_elem(&ets_pkts, &number);
 	struct sk_buff *skb = pkt ? pkt->skb : NULL;
 
-	return skb ? bpf_qdisc_pkt_len(skb) : bpf_qdisc_class_head(ctx, CLASS(ctx, number + 1));
+	return skb ? bpf_qdisc_pkt_len(skb) : bpf_qdisc_class_head(ctx, CLASSID(ctx, number + 1));
 }
 
 static bool send(struct sch_bpf_ctx *ctx, __u32 number)
@@ -172,7 +172,7 @@ static bool send(struct sch_bpf_ctx *ctx, __u32 number)
 		bpf_qdisc_pop_key(ctx, &ets_pkts, &number);
 		band->qlen--;
 	} else {
-		bpf_qdisc_pop_class(ctx, CLASS(ctx, number + 1));
+		bpf_qdisc_pop_class(ctx, CLASSID(ctx, number + 1));
 	}
 	skb = ctx->skb;
 	if (!skb)

@@ -115,8 +115,8 @@ struct {
 } htb_nodes SEC(".maps");
 
 BPF_QDISC_QUEUE(htb_pkts, __u32, MAX_PACKETS);	/* by class */
-ORDERED(htb_tree, struct place, __u32, CLASSES);
-ORDERED(htb_wakes, struct moment, __u32, CLASSES);
+ORDERED_MAP(htb_tree, struct place, __u32, CLASSES);
+ORDERED_MAP(htb_wakes, struct moment, __u32, CLASSES);
 
 static __u32 generation;
 static __u64 last_turn;
@@ -303,7 +303,7 @@ static void look_at_the_classes(struct sch_bpf_ctx *ctx, __u64 now)
 			break;
 		if (!bpf_map_lookup_elem(&htb_pkts, &id))
 			node->qlen = 0;
-		if (id && (node->qlen || bpf_qdisc_class_len(ctx, CLASS(ctx, id)) > 0))
+		if (id && (node->qlen || bpf_qdisc_class_len(ctx, CLASSID(ctx, id)) > 0))
 			gets_busy(node, id, now);
 	}
 }
@@ -314,7 +314,7 @@ SEC("qdisc/enqueue")
 int htb_enqueue(struct sch_bpf_ctx *ctx)
 {
 	struct sk_buff *skb = ctx->skb;
-	__u32 id = MINOR(ctx, skb->priority);
+	__u32 id = CLASS_MINOR(ctx, skb->priority);
 	__u64 now = bpf_ktime_get_ns();
 	struct node *node;
 	int err;
@@ -323,15 +323,15 @@ int htb_enqueue(struct sch_bpf_ctx *ctx)
 	if (id && !is_class(id)) {
 		if (bpf_qdisc_filter(ctx, skb))
 			return 0;
-		id = MINOR(ctx, ctx->classid);
+		id = CLASS_MINOR(ctx, ctx->classid);
 	}
 	if (id && !is_class(id))
 		id = is_class(default_class) ? default_class : 0;
 	node = node_at(id);
 	if (!node)
 		return bpf_qdisc_drop(ctx, skb, 0);
-	if (id && bpf_qdisc_class_len(ctx, CLASS(ctx, id)) >= 0) {
-		err = bpf_qdisc_pass(ctx, skb, CLASS(ctx, id));
+	if (id && bpf_qdisc_class_len(ctx, CLASSID(ctx, id)) >= 0) {
+		err = bpf_qdisc_pass(ctx, skb, CLASSID(ctx, id));
 	} else if (node->qlen >= leaf_limit) {
 		count(&dropped, id, 1);
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_FLOW_LIMIT);
@@ -370,7 +370,7 @@ static void release(__u64 now)
 static int send(struct sch_bpf_ctx *ctx, struct node *node, __u32 id)
 {
 	if (bpf_qdisc_pop_key(ctx, &htb_pkts, &id))
-		return id ? bpf_qdisc_pop_class(ctx, CLASS(ctx, id)) : -ENOENT;
+		return id ? bpf_qdisc_pop_class(ctx, CLASSID(ctx, id)) : -ENOENT;
 	node->qlen--;
 	return 0;
 }

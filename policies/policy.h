@@ -12,11 +12,11 @@
 #include <bpf/bpf_qdisc_aqm.h>
 
 /* The class of a minor number, and the reverse: more than 0xffff for a class of another qdisc */
-#define CLASS(ctx, minor)	((ctx)->qdisc->handle | (minor))
-#define MINOR(ctx, class)	((ctx)->qdisc->handle ^ (class))
+#define CLASSID(ctx, minor)		((ctx)->qdisc->handle | (minor))
+#define CLASS_MINOR(ctx, class)	((ctx)->qdisc->handle ^ (class))
 
 /* An ordered map that holds no packets */
-#define ORDERED(name, key_type, value_type, entries)	\
+#define ORDERED_MAP(name, key_type, value_type, entries)	\
 	struct {					\
 		__uint(type, BPF_MAP_TYPE_RBTREE);	\
 		__type(key, key_type);			\

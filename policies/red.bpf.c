@@ -124,8 +124,8 @@ static int store(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 	const struct Qdisc *sch = ctx->qdisc;
 	int err = -ENOSPC;
 
-	if (bpf_qdisc_class_len(ctx, CLASS(ctx, 1)) >= 0)
-		err = bpf_qdisc_pass(ctx, skb, CLASS(ctx, 1));
+	if (bpf_qdisc_class_len(ctx, CLASSID(ctx, 1)) >= 0)
+		err = bpf_qdisc_pass(ctx, skb, CLASSID(ctx, 1));
 	else if (bpf_qdisc_exceeds(sch, bpf_qdisc_pkt_len(skb), limit_bytes))
 		bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	else
@@ -174,7 +174,7 @@ SEC("qdisc/dequeue")
 int red_dequeue(struct sch_bpf_ctx *ctx)
 {
 	if (bpf_qdisc_pop(ctx, &red_pkts))
-		bpf_qdisc_pop_class(ctx, CLASS(ctx, 1));
+		bpf_qdisc_pop_class(ctx, CLASSID(ctx, 1));
 	bpf_red_dequeue(&red, bpf_ktime_get_ns(), ctx->qdisc->qstats.backlog);
 	return 0;
 }
