@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """The policy taprio: no packet leaves but through an open gate, none is under way when its gate
-closes, and no window is left unused; also where the schedule changes. The kernel of the tests has
-no taprio, so what leaves is compared with the schedule.
+closes, and no window is left unused; also where the schedule changes. What leaves is compared with
+the schedule.
 
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
 
