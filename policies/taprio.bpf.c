@@ -15,8 +15,8 @@
  * are open the highest sends first. A packet that the link, at its `rate`, would not have sent
  * before its gate closes waits until that opens again. If no window of its class is longer by
  * 50 us, or by a third in short ones, it is dropped, or it would wait for a timer that is never
- * late; so is one with more than max_sdu[CLASS] bytes behind its Ethernet header. GSO packets are cut
- * instead. A class has room for class_limit packets.
+ * late; so is one with more than max_sdu[CLASS] bytes behind its Ethernet header. GSO packets
+ * are cut instead. A class has room for class_limit packets.
  *
  * Another schedule is taken when `schedule`, its number, is another one, so set that last:
  *

@@ -245,8 +245,8 @@ struct turn {
 
 BPF_QDISC_QUEUE(tenants_packets, struct turn, MAX_PACKETS);
 ORDERED_MAP(tenants_ready, __u64, __u64, MAX_TENANTS);		/* round -> number of a tenant */
-ORDERED_MAP(tenants_leaf_ready, struct turn, __u64, MAX_SUBSCRIBERS);	/* -> number of a subscriber */
-ORDERED_MAP(tenants_waiting, __u64, __u64, MAX_SUBSCRIBERS + MAX_TENANTS);	/* when it may go on -> id */
+ORDERED_MAP(tenants_leaf_ready, struct turn, __u64, MAX_SUBSCRIBERS);	/* -> a subscriber */
+ORDERED_MAP(tenants_waiting, __u64, __u64, MAX_SUBSCRIBERS + MAX_TENANTS);	/* its time -> id */
 
 struct note {				/* on a packet */
 	__u64 came;

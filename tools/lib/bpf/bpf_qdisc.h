@@ -172,7 +172,9 @@
  *	__u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 10s) = 2 * NSEC_PER_SEC;
  *	__s32 overhead SEC(".data.param") BPF_QDISC_RANGE(-64, 256) = 24;
  *
- * The two may have different units of one kind. tc takes and shows values in units of that kind.
+ * The two may have different units of one kind. tc takes and shows values in units of that kind,
+ * and stores those of a command one after the other, in its order. What the variable begins with,
+ * 0 where nothing is said, is in the range, too.
  */
 #define BPF_QDISC_RANGE(min, max) __attribute__((btf_decl_tag(__BPF_QDISC_RANGE(min, max))))
 #define __BPF_QDISC_RANGE(min, max) "range:" #min ":" #max
@@ -321,7 +323,7 @@ static __always_inline void *bpf_qdisc_cb(struct sk_buff *skb)
  * @skb: the packet
  * @type: a type of at most 20 bytes
  *
- * Returns bpf_qdisc_cb() as a pointer to @type.
+ * Returns bpf_qdisc_cb() as a pointer to @type; of a packet that waits in a map, to read only.
  */
 #define bpf_qdisc_note(skb, type)							\
 	({										\
@@ -743,7 +745,8 @@ extern void bpf_qdisc_bypass(struct sch_bpf_ctx *ctx) __ksym;
  * @ctx: context of the program
  * @generation: that of which it is, 0 at the beginning; the present one afterwards
  *
- * For what has to be counted again, or forgotten, when packets have left behind the policy's back.
+ * For what has to be counted again, or forgotten, when packets have left behind the policy's back:
+ * maps of packets are empty after a reset or a flush, other maps are not.
  *
  * Returns true once in each generation.
  */

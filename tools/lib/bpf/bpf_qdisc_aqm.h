@@ -641,6 +641,9 @@ struct bpf_tbf {
  * if the packet may not leave by @now drop it, else keep the copy. Only the policy that owns the
  * bucket may call it (see the head of this file).
  *
+ * Who may send while the bucket is not empty compares tbf->empty with @now, and reserves when the
+ * packet has left.
+ *
  * Guarantees: within any time T at most rate * T + burst bytes leave; who waits gets the rate,
  * less a nanosecond a packet. After a pause burst bytes leave at once, give or take a
  * nanosecond a packet. A packet that is longer than burst leaves when the bucket is full, and
