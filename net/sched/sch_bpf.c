@@ -258,7 +258,6 @@ static noinline bool sch_bpf_enqueue_next(struct sch_bpf_data *q)
 		q->run.segments = skb->next;
 	} else {
 		skb = q->given;
-		q->duplicates = skb;
 		if (!skb)
 			return false;
 		q->given = skb->next;
@@ -318,9 +317,8 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 }
 
 /* netem, in a class, gives a duplicate to the root, whose enqueue has not returned: its turn
- * comes when the run is over, because there is one at a time. A duplicate gets none: netem
- * sees to that itself where the root takes them at once. What a netem below a netem gives when
- * a dequeue program asks the class is dropped: no run of the enqueue program follows.
+ * comes when the run is over, because there is one at a time. What a netem below a netem gives
+ * when a dequeue program asks the class is dropped: no run of the enqueue program follows.
  */
 static int sch_bpf_enqueue_given(struct sch_bpf_data *q, struct sk_buff *skb,
 				 struct sk_buff **to_free)
@@ -329,15 +327,11 @@ static int sch_bpf_enqueue_given(struct sch_bpf_data *q, struct sk_buff *skb,
 
 	if (!q->run.to_free)	/* a dequeue program runs */
 		return qdisc_drop(skb, sch_bpf_qdisc(q), to_free);
-	if (q->duplicates) {
-		consume_skb(skb);
-	} else {
-		while (*last)
-			last = &(*last)->next;
-		*last = skb;
-		skb->next = NULL;
-		q->run.state |= SCH_BPF_RUN_AGAIN;
-	}
+	while (*last)
+		last = &(*last)->next;
+	*last = skb;
+	skb->next = NULL;
+	q->run.state |= SCH_BPF_RUN_AGAIN;
 	return NET_XMIT_SUCCESS | __NET_XMIT_STOLEN;	/* no parent counts it */
 }
 
@@ -346,7 +340,7 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	if (unlikely(q->no_run))
+	if (unlikely(q->no_enqueue))
 		return q->passing ? sch_bpf_enqueue_given(q, skb, to_free) :
 				    sch_bpf_fifo_enqueue(skb, sch, to_free);
 
@@ -370,6 +364,9 @@ static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff *skb = NULL;
 
+	/* hfsc and qfq look at the next packet as one comes: that is for later. */
+	if (q->passing)
+		return NULL;
 	/* What is in classes has come before what is in the FIFO. */
 	if ((q->stuck || q->classes_first) && qdisc_qlen(sch) > q->stored + q->fifo.qlen)
 		skb = sch_bpf_class_dequeue_any(sch);
@@ -505,7 +502,7 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	if (unlikely(q->rescued))
+	if (unlikely(q->no_dequeue))
 		return sch_bpf_dequeue_rescued(sch);
 
 	/* Not qlen alone: that counts a packet that was peeked at, too. */
@@ -633,6 +630,7 @@ static void sch_bpf_reset(struct Qdisc *sch)
 	q->idle = 0;
 	q->trouble = 0;
 	q->stuck = !q->enqueue;
+	q->classes_first = false;
 	sch->flags &= ~TCQ_F_CAN_BYPASS;
 }
 
@@ -1059,7 +1057,8 @@ int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
 
 	__skb_queue_head_init(&list);
 	sch_tree_lock(sch);
-	if (how < SCH_BPF_FORCE && !takes && !flush && sch_bpf_class_has_packets(sch)) {
+	if (how < SCH_BPF_FORCE && !takes && !flush && !q->classes_first &&
+	    sch_bpf_class_has_packets(sch)) {
 		NL_SET_ERR_MSG(extack,
 			       "A class has packets the new dequeue can't take; flush drops them");
 		err = -EBUSY;

@@ -50,14 +50,15 @@ struct sch_bpf_data {
 	union {
 		struct {
 			bool stuck;	/* the kernel serves fifo: no policy, or a stuck one */
-			bool passing;	/* a program calls a class, which may give the root packets */
+			bool passing;	/* a program calls a class, which may call the root */
+			bool rescued;	/* stuck, fifo may hold packets, or classes_first */
+			bool unused;
 		};
-		u16 no_run;		/* either: enqueue does not run the program */
+		u16 no_enqueue;		/* stuck or passing: enqueue does not run the program */
+		u32 no_dequeue;		/* any: nor does dequeue, as it is */
 	};
-	bool duplicates;		/* the run is for one of given */
+	bool classes_first;		/* classes have packets that the programs do not ask for */
 	struct sk_buff *given;		/* what classes have given, until the run is over */
-	bool rescued;			/* stuck, or fifo may hold packets, or: */
-	bool classes_first;		/* classes may, which the programs do not ask */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
 	struct sk_buff *rescued_last;	/* of those in fifo that leave before those in maps */

@@ -210,7 +210,7 @@ int sch_bpf_class_len(struct sch_bpf_data *q, u32 classid)
 
 /**
  * sch_bpf_class_dequeue_any() - take a packet from any class
- * @sch: a qdisc whose policy is stuck
+ * @sch: a qdisc whose policy is stuck, or does not ask for what is in classes
  *
  * Context: under the qdisc's root lock, bottom halves off.
  * Return: a packet, that is no longer counted in the qdisc; NULL if no class has one

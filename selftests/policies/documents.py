@@ -16,7 +16,7 @@ MAPS = f"{lib.TOP}/tools/lib/bpf/bpf_rbtree.h"
 
 
 def read(path):
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="utf-8") as file:
         return file.read()
 
 

@@ -96,6 +96,23 @@ def what_a_class_gives_when_it_is_asked_is_dropped():
             sender.wait_freed()
 
 
+def parents_that_look_while_a_packet_comes_see_none():
+    """A duplicate comes to another band, hfsc looks what is next, and so asks the qdisc whose class has given it."""
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        tc("qdisc", "add", "dev", device.a, "root", "handle", "1:", "hfsc", "default", "1")
+        tc("class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "hfsc", "sc", "rate", "1gbit")
+        tc("qdisc", "add", "dev", device.a, "parent", "1:1", "handle", "5:", "prio", "priomap", *["1"] * 16)
+        for mark in (CLONE_AWAY, OPEN):
+            tc("filter", "add", "dev", device.a, "parent", "5:", "protocol", "all", "handle", str(mark), "fw", "classid", "5:1")
+        device.attach(NESTED, where=("parent", "5:1", "handle", "2:"))
+        tc("class", "add", "dev", device.a, "parent", "2:", "classid", "2:1", "bpf")
+        tc("qdisc", "add", "dev", device.a, "parent", "2:1", "handle", "21:", "netem", "duplicate", "100%")
+        send(sender, CLONE_AWAY, 1)
+        stats = qdiscs(device)["2:"]["stats"]
+        lib.equal((stats["runs"], stats["another"]), (1, 0), "runs, and packets that changed within one")
+        all_leave(device, sender, receiver, [1, 1, 1])
+
+
 def hfsc_asks_a_class_that_drops_all_others(below):
     """Of three packets, of a flow each, the last one, which is shortest, is kept, while the class waits for its upper limit."""
     with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
@@ -186,6 +203,7 @@ def an_empty_queue_has_taken_nothing():
 lib.main(the_context_stays_what_it_is,
          a_duplicate_has_no_duplicate,
          what_a_class_gives_when_it_is_asked_is_dropped,
+         parents_that_look_while_a_packet_comes_see_none,
          hfsc_asks_fq_codel, hfsc_asks_a_policy,
          parents_count_what_is_there,
          all_is_dropped_below_prio, all_is_dropped_below_drr, all_is_dropped_below_ets, all_is_dropped_below_hfsc,
