@@ -22,7 +22,7 @@ MODES = {"edt": ["delta=100ms"], "fifo": ["head_drop=true limit_bytes=100000"], 
          "fq_codel": ["split_gso=1000 ce_threshold=1ms"], "rate": ["rate=800mbit split_gso=1000"],
          "ets": ["strict=0 quanta=256,256,256", "strict=16"], "red": ["ecn=1 harddrop=1", "adaptive=1"],
          "netem": ["delay=10ms jitter=20ms rate=800mbit gap=3", "slot_delay=2ms slot_jitter=1ms slot_packets=2"],
-         "srpt": ["rank_by=1", "rank_by=2 idle=1ms", "rank_by=3"], "taprio": ["rate=100mbit gates=0x0f,0xff intervals=1ms,2ms"],
+         "srpt": ["rank_by=3"], "taprio": ["rate=100mbit gates=0x0f,0xff intervals=1ms,2ms"],
          "tenants": ["rate=800mbit leaf_by=3", "leaf_by=1 split_gso=1000", "leaf_by=2", "leaf_by=5"],
          "cake": ["rate=800mbit atm=1 tins=4 ack_filter=1"]}
 # What drops packets that ask for a time
@@ -257,7 +257,7 @@ def the_largest_parameter_drops_and_marks_nothing():
     for name, parameter, more in (("edt", "horizon", ()), ("edt", "horizon", ("set", "delta=10s")), ("edt", "delta", ()),
                                   ("fq", "horizon", ()), ("fq", "ce_threshold", ()), ("red", "packet_time", ()),
                                   ("fq_codel", "ce_threshold", ()), ("fq_codel", "target", ()), ("fq_codel", "interval", ()),
-                                  ("rate", "horizon", ("set", "rate=8mbit")), ("rate", "burst", ("set", "rate=8mbit")),
+                                  ("rate", "target", ("set", "rate=8mbit")), ("rate", "burst", ("set", "rate=8mbit")),
                                   ("tenants", "burst", ("set", "rate=8mbit")), ("tenants", "target", ()),
                                   ("cake", "target", ("set", "rate=8mbit")), ("cake", "interval", ("set", "rate=8mbit"))):
         with wire(f"{POLICIES}/{name}.bpf.o", time.CLOCK_MONOTONIC, *more) as (device, sender, receiver):
