@@ -406,7 +406,7 @@ static __u32 leaf_of(__u32 id)
 }
 
 /* Who is next sends, or has another place then; false: nobody may send. */
-static bool serve(struct sch_bpf_ctx *ctx, __u64 now)
+static bool serve(struct sch_bpf_ctx *ctx, bool *busy, __u64 now)
 {
 	struct place place;
 	__u32 *first = bpf_rbtree_map_first(&htb_tree, &place), lender, id, len = 0;
@@ -421,10 +421,7 @@ static bool serve(struct sch_bpf_ctx *ctx, __u64 now)
 	node = node_at(id);
 	if (!node)
 		return false;
-	if (!node->busy) {		/* in a circle, or below more than LEVELS */
-		stand(node, id, &(struct place){});
-		return true;
-	}
+	*busy |= node->busy;
 	which = id == lender ? OWN : BORROWED;
 	if (node->busy && node->deficit[which] >= 0) {
 		err = send(ctx, node, id);
@@ -454,6 +451,7 @@ int htb_dequeue(struct sch_bpf_ctx *ctx)
 	__u64 now = bpf_ktime_get_ns();
 	struct node *direct = node_at(0);
 	struct moment next;
+	bool busy = false;
 	int i;
 
 	look_at_the_classes(ctx, now);
@@ -461,7 +459,7 @@ int htb_dequeue(struct sch_bpf_ctx *ctx)
 		return 0;
 	release(now);
 	bpf_for(i, 0, CLASSES) {
-		if (!serve(ctx, now)) {
+		if (!serve(ctx, &busy, now)) {
 			if (bpf_rbtree_map_first(&htb_wakes, &next))
 				ctx->expire = next.time;
 			return 0;
@@ -469,8 +467,8 @@ int htb_dequeue(struct sch_bpf_ctx *ctx)
 		if (ctx->skb)
 			return 0;
 	}
-	/* Long packets and short quanta: it is no fault of the policy, and goes on soon. */
-	ctx->expire = bpf_ktime_get_ns() + SOON;
+	/* Long packets and short quanta are no fault, and go on soon. A circle of parents is one. */
+	ctx->expire = busy ? bpf_ktime_get_ns() + SOON : now;
 	return 0;
 }
 
