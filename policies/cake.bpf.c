@@ -45,9 +45,9 @@
  * where hosts are seen.
  *
  * Where it does badly: an address is a host, so one with IPv6 has as many shares as addresses.
- * More than 8 flows of a tin whose hashes are neighbours share a queue. Over several tx queues the
- * link is that of who asks first: hosts and tins have their shares in a queue. A new rate holds
- * for the next packet: one that was a mistake holds it up for 10 s at most. A GSO packet that is
+ * More than 8 flows of a tin whose hashes are neighbours share a queue. Several tx queues
+ * take turns on the link: hosts and tins have their shares in a queue. A new rate holds for the
+ * next packet: one that was a mistake holds it up for 10 s at most. A GSO packet that is
  * not cut counts as segments of equal length. To drop when full costs a look at each of 4096
  * flows.
  *
@@ -153,6 +153,7 @@ struct {					/* when the link will be free, for all tx queues */
 BPF_QDISC_QUEUE(cake_packets, __u32, MAX_PACKETS);	/* by number of a flow */
 
 static __u64 now;
+static __u64 due;		/* when this tx queue may send again: queues take turns */
 static __u64 clock;		/* of tins: now, or without a rate what one has had of the link */
 static __u64 owed;		/* bytes of what CoDel has dropped, with ingress */
 static __u32 generation;	/* of what is counted */
@@ -427,8 +428,8 @@ static void spend(struct tin *tin, __u32 which, __u32 len, __u64 came)
 	if (!rate)
 		return;
 	earliest = bpf_qdisc_time_sub(now, LATE);
-	bpf_qdisc_link_reserve(the_link(), earliest < came ? came : earliest,
-			       bpf_qdisc_tx_time_most(len, rate, LONGEST));
+	cost = bpf_qdisc_tx_time_most(len, rate, LONGEST);
+	due = bpf_qdisc_link_reserve(the_link(), earliest < came ? came : earliest, cost) + cost;
 }
 
 /* Its flow pays, and stands behind the others if its turn is over. */
@@ -512,14 +513,12 @@ SEC("qdisc/dequeue")
 int cake_dequeue(struct sch_bpf_ctx *ctx)
 {
 	struct tin *tin;
-	__u64 *link;
 	__u32 which;
 	int i;
 
 	begin(ctx);
-	link = the_link();
-	if (rate && link && *link > now) {
-		ctx->expire = *link;
+	if (rate && due > now) {
+		ctx->expire = due;
 		return 0;
 	}
 	bpf_for(i, 0, MAX_PACKETS + 2 * TINS * FLOWS) {

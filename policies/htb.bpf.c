@@ -2,7 +2,7 @@
 /*
  * htb: a tree of classes with rates, which borrow from their parents.
  *
- *   # tc qdisc add dev eth0 root handle 1: bpf obj htb.bpf.o set default_class=0x20 \
+ *   # tc qdisc add dev eth0 root handle 1: bpf obj htb.bpf.o limit 100000 set default_class=0x20 \
  *         set rate[1]=10mbit set rate[0x10]=6mbit set ceiling[0x10]=10mbit set parent[0x10]=1 \
  *         set rate[0x20]=4mbit set ceiling[0x20]=10mbit set parent[0x20]=1 set prio[0x20]=1
  *   # tc filter add dev eth0 parent 1: protocol ip flower ip_proto tcp dst_port 22 classid 1:10
@@ -35,9 +35,10 @@
  * parents pays several times. Overhead and cells are tc's: `stab`.
  *
  * Where it does badly: a packet costs more. With bpf_mq each tx queue has all rates for itself (the
- * statistics are of all). Who has used a lot at a rate that was a mistake waits for as long,
- * whatever the rate is then. A class that holds its packets back is asked each 0.1 ms. GSO packets
- * are not cut. All FIFOs together have the qdisc's limit.
+ * statistics are of all). Who has used a lot at a rate that was a mistake waits for as long, but
+ * 60 s at most. A class that holds its packets back is asked each 0.1 ms. GSO packets are not cut:
+ * one waits for as many turns as it has quanta, and each thousand of these that find nothing to
+ * send hold up the link for 10 us. All FIFOs together have the qdisc's limit.
  *
  * Statistics are tables, too, so `tc qdisc show` has them, and `set` begins one anew: of each class
  * the bytes `sent`, the packets `lent` (its own, too) and `borrowed`, as tc shows them of the
@@ -51,6 +52,8 @@
 #define LEVELS		8
 #define MTU		1600
 #define HELD		(100 * NSEC_PER_USEC)
+#define SOON		(10 * NSEC_PER_USEC)
+#define LONGEST_DEBT	(60 * NSEC_PER_SEC)
 
 /* Parameters; rates in bytes a second, sizes in bytes */
 __u32 default_class SEC(".data.param") BPF_QDISC_RANGE(0, 1023);
@@ -245,6 +248,10 @@ static void charge(struct node *node, __u32 id, bool lends, __u32 len, __u64 now
 	if (lends)
 		bpf_tbf_reserve(&node->rate, own, of(&burst, id) ?: own / 1000 + MTU, now, len);
 	bpf_tbf_reserve(&node->most, most, of(&cburst, id) ?: most / 1000 + MTU, now, len);
+	if (node->rate.empty > now + LONGEST_DEBT)
+		node->rate.empty = now + LONGEST_DEBT;
+	if (node->most.empty > now + LONGEST_DEBT)
+		node->most.empty = now + LONGEST_DEBT;
 	count(&sent, id, len);
 	if (!lends)
 		count(&borrowed, id, 1);
@@ -338,6 +345,8 @@ int htb_enqueue(struct sch_bpf_ctx *ctx)
 	} else {
 		err = bpf_qdisc_push(ctx, &htb_pkts, &id, skb);
 		node->qlen += !err;
+		if (err)
+			count(&dropped, id, 1);
 	}
 	if (id && !err && !node->busy && !node->held)
 		gets_busy(node, id, now);
@@ -397,7 +406,7 @@ static __u32 leaf_of(__u32 id)
 }
 
 /* Who is next sends, or has another place then; false: nobody may send. */
-static bool serve(struct sch_bpf_ctx *ctx, __u64 now)
+static bool serve(struct sch_bpf_ctx *ctx, bool *busy, __u64 now)
 {
 	struct place place;
 	__u32 *first = bpf_rbtree_map_first(&htb_tree, &place), lender, id, len = 0;
@@ -412,6 +421,7 @@ static bool serve(struct sch_bpf_ctx *ctx, __u64 now)
 	node = node_at(id);
 	if (!node)
 		return false;
+	*busy |= node->busy;
 	which = id == lender ? OWN : BORROWED;
 	if (node->busy && node->deficit[which] >= 0) {
 		err = send(ctx, node, id);
@@ -441,6 +451,7 @@ int htb_dequeue(struct sch_bpf_ctx *ctx)
 	__u64 now = bpf_ktime_get_ns();
 	struct node *direct = node_at(0);
 	struct moment next;
+	bool busy = false;
 	int i;
 
 	look_at_the_classes(ctx, now);
@@ -448,7 +459,7 @@ int htb_dequeue(struct sch_bpf_ctx *ctx)
 		return 0;
 	release(now);
 	bpf_for(i, 0, CLASSES) {
-		if (!serve(ctx, now)) {
+		if (!serve(ctx, &busy, now)) {
 			if (bpf_rbtree_map_first(&htb_wakes, &next))
 				ctx->expire = next.time;
 			return 0;
@@ -456,7 +467,8 @@ int htb_dequeue(struct sch_bpf_ctx *ctx)
 		if (ctx->skb)
 			return 0;
 	}
-	ctx->expire = now;
+	/* Long packets and short quanta are no fault, and go on soon. A circle of parents is one. */
+	ctx->expire = busy ? bpf_ktime_get_ns() + SOON : now;
 	return 0;
 }
 

@@ -49,7 +49,8 @@ static __always_inline __u32 hash_place_of(struct hash_place *places, __u32 size
 			place = at;
 		}
 	}
-	places[place].hash = hash;
+	if (found)
+		places[place].hash = hash;
 	return place;
 }
 

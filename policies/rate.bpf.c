@@ -65,6 +65,7 @@ struct flow {
 struct queue {
 	__u64 next;		/* when it may send again */
 	__u64 round;		/* the latest from which a packet has left */
+	__u64 latest;		/* that any flow has */
 	struct flow flow[FLOWS];
 };
 
@@ -129,7 +130,9 @@ int rate_enqueue(struct sch_bpf_ctx *ctx)
 	if (bpf_qdisc_cut(ctx, skb, split_gso))
 		return 0;
 	if (!ctx->qdisc->q.qlen) {
-		q->round += 3;		/* no flow has a round as late: it owes nothing */
+		if (q->round < q->latest)
+			q->round = q->latest;
+		q->round += 2;		/* no flow has a round as late: it owes nothing */
 		*note = (struct note){ 0, q->round };
 		return bpf_qdisc_push(ctx, &rate_packets, &round, skb);
 	}
@@ -142,6 +145,8 @@ int rate_enqueue(struct sch_bpf_ctx *ctx)
 	if (bpf_qdisc_is_full(ctx->qdisc, MAX_PACKETS) && !make_room(ctx, q, round))
 		return bpf_qdisc_drop(ctx, skb, QDISC_DROP_OVERLIMIT);
 	flow->drr = drr;
+	if (q->latest < drr.round)
+		q->latest = drr.round;
 	*note = (struct note){ bpf_ktime_get_ns(), round, number };
 	return bpf_qdisc_push(ctx, &rate_packets, &round, skb);
 }

@@ -194,10 +194,17 @@ int srpt_dequeue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb;
 	struct flow *flow;
 	struct rank rank;
+	int i;
 
 	forget_who_is_gone(ctx);
-	if (!bpf_rbtree_map_first(&srpt_ranks, &rank) || !find_oldest(rank.flow, &oldest))
-		return 0;
+	bpf_for(i, 0, MAX_PACKETS) {
+		if (!bpf_rbtree_map_first(&srpt_ranks, &rank))
+			return 0;
+		if (find_oldest(rank.flow, &oldest))
+			break;
+		/* Of two packets that came in one tick of the clock, one was evicted for the other. */
+		bpf_map_delete_elem(&srpt_ranks, &rank);
+	}
 	skb = bpf_qdisc_take_key(ctx, &srpt_pkts, &oldest);
 	if (!skb)
 		return 0;

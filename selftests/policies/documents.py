@@ -163,7 +163,9 @@ def each_function_is_used_by_an_example():
 
 
 # Of the qdisc's functions, and why
-WITHOUT_A_COST = {"pop": "once a run: of those that deliver a packet it is the base", "cb": "note is this, as a type"}
+WITHOUT_A_COST = {"pop": "once a run: of those that deliver a packet it is the base", "cb": "note is this, as a type",
+                  "filter": "classify, and what follows from it", "cut": "segment, where a comparison says so",
+                  **{name: "a comparison or two" for name in ("is_full", "exceeds", "begins_anew", "socket")}}
 
 
 def the_cost_table_has_all_functions():

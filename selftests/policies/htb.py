@@ -179,11 +179,12 @@ def a_rate_changes_while_packets_wait():
     after = [Class(0x2, 1, 3, 8), Class(0x10, 2, 1, 8), Class(0x3, 1, 5, 8), Class(0x20, 3, 4, 8)]
     for kind in (Native, Ours):
         with attached(kind, TREE) as (qdisc, _, sender, receiver):
-            counts = packets_of(wanted, SECONDS + 1.5)
-            fill(sender, counts)
+            waits, comes = packets_of(wanted, 1), packets_of(wanted, SECONDS)
+            fill(sender, waits)
             qdisc.change(after)
             begin = time.monotonic_ns()
-            judge(receiver.collect(sum(counts.values())), begin + 100 * MS, wanted, f"after a change, {kind.name}")
+            fill(sender, comes)
+            judge(receiver.collect(sum(waits.values()) + sum(comes.values())), begin + 100 * MS, wanted, f"after a change, {kind.name}")
 
 
 def who_is_urgent_does_not_wait():
@@ -301,14 +302,15 @@ def a_class_may_hold_its_packets_back():
 def new_programs_and_resets_lose_nothing():
     """New programs go on with all that waits, in classes, too, and what they may send; after a reset nothing is left."""
     wanted = {0x10: 3, 0x11: 2, 0x20: 2, 0x21: 1}
-    counts = packets_of(wanted, SECONDS + 1.5)
+    before, after = packets_of(wanted, 1), packets_of(wanted, SECONDS)
     with attached(Ours, TREE) as (qdisc, device, sender, receiver):
         lib.run("tc", "class", "add", "dev", device.a, "parent", "1:", "classid", "1:20", "bpf")
         lib.run("tc", "qdisc", "add", "dev", device.a, "parent", "1:20", "pfifo", "limit", "5000")
-        fill(sender, counts)
+        fill(sender, before)
         lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "obj", OBJ, *sets(f"leaf_limit={LIMIT}"))
         begin = time.monotonic_ns()
-        judge(receiver.collect(sum(counts.values())), begin + 100 * MS, wanted, "with new programs")
+        fill(sender, after)
+        judge(receiver.collect(sum(before.values()) + sum(after.values())), begin + 100 * MS, wanted, "with new programs")
         lib.balance(device, sender, receiver)
         fill(sender, {0x10: 300, 0x20: 300})
         device.flap()

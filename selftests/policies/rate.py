@@ -184,6 +184,20 @@ def flows_of_a_queue_take_turns():
         lib.balance(device, sender, receiver)
 
 
+def an_empty_queue_ends_all_debts():
+    """Of a flow whose packets, of several quanta, were second in the queue as often as it ran empty."""
+    with wire("rate=8mbit", "quantum=100") as (device, sender, receiver):
+        for number in range(50):
+            put(sender, 3, (number,))
+            put(sender, 1, (number,))
+            receiver.collect(2)
+        put(sender, 3, (50,))
+        put(sender, 1, range(50, 70))
+        put(sender, 2, range(20))
+        in_turns(flows(receiver.collect(41)), 1, 2)
+        lib.balance(device, sender, receiver)
+
+
 def who_fills_the_queue_loses():
     """And owes nothing afterwards."""
     with wire(SLOW, f"quantum={SIZE}", options=("limit", "20")) as (device, sender, receiver):
@@ -326,6 +340,7 @@ lib.main(all_queues_keep_to_one_rate,
          a_rate_that_was_a_mistake,
          without_a_rate_packets_leave_at_once,
          flows_of_a_queue_take_turns,
+         an_empty_queue_ends_all_debts,
          codel_marks_who_takes_part,
          one_instance_for_all_queues,
          measured=[another_rate_holds_for_what_waits,
