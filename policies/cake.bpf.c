@@ -136,19 +136,9 @@ struct {
 	__uint(max_entries, TINS);
 } cake_tins SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, struct turn);
-	__type(value, __u32);
-	__uint(max_entries, TINS * FLOWS);
-} cake_turns SEC(".maps");			/* -> number of a flow */
+ORDERED_MAP(cake_turns, struct turn, __u32, TINS * FLOWS);	/* -> number of a flow */
 
-struct {					/* when the link will be free, for all tx queues */
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, __u64);
-	__uint(max_entries, 1);
-} cake_link SEC(".maps") BPF_QDISC_SHARED;
+MAP_OF_ONE(cake_link, __u64) BPF_QDISC_SHARED;	/* when it will be free, for all tx queues */
 
 BPF_QDISC_QUEUE(cake_packets, __u32, MAX_PACKETS);	/* by number of a flow */
 

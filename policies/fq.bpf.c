@@ -99,12 +99,7 @@ struct note {			/* on a packet in a map */
 BPF_QDISC_QUEUE(fq_now, __u64, MAX_PACKETS);	/* by round */
 BPF_QDISC_QUEUE(fq_later, __u64, MAX_PACKETS);	/* by departure time */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct fq);
-	__uint(max_entries, 1);
-} fq_state SEC(".maps");
+MAP_OF_ONE(fq_state, struct fq);
 
 struct {			/* hash of a packet -> its flow */
 	__uint(type, BPF_MAP_TYPE_ARRAY);

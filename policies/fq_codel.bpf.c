@@ -77,12 +77,7 @@ struct flows {
 	__u32 generation;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct flows);
-	__uint(max_entries, 1);
-} fq_codel_flows SEC(".maps");
+MAP_OF_ONE(fq_codel_flows, struct flows);
 
 static struct flow *flow_of(struct flows *q, __u32 number)
 {

@@ -24,6 +24,15 @@
 		__uint(max_entries, entries);		\
 	} name SEC(".maps")
 
+/* A map of one value: new programs take it over, which variables are not */
+#define MAP_OF_ONE(name, value_type)			\
+	struct {					\
+		__uint(type, BPF_MAP_TYPE_ARRAY);	\
+		__type(key, __u32);			\
+		__type(value, value_type);		\
+		__uint(max_entries, 1);			\
+	} name SEC(".maps")
+
 /* ---- places in a table of a fixed size, found by a hash ---- */
 
 struct hash_place {

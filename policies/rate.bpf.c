@@ -75,17 +75,9 @@ struct note {			/* on a packet */
 	__u32 flow;
 };
 
-#define ONE(name, value_type)				\
-	struct {					\
-		__uint(type, BPF_MAP_TYPE_ARRAY);	\
-		__type(key, __u32);			\
-		__type(value, value_type);		\
-		__uint(max_entries, 1);			\
-	} name SEC(".maps")
-
 /* In maps, not in variables, which new programs do not take over */
-ONE(rate_link, __u64) BPF_QDISC_SHARED;		/* when it will be free */
-ONE(rate_queue, struct queue);
+MAP_OF_ONE(rate_link, __u64) BPF_QDISC_SHARED;		/* when it will be free */
+MAP_OF_ONE(rate_queue, struct queue);
 BPF_QDISC_QUEUE(rate_packets, __u64, MAX_PACKETS);	/* by round */
 
 static struct queue *the_queue(void)

@@ -66,12 +66,7 @@ struct rank {
  */
 BPF_QDISC_QUEUE(srpt_pkts, struct place, MAX_PACKETS);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RBTREE);
-	__type(key, struct rank);
-	__type(value, __u8);
-	__uint(max_entries, MAX_PACKETS);
-} srpt_ranks SEC(".maps");
+ORDERED_MAP(srpt_ranks, struct rank, __u8, MAX_PACKETS);
 
 struct flow {
 	__u64 last;		/* when a packet came or left, ns */

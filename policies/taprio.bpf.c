@@ -105,12 +105,7 @@ struct state {
 	__u64 link_free;		/* CLOCK_MONOTONIC */
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct state);
-	__uint(max_entries, 1);
-} taprio_state SEC(".maps");
+MAP_OF_ONE(taprio_state, struct state);
 
 static __u32 taken;			/* number of the schedule */
 

@@ -226,17 +226,9 @@ struct link {
 	__u64 weight;			/* of the tenants that could send now */
 };
 
-#define ONE(name, value_type)				\
-	struct {					\
-		__uint(type, BPF_MAP_TYPE_ARRAY);	\
-		__type(key, __u32);			\
-		__type(value, value_type);		\
-		__uint(max_entries, 1);			\
-	} name SEC(".maps")
-
 /* In maps, not in variables, which new programs do not take over */
-ONE(tenants_link, struct link) BPF_QDISC_SHARED;
-ONE(tenants_round, __u64);		/* the latest from which a tenant has sent */
+MAP_OF_ONE(tenants_link, struct link) BPF_QDISC_SHARED;
+MAP_OF_ONE(tenants_round, __u64);		/* the latest from which a tenant has sent */
 
 struct turn {
 	__u64 of;			/* a subscriber, or a tenant */

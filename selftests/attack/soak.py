@@ -42,7 +42,7 @@ SETTINGS = {FIFO: ("limit_bytes=20000", "limit_bytes=0", "head_drop=1", "head_dr
             RED: ("min=1000", "max=2000", "max=90000", "max_p=500000", "ecn=1", "ecn=0", "harddrop=1", "adaptive=1", "adaptive=0",
                   "limit_bytes=20000", "limit_bytes=0"),
             NETEM: ("delay=2ms", "jitter=2ms", "loss=100000", "loss_model=1", "gap=3", "rate=100mbit", "slot_delay=1ms", "seed=1"),
-            HTB: ("default_class=1", "default_class=0", "leaf_limit=10", "rate[1]=10mbit", "rate[2]=5mbit", "rate[2]=0", "ceil[1]=20mbit",
+            HTB: ("default_class=1", "default_class=0", "leaf_limit=10", "rate[1]=10mbit", "rate[2]=5mbit", "rate[2]=0", "ceiling[1]=20mbit",
                   "parent[1]=2", "parent[1]=0", "prio[1]=3", "quantum[1]=100"),
             SRPT: ("rank_by=0", "rank_by=1", "rank_by=2", "rank_by=3", "idle=1ms"),
             TAPRIO: ("gates=0x55,0xaa", "intervals=200us,300us", "intervals=0", "cycle=1ms", "cycle=0", "base=1", "rate=100mbit", "max_sdu[0]=500",
