@@ -137,6 +137,24 @@ def hfsc_asks_a_policy():
         lambda device: device.attach(NEWEST, where=("parent", "2:1", "handle", "3:")))
 
 
+def hfsc_forgets_at_reset_that_a_class_had_packets():
+    """A class with a real-time curve waits for its rate when the link goes down; what comes when it is up again leaves."""
+    with lib.link() as device:
+        tc("qdisc", "add", "dev", device.a, "root", "handle", "1:", "hfsc", "default", "1")
+        tc("class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "hfsc", "rt", "rate", "8kbit")
+        with lib.Sender(device.a) as sender:
+            for number in range(4):
+                sender.send(number, 500)
+            lib.true(qdiscs(device)["1:"]["qlen"] > 1, "no packet waits")
+            lib.run("ip", "link", "set", device.a, "down")
+            lib.run("ip", "link", "set", device.a, "up")
+        # A socket that was there before has learned that the network is down
+        with lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+            sender.send(9)
+            lib.equal(lib.numbers(receiver.collect(1)), [9], "packets that leave")
+            lib.equal(qdiscs(device)["1:"]["qlen"], 0, "queued")
+
+
 def others_leave_when_all_is_dropped(parent, each_class):
     """Three classes have one packet each, which they drop; then it is the turn of a fourth."""
     with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
@@ -204,7 +222,7 @@ lib.main(the_context_stays_what_it_is,
          a_duplicate_has_no_duplicate,
          what_a_class_gives_when_it_is_asked_is_dropped,
          parents_that_look_while_a_packet_comes_see_none,
-         hfsc_asks_fq_codel, hfsc_asks_a_policy,
+         hfsc_asks_fq_codel, hfsc_asks_a_policy, hfsc_forgets_at_reset_that_a_class_had_packets,
          parents_count_what_is_there,
          all_is_dropped_below_prio, all_is_dropped_below_drr, all_is_dropped_below_ets, all_is_dropped_below_hfsc,
          an_empty_queue_has_taken_nothing)
