@@ -960,13 +960,11 @@ static bool rbtree_leave_to_owner(struct bpf_rbtree *rb)
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	owner = rb->owner;
 	gone = owner && rbtree_count(rb);
+	list_del_init(&rb->owner_node);
 	if (gone) {
 		rb->is_gone = true;
 		/* bpf_rbtree_detach_gone() looks for them at the head. */
-		list_move(&rb->owner_node, &owner->maps);
-	} else {
-		list_del_init(&rb->owner_node);
-		WRITE_ONCE(rb->owner, NULL);
+		list_add(&rb->owner_node, &owner->maps);
 	}
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	if (gone)
@@ -1514,7 +1512,8 @@ u64 bpf_rbtree_mark(struct bpf_map *map, u64 mark)
 }
 
 /* A map that is not empty and whose last mark is another, with a reference. What is in maps
- * that are gone is about to be dropped.
+ * that are gone is about to be dropped. The walk goes from the tail, where it leaves what it has
+ * found, so that the next one begins with it: maps that are gone stay at the head.
  */
 static struct bpf_rbtree *rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark)
 {
@@ -1524,16 +1523,16 @@ static struct bpf_rbtree *rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, 
 	int steps = 0;
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
-	list_add(&here, &owner->maps);
-	while (!found && !list_is_last(&here, &owner->maps)) {
-		rb = list_entry(here.next, struct bpf_rbtree, owner_node);
-		list_move(&here, &rb->owner_node);
+	list_add_tail(&here, &owner->maps);
+	while (!found && !list_is_first(&here, &owner->maps)) {
+		rb = list_entry(here.prev, struct bpf_rbtree, owner_node);
+		list_move_tail(&here, &rb->owner_node);
 		if (rbtree_count(rb) && READ_ONCE(rb->mark) != mark && !rb->is_gone) {
 			refcount_inc(&rb->users);
 			found = rb;
-		}
-		/* Others can move their maps off the list; nobody but @owner walks it. */
-		if (++steps % RBTREE_STEPS == 0) {
+			list_move_tail(&rb->owner_node, &owner->maps);
+		} else if (++steps % RBTREE_STEPS == 0) {
+			/* Others can move their maps off the list; nobody but @owner walks it. */
 			raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 			raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 		}
@@ -2630,7 +2629,7 @@ static const char *rbtree_value_fields(const struct bpf_map *map)
  * @btf: its types
  * @key_type: void without a key type
  * @value_type: of the values
- * @log: where to say why the types are refused; NULL: nowhere
+ * @log: where to say why the types are refused
  *
  * Return: 0, or a negative error.
  */
@@ -2726,12 +2725,8 @@ static int rbtree_map_check_btf(struct bpf_map *map, const struct btf *btf,
 				const struct btf_type *value_type)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
-	int err;
 
-	err = bpf_rbtree_check_btf(map, btf, key_type, value_type, NULL);
-	if (!err && rb->no_prealloc && rb->has_objects)
-		err = rbtree_set_ma_dtor(rb);
-	return err;
+	return rb->no_prealloc && rb->has_objects ? rbtree_set_ma_dtor(rb) : 0;
 }
 
 const struct bpf_map_ops rbtree_map_ops = {

@@ -201,9 +201,11 @@ static void sch_bpf_set_stuck(struct Qdisc *sch)
 	trace_sch_bpf_stuck(sch, q->enqueue, q->dequeue);
 	WRITE_ONCE(q->to_report, true);
 	sch_bpf_work_soon(q);
-	netdev_warn(qdisc_dev(sch),
-		    "qdisc bpf %x: policy '%s' is stuck, serving a FIFO until it is changed\n",
-		    sch->handle >> 16, q->enqueue->aux->name);
+	/* Who may attach a policy in a container could fill the host's log. */
+	if (net_ratelimit())
+		netdev_warn(qdisc_dev(sch),
+			    "qdisc bpf %x: policy '%s' is stuck, serving a FIFO until it is changed\n",
+			    sch->handle >> 16, q->enqueue->aux->name);
 }
 
 static int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct sk_buff **to_free)
@@ -247,20 +249,21 @@ static __always_inline void sch_bpf_enqueue_run(struct sch_bpf_data *q, struct s
 	sch_bpf_run(q->enqueue, &q->run.ctx);
 }
 
-/* Run the program for the next segment, or for the next packet that a class has given to
- * the root. False if there is none.
+/* Run the program for the next packet that a class has given to the root, or for the next
+ * segment. False if there is none. A duplicate follows its original, so few wait here,
+ * however many segments there are.
  */
 static noinline bool sch_bpf_enqueue_next(struct sch_bpf_data *q)
 {
-	struct sk_buff *skb = q->run.segments;
+	struct sk_buff *skb = q->given;
 
 	if (skb) {
-		q->run.segments = skb->next;
+		q->given = skb->next;
 	} else {
-		skb = q->given;
+		skb = q->run.segments;
 		if (!skb)
 			return false;
-		q->given = skb->next;
+		q->run.segments = skb->next;
 	}
 	skb_mark_not_on_list(skb);
 	sch_bpf_enqueue_run(q, skb, q->run.to_free);
@@ -415,8 +418,10 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 			return NULL;
 		}
 	}
-	/* To wait for a class is no fault of the policy, unless another one could send. */
-	if (sch_bpf_waits_for_class(q)) {
+	/* To wait for a class is no fault of the policy, unless another one could send. Nor is
+	 * what it cannot reach: packets in a map that is gone stay until the work gets RTNL.
+	 */
+	if (sch_bpf_waits_for_class(q) || delayed_work_pending(&q->work)) {
 		q->trouble = 0;
 	} else if (sch_bpf_trouble(q, now)) {
 		sch_bpf_set_stuck(sch);
@@ -952,6 +957,7 @@ int sch_bpf_reach_begin(const struct bpf_prog *dequeue)
 	for (i = 0; i < aux->used_map_cnt && !err; i++) {
 		map = aux->used_maps[i];
 		bpf_rbtree_mark(map, sch_bpf_mark);
+		bpf_rbtree_mark_inner(map, sch_bpf_mark);
 		if (map->map_type == BPF_MAP_TYPE_ARRAY_OF_MAPS ||
 		    map->map_type == BPF_MAP_TYPE_HASH_OF_MAPS)
 			err = sch_bpf_mark_inner(map);
@@ -974,7 +980,8 @@ void sch_bpf_reach_end(const struct bpf_prog *dequeue)
 }
 
 /* Does a packet stay where it is not reached, and what is its map called? The maps in ordered maps
- * of maps are marked only here, under the tree lock: these their qdisc moves about.
+ * of maps are marked again, under the tree lock, if one seems out of reach: their qdisc moves them
+ * about.
  */
 static bool sch_bpf_out_of_reach(struct sch_bpf_data *q, const struct sch_bpf_config *cfg,
 				 char *name)

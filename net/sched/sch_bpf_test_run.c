@@ -97,17 +97,20 @@ static u32 sch_bpf_test_enqueue(struct Qdisc *sch, const struct bpf_prog *prog,
 	*time += ktime_get_ns();
 	ret = sch_bpf_enqueue_ret(q);
 
-	while ((stored = bpf_rbtree_drain(&q->owner)))
+	while ((stored = bpf_rbtree_drain(&q->owner))) {
+		sch_bpf_count_taken(q, stored);
 		__qdisc_drop(stored, &to_free);
-	q->stored = 0;
-	WRITE_ONCE(sch->q.qlen, 0);
-	WRITE_ONCE(sch->qstats.backlog, 0);
+	}
+	WARN_ON_ONCE(q->stored || q->bytes || qdisc_qlen(sch));
 	spin_unlock(qdisc_lock(sch));
 	rcu_read_unlock_bh();
 
 	kfree_skb_list(to_free);
 	return ret;
 }
+
+/* What is in such a map is drained with all else when the run is over. */
+static void sch_bpf_test_map_gone(struct bpf_rbtree_owner *owner) {}
 
 static struct Qdisc *sch_bpf_test_qdisc(struct net_device *dev)
 {
@@ -117,8 +120,10 @@ static struct Qdisc *sch_bpf_test_qdisc(struct net_device *dev)
 	rtnl_lock();
 	sch = qdisc_create_dflt(netdev_get_tx_queue(dev, 0), &sch_bpf_queue_ops, TC_H_ROOT, NULL);
 	rtnl_unlock();
-	if (sch)
+	if (sch) {
 		sch_bpf_config_swap(sch, &cfg);
+		((struct sch_bpf_data *)qdisc_priv(sch))->owner.map_gone = sch_bpf_test_map_gone;
+	}
 	return sch;
 }
 
