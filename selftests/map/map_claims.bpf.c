@@ -75,11 +75,18 @@ static long wait(__u32 i, void *unused)
 	return !*(volatile __u32 *)&state.hold;
 }
 
+/* One loop is over in a second, and a busy host may take longer for what happens meanwhile. */
+static long wait_for_long(__u32 i, void *unused)
+{
+	bpf_loop(1 << 23, wait, NULL, 0);
+	return !state.hold;
+}
+
 static void hold_up(void)
 {
 	if (state.hold)
 		state.held++;
-	bpf_loop(1 << 23, wait, NULL, 0);
+	bpf_loop(64, wait_for_long, NULL, 0);
 }
 
 /* Packets of a tree that was taken out whole */
