@@ -36,36 +36,41 @@
  * no more than the qdisc has: who floods fills half of the room. GSO packets longer than
  * `split_gso` bytes are cut before.
  *
- * With bpf_mq each tx queue has all that, without a common lock. The times of ceilings and of the
- * link are one for all queues; and where the link has a rate each tenant has a share: the time at
- * which its next packet may go if it gets no more than its weight in that of all tenants that have
- * packets. A packet beyond the share is `borrowed`: it goes if the link has been free for a quarter
- * of `burst`, so when nobody wants his own, and is given back within `burst`. So tenants have their
- * shares whatever the number of their flows and queues, and no capacity is lost.
+ * With bpf_mq each tx queue has all that, without a common lock. One for all queues is until when
+ * the link is used, and each ceiling; and where the link has a rate each tenant has a share, its
+ * weight in that of all tenants that have packets. Of each of these a packet that leaves adds the
+ * time that it takes, in one atomic step, and what comes out is its queue's next turn. So queues
+ * that have packets of one subscriber, or of one tenant, take turns, a packet each, and one that
+ * was silent waits for nobody. A packet beyond the share is `borrowed`: it goes if the link has
+ * been free for a quarter of `burst`, so when nobody wants his own, and is given back within
+ * `burst`; a queue from which the tenant has sent just now waits for half of it, so that the others
+ * come first. So tenants have their shares whatever the number of their flows and queues, and no
+ * capacity is lost.
  *
  * Guarantees:
  *
  * - A ceiling, or the rate of the link, is exceeded by what `burst` carries, or by a packet that
- *   takes longer, after a pause; and by a packet of each queue that sends at the same moment.
+ *   takes longer, after a pause; and by a packet of each queue.
  * - While two siblings in one queue have packets, and no ceiling holds them, what they have had
  *   differs from their ratio by a round and a packet of each. Over several queues, with a rate,
- *   what a tenant has had differs from its share by what `burst` carries, twice at most.
+ *   what a tenant has had differs from its share by what `burst` carries, twice at most, and by a
+ *   packet of each queue.
  * - The link is not idle while a subscriber has packets that is below its ceilings. With several
- *   queues, not for longer than a quarter of `burst`, and that is made up for.
+ *   queues, not for longer than half of `burst`, and that is made up for.
  *
  * Where it does badly: a packet costs more than with any other policy here, 5000 to 6000
- * instructions in the programs. Who could send and is late (a timer, a CPU, a link that others
- * use) makes up for the last `burst` of it, or for a packet: with several queues `burst` should be
- * the times of some packets. Of several queues each shares by weight among the subscribers of a
- * tenant, but not all together; nor do tenants, if the link has no rate. What a tenant leaves of
- * its share goes to the queue that asks first. A tenant whose subscribers are all held by their
- * ceilings has no share meanwhile, and then the link after others. A queue that stands still, or
- * is not used any more (ethtool -L), keeps the weight of its tenants in the sum: others then
- * borrow what these leave. More than 16 flows of a subscriber that wait share places. What CoDel
- * drops, its flow has paid for. Rates and ceilings hold for the next packet: at one that was a
- * mistake a packet holds up the next one, and uses its tenant's share, for 10 s at most. A rate
- * below 10 kbit/s is a weight to one part in ten. A subscriber that is no longer in the table
- * keeps its memory, which is 1.5 kB in each tx queue in which it had packets.
+ * instructions in the programs. Who could send and is late (a timer, a CPU, a link that others use)
+ * makes up for the last `burst` of it, or for a packet: with several queues `burst` should be the
+ * times of some packets. Of several queues each shares by weight among the subscribers of a tenant,
+ * but not all together; nor do tenants, if the link has no rate. Queues that borrow take turns as
+ * well as the CPUs' timers are exact. A turn is a packet, whatever its length. A tenant whose
+ * subscribers are all held by their ceilings has no share meanwhile, and then the link after
+ * others. A queue that stands still, or is not used any more (ethtool -L), keeps the weight of its
+ * tenants in the sum: others then borrow what these leave. More than 16 flows of a subscriber that
+ * wait share places. What CoDel drops, its flow has paid for. Rates and ceilings hold for the next
+ * packet: at one that was a mistake a packet of each queue holds up the next ones, for 10 s at
+ * most. A rate below 10 kbit/s is a weight to one part in ten. A subscriber that is no longer in
+ * the table keeps its memory, which is 1.5 kB in each tx queue in which it had packets.
  *
  * Statistics, by `tc -s qdisc show`, of each tx queue, in packets: of nobody in the table, dropped
  * because of a limit, by CoDel, or for want of memory, marked, and borrowed.
@@ -187,6 +192,7 @@ struct leaf {				/* of a subscriber */
 	__u32 qlen;
 	__u32 bytes;
 	__u32 generation;		/* qlen and bytes are right if this is the qdisc's */
+	__u64 turn;			/* this queue's, below its ceiling */
 	struct hash_place places[FLOWS];	/* of its flows; their users are packets */
 	struct flow flows[FLOWS];
 };
@@ -196,12 +202,15 @@ struct group {				/* of a tenant */
 	__u32 where;
 	__u32 ready;			/* subscribers that are */
 	__u64 round;			/* the latest from which one of them has sent */
+	__u64 turn;			/* this queue's, below its ceiling */
+	__u64 share;			/* this queue's turn in its share */
+	__u64 last;			/* until when it has used the link */
 	bool counted;			/* in its share */
 };
 
 struct shared {				/* of a tenant or subscriber, for all tx queues */
-	__u64 free;			/* when its ceiling lets its next packet go */
-	__u64 next;			/* when its share of the link does */
+	__u64 free;			/* until when its packets use its ceiling */
+	__u64 next;			/* until when its share of the link */
 	__u64 weight;			/* what it has in that of the link */
 	__u32 queues;			/* in which it could send now */
 };
@@ -226,9 +235,14 @@ struct link {
 	__u64 weight;			/* of the tenants that could send now */
 };
 
+struct queue {
+	__u64 turn;			/* when it may send again */
+	__u64 round;			/* the latest from which a tenant has sent */
+};
+
 /* In maps, not in variables, which new programs do not take over */
 MAP_OF_ONE(tenants_link, struct link) BPF_QDISC_SHARED;
-MAP_OF_ONE(tenants_round, __u64);		/* the latest from which a tenant has sent */
+MAP_OF_ONE(tenants_queue, struct queue);
 
 struct turn {
 	__u64 of;			/* a subscriber, or a tenant */
@@ -274,9 +288,9 @@ static struct link *the_link(void)
 	return bpf_map_lookup_elem(&tenants_link, &(__u32){ 0 });
 }
 
-static __u64 *round_of_tenants(void)
+static struct queue *the_queue(void)
 {
-	return bpf_map_lookup_elem(&tenants_round, &(__u32){ 0 });
+	return bpf_map_lookup_elem(&tenants_queue, &(__u32){ 0 });
 }
 
 static struct shared *shared_of(__u64 id)
@@ -343,27 +357,24 @@ static void pay(struct bpf_drr_flow *drr, __u64 *latest, const struct terms *ter
 
 /* ---- ceilings ---- */
 
-static __u64 held_until(__u64 id, const struct terms *terms)
-{
-	struct shared *shared = terms->ceiling ? shared_of(id) : NULL;
-
-	return shared ? shared->free : 0;
-}
-
-/* Who is late, because others had the link, makes up for a packet at least. */
-static void spend(__u64 *free, __u64 bytes_a_second, __u32 len)
+/* What several queues share is time, until when it is used. A packet that leaves adds what it
+ * takes, and then is its queue's next turn: those of the others come before. Who is late, because
+ * others had the link, makes up for a packet at least.
+ */
+static void spend(__u64 *until, __u64 *turn, __u64 bytes_a_second, __u32 len)
 {
 	__u64 cost = bpf_qdisc_tx_time_most(len, bytes_a_second, LONGEST);
+	__u64 floor = bpf_qdisc_time_sub(now, cost > burst ? cost : burst);
 
-	bpf_qdisc_link_reserve(free, bpf_qdisc_time_sub(now, cost > burst ? cost : burst), cost);
+	*turn = bpf_qdisc_link_reserve(until, floor, cost) + cost;
 }
 
-static void spend_ceiling(__u64 id, const struct terms *terms, __u32 len)
+static void spend_ceiling(__u64 id, __u64 *turn, const struct terms *terms, __u32 len)
 {
 	struct shared *shared = terms->ceiling ? shared_of(id) : NULL;
 
 	if (shared)
-		spend(&shared->free, terms->ceiling, len);
+		spend(&shared->free, turn, terms->ceiling, len);
 }
 
 /* ---- shares of tenants in a link of several tx queues ---- */
@@ -402,7 +413,7 @@ static void count_out(struct group *group, __u32 number)
 }
 
 /* What it has borrowed it gives back, for a burst's time at most. */
-static void spend_share(__u32 number, const struct terms *terms, __u32 len)
+static void spend_share(struct group *group, __u32 number, const struct terms *terms, __u32 len)
 {
 	struct shared *shared = shared_of(number | TENANT);
 	struct terms link = { .rate = rate };
@@ -413,8 +424,8 @@ static void spend_share(__u32 number, const struct terms *terms, __u32 len)
 	if (shared->weight != weight)
 		set_weight(shared, weight);
 	mine = weight_of(&link) * weight / (the_link()->weight ?: weight) * ROUNDS / PARTS ?: 1;
-	if (shared->next <= now) {
-		spend(&shared->next, mine, len);
+	if (group->share <= now) {
+		spend(&shared->next, &group->share, mine, len);
 		return;
 	}
 	borrowed++;
@@ -430,12 +441,25 @@ static bool waits(__u64 id, __u64 when)
 	return when > now && !bpf_rbtree_map_push(&tenants_waiting, &when, &id);
 }
 
+static __u64 leaf_held_until(const struct leaf *leaf, const struct terms *terms)
+{
+	return terms->ceiling ? leaf->turn : 0;
+}
+
+/* When a queue may have what nobody wants: the sooner the tenant had the link here, the later. */
+static __u64 spare(const struct group *group)
+{
+	__u64 free = the_link()->free, ago = bpf_qdisc_time_sub(free, group->last);
+
+	return bpf_qdisc_time_add(free, (2 * burst - (ago < burst ? ago : burst)) / 4);
+}
+
 /* Until when a tenant cannot send, or 0: its ceiling holds it, or it has had its share and
  * the link is not free for so long that nobody else can want it.
  */
 static __u64 group_held_until(struct group *group, __u32 number, const struct terms *terms)
 {
-	__u64 when = held_until(number | TENANT, terms), free;
+	__u64 when = terms->ceiling ? group->turn : 0;
 	struct shared *shared;
 
 	if (when > now || !is_shared())
@@ -444,8 +468,8 @@ static __u64 group_held_until(struct group *group, __u32 number, const struct te
 	if (!shared)
 		return 0;
 	count_in(group, shared);
-	free = bpf_qdisc_time_add(the_link()->free, burst / 4);
-	return shared->next < free ? shared->next : free;
+	when = spare(group);
+	return group->share < when ? group->share : when;
 }
 
 static void place_group(struct group *group, __u32 number, const struct terms *terms)
@@ -456,7 +480,7 @@ static void place_group(struct group *group, __u32 number, const struct terms *t
 		group->where = WAITING;
 		return;
 	}
-	key = round_of(&group->drr, *round_of_tenants(), terms, 0);
+	key = round_of(&group->drr, the_queue()->round, terms, 0);
 	if (!bpf_rbtree_map_push(&tenants_ready, &key, &value))
 		group->where = READY;
 }
@@ -468,7 +492,7 @@ static void place_leaf(struct leaf *leaf, __u32 number, const struct subscriptio
 	__u64 value = number;
 	struct group *group;
 
-	if (waits(number, held_until(number, &subscription->terms))) {
+	if (waits(number, leaf_held_until(leaf, &subscription->terms))) {
 		leaf->where = WAITING;
 		return;
 	}
@@ -715,18 +739,20 @@ static struct sk_buff *serve_leaf(struct sch_bpf_ctx *ctx, struct group *group, 
 		return NULL;
 	leaf->where = IDLE;
 	subscription = subscription_of(number);
-	if (!several || held_until(number, &subscription->terms) <= now)
+	if (!several || leaf_held_until(leaf, &subscription->terms) <= now)
 		skb = take(ctx, leaf, number);
 	if (skb) {
 		len = bpf_qdisc_pkt_len(skb);
-		if (rate)
-			spend(&the_link()->free, rate, len);
+		if (rate) {
+			spend(&the_link()->free, &the_queue()->turn, rate, len);
+			group->last = the_queue()->turn;
+		}
 		if (is_shared())
-			spend_share(tenant, terms, len);
-		pay(&group->drr, round_of_tenants(), terms, len);
+			spend_share(group, tenant, terms, len);
+		pay(&group->drr, &the_queue()->round, terms, len);
 		pay(&leaf->drr, &group->round, &subscription->terms, len);
-		spend_ceiling(tenant | TENANT, terms, len);
-		spend_ceiling(number, &subscription->terms, len);
+		spend_ceiling(tenant | TENANT, &group->turn, terms, len);
+		spend_ceiling(number, &leaf->turn, &subscription->terms, len);
 	}
 	if (leaf->qlen)
 		place_leaf(leaf, number, subscription);
@@ -762,13 +788,13 @@ static bool serve(struct sch_bpf_ctx *ctx)
 SEC("qdisc/dequeue")
 int tenants_dequeue(struct sch_bpf_ctx *ctx)
 {
-	__u64 when = 0, free;
+	__u64 when = 0, turn;
 	int i;
 
 	begin(ctx);
-	free = rate ? the_link()->free : 0;
-	if (free > now) {
-		ctx->expire = free;
+	turn = rate ? the_queue()->turn : 0;
+	if (turn > now) {
+		ctx->expire = turn;
 		return 0;
 	}
 	release(ctx);

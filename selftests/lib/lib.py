@@ -210,6 +210,47 @@ class Link:
         run("ip", "link", "del", self.a)
 
 
+TUNSETIFF = 0x400454CA
+IFF_TAP, IFF_BACKPRESSURE, IFF_MULTI_QUEUE, IFF_NO_PI = 0x2, 0x80, 0x100, 0x1000
+RING = 8                        # packets that a queue of a tap takes before it is stopped
+
+
+class Tap(Link):                # pylint: disable=super-init-not-called
+    """A device whose driver stops a tx queue while nobody reads it; and the reader. With a number of queues its
+    driver has several."""
+
+    def __init__(self, queues=0):
+        self.a = f"a{next(self.numbers)}-{os.getpid()}"
+        flags = IFF_TAP | IFF_BACKPRESSURE | IFF_NO_PI | (IFF_MULTI_QUEUE if queues else 0)
+        self.files = [os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK) for _ in range(queues or 1)]
+        for file in self.files:
+            fcntl.ioctl(file, TUNSETIFF, struct.pack("16sH22x", self.a.encode(), flags))
+        run("ip", "link", "set", self.a, "txqueuelen", str(RING), "up")
+        self.packets = self.bytes = 0
+
+    def take(self, queue=0):
+        """The next packet of a queue, or None"""
+        try:
+            data = os.read(self.files[queue], 2048)
+        except BlockingIOError:
+            return None
+        self.packets += 1
+        self.bytes += len(data)
+        return data
+
+    def put(self, data):
+        """A packet that comes in"""
+        os.write(self.files[0], data)
+
+    def drain(self):
+        """Numbers of the packets that are there by now."""
+        return [struct.unpack_from("!Q", data, HEADERS)[0] for data in iter(self.take, None)]
+
+    def delete(self):
+        for file in self.files:
+            os.close(file)
+
+
 def qdiscs(dev):
     """What `tc -s qdisc show` says of each qdisc of the device."""
     return json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", dev))
@@ -219,6 +260,13 @@ def instances(dev, kind="bpf"):
     """Of those of one kind, in the order of their queues."""
     return sorted((each for each in qdiscs(dev) if each["kind"] == kind),
                   key=lambda each: int(each.get("parent", ":0").split(":")[1], 16))
+
+
+def to_queues(dev, count):
+    """Packets with the mark 1 to the first of so many tx queues, and so on."""
+    run("tc", "-batch", "-", given=f"qdisc add dev {dev} clsact\n" + "".join(
+        f"filter add dev {dev} egress protocol ip handle {queue + 1} fw action skbedit queue_mapping {queue}\n"
+        for queue in range(count)))
 
 
 @contextlib.contextmanager

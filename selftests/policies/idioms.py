@@ -270,10 +270,7 @@ def each_tx_queue_has_its_link():
     for kind, links in (("bpf_mq", 2), ("bpf", 1)):
         with lib.link("numtxqueues", "2") as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
             lib.run("tc", *lib.qdisc(device, "add", "obj", obj, kind=kind))
-            lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
-            for queue in range(2):
-                lib.run("tc", "filter", "add", "dev", device.a, "egress", "protocol", "all", "prio", "1",
-                        "handle", str(queue + 1), "fw", "action", "skbedit", "queue_mapping", str(queue))
+            lib.to_queues(device.a, 2)
             for number in range(20):
                 sender.set(SO_MARK, 1 + number % 2)
                 sender.send(number, 1250)

@@ -255,10 +255,7 @@ SPREADS = (90, 5, 3, 2), (25, 25, 25, 25)
 
 def spread(device, sender, shares, seconds=1):
     """Each queue is offered its part of LOAD. When all was sent, and how many packets each got in"""
-    lib.run("tc", "qdisc", "add", "dev", device.a, "clsact")
-    for queue in range(TX):
-        lib.run("tc", "filter", "add", "dev", device.a, "egress", "protocol", "ip", "handle", str(queue + 1),
-                "fw", "action", "skbedit", "queue_mapping", str(queue))
+    lib.to_queues(device.a, TX)
     start, sent, owed = time.monotonic_ns(), [0] * TX, [0] * TX
     for number in range(LOAD * seconds // SIZE):
         time.sleep(max(0, start + number * SIZE * NSEC // LOAD - time.monotonic_ns()) / NSEC)

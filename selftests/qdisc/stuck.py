@@ -6,8 +6,6 @@ whose NIC queue is stopped, is left alone."""
 
 import contextlib
 import errno
-import fcntl
-import os
 import select
 import socket
 import struct
@@ -15,7 +13,7 @@ import subprocess
 import time
 
 import lib
-from lib import MS, NSEC, POLICIES, SO_MARK, compiled
+from lib import MS, NSEC, POLICIES, RING, SO_MARK, Tap, compiled
 
 STUCK = compiled("stuck")
 FIFO = f"{POLICIES}/fifo.bpf.o"
@@ -24,12 +22,9 @@ COUNT = 10
 MANY = 3000
 SOON = "patience", "500ms"
 
-TUNSETIFF = 0x400454CA
-IFF_TAP, IFF_BACKPRESSURE, IFF_MULTI_QUEUE, IFF_NO_PI = 0x2, 0x80, 0x100, 0x1000
 RTM_NEWQDISC, NLM_F_REQUEST, NLM_F_ACK, TC_H_ROOT = 36, 1, 4, 0xFFFFFFFF
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_SCH_BPF_LIMIT, TCA_SCH_BPF_HORIZON, TCA_SCH_BPF_PATIENCE = 2, 7, 8
-RING = 8                        # packets that the tap takes before it stops its queue
 
 
 def wait_stuck(device):
@@ -113,35 +108,9 @@ def a_policy_that_waits_is_left_alone():
         lib.equal(lib.balance(device, sender, receiver)["stuck"], 0, "found stuck")
 
 
-class Tap(lib.Link):            # pylint: disable=super-init-not-called
-    """A device whose driver stops the tx queue while nobody reads; and the reader."""
-
-    def __init__(self, flags):
-        self.a = f"atap-{os.getpid()}"
-        self.file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        flags |= IFF_TAP | IFF_BACKPRESSURE | IFF_NO_PI
-        fcntl.ioctl(self.file, TUNSETIFF, struct.pack("16sH22x", self.a.encode(), flags))
-        lib.run("ip", "link", "set", self.a, "txqueuelen", str(RING), "up")
-        self.packets = self.bytes = 0
-
-    def drain(self):
-        """Numbers of the packets that are there by now."""
-        numbers = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data = os.read(self.file, 2048)
-                self.packets += 1
-                self.bytes += len(data)
-                numbers.append(struct.unpack_from("!Q", data, lib.HEADERS)[0])
-        return numbers
-
-    def delete(self):
-        os.close(self.file)
-
-
-def is_stopped(flags):
+def is_stopped(queues):
     """Longer than the patience, with a full queue; then nothing is missing."""
-    device = Tap(flags)
+    device = Tap(queues)
     try:
         with lib.Sender(device.a) as sender:
             device.attach(FIFO, "limit", str(COUNT), "patience", "50ms")
@@ -172,7 +141,7 @@ def a_stopped_queue_is_left_alone():
 
 def a_stopped_queue_of_several_is_left_alone():
     """A packet has left the policy then, and is kept by the kernel."""
-    is_stopped(IFF_MULTI_QUEUE)
+    is_stopped(1)
 
 
 def change_brings_the_policy_back():
@@ -211,7 +180,7 @@ def a_reset_brings_the_policy_back():
 def change_with_many_packets(*options):
     """Most are in the stuck policy's map, some in the FIFO, and the device takes few. Returns
     numbers of those that arrived, and of all in the order in which they would."""
-    device = Tap(0)
+    device = Tap()
     where = "parent", "1:1"
     try:
         with lib.Sender(device.a) as sender:
