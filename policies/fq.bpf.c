@@ -17,6 +17,14 @@
  * A flow may have `flow_limit` packets here. A packet that leaves later than
  * `ce_threshold` after its time is marked: congestion experienced.
  *
+ * With a `target` CoDel keeps each flow short: while for an `interval` all of its packets leave
+ * later than that after their time, or after they came if they have none, some are dropped, or
+ * marked if their sender takes part in ECN and `ecn` is set. With `since_arrival` it counts from
+ * when they came in any case: for times that are no sender's, but those of a clsact program that
+ * gives each pod a rate (that of edt does). A pod does not get the time back of what is dropped.
+ *
+ *   # tc qdisc add dev eth0 root bpf obj fq.bpf.o set target=5ms set since_arrival=1 set group_by=2
+ *
  * Groups of flows can share the link by weight, however many flows they have: a
  * flow then pays for a byte as many as there are active flows in its group, divided by
  * the group's weight. `group_by` says what a group is; 0, the default, that there
@@ -41,7 +49,7 @@
  * What stands when the programs are changed counts in no flow and no group any more.
  *
  * Statistics, by `tc -s qdisc show`: packets that waited for their time, that were marked,
- * and that were dropped because of flow_limit and horizon.
+ * that were dropped because of flow_limit and horizon, and that CoDel dropped and marked.
  */
 #include "policy.h"
 
@@ -60,6 +68,10 @@ __u32 initial_quantum SEC(".data.param") BPF_QDISC_RANGE(1, 16mb) = 10 * 1514;
 __u32 flow_limit SEC(".data.param") BPF_QDISC_RANGE(1, 1000000) = 100;
 __u64 horizon SEC(".data.param") BPF_QDISC_RANGE(1ms, 86400s) = 10 * NSEC_PER_SEC;
 __u64 ce_threshold SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: never mark */
+__u64 target SEC(".data.param") BPF_QDISC_RANGE(0, 10s);	/* 0: no CoDel */
+__u64 interval SEC(".data.param") BPF_QDISC_RANGE(1us, 100s) = 100 * NSEC_PER_MSEC;
+bool ecn SEC(".data.param") = true;
+bool since_arrival SEC(".data.param");		/* CoDel counts the wait for a time, too */
 __u32 group_by SEC(".data.param") BPF_QDISC_RANGE(0, 3);	/* 0: no groups */
 char priomap[PRIORITIES + 1] SEC(".data.param") = "1222120011111111";
 
@@ -68,6 +80,8 @@ __u64 waited SEC(".data.stats");		/* for their time */
 __u64 flow_limit_drops SEC(".data.stats");
 __u64 horizon_drops SEC(".data.stats");
 __u64 ce_marks SEC(".data.stats");
+__u64 codel_drops SEC(".data.stats");
+__u64 codel_marks SEC(".data.stats");
 
 struct fq {
 	__u64 round;		/* the latest from which a packet has left */
@@ -83,6 +97,7 @@ struct flow {
 	__u16 group;
 	bool active;		/* counted in its group */
 	__u64 next;		/* when the socket's rate lets the next packet go */
+	struct bpf_codel codel;
 };
 
 struct group {
@@ -277,6 +292,7 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 			struct note *note, __u64 rate, bool wait)
 {
 	struct flow *flow;
+	__u64 when;
 	int err;
 
 	note->flow = bpf_skb_get_hash(skb) % FLOWS;
@@ -295,7 +311,10 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 		note->when = slot(flow, rate, bpf_qdisc_pkt_len(skb), now);
 		wait = note->when > now;
 	}
-	err = wait ? push_later(ctx, q, skb, note->when) : push_now(ctx, q, flow, skb);
+	when = note->when;
+	if (target && (since_arrival || when < q->past))
+		note->when = q->past;
+	err = wait ? push_later(ctx, q, skb, when) : push_now(ctx, q, flow, skb);
 	if (err)
 		flow_loses(ctx, flow);
 	return err;
@@ -320,7 +339,7 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	note->when = NEVER;		/* a threshold may be set while it waits */
 	if (!q->round)			/* later than all of an earlier instance */
 		q->round = bpf_ktime_get_ns();
-	if (skb->tstamp || ce_threshold) {
+	if (skb->tstamp || ce_threshold || target) {
 		/* The clock first: a time beyond the qdisc's own horizon is given as that. */
 		q->past = bpf_ktime_get_ns();
 		note->when = bpf_qdisc_departure(ctx, skb);
@@ -394,7 +413,7 @@ static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
 }
 
 /* Keep the books when a packet leaves. */
-static void account(struct sch_bpf_ctx *ctx, struct fq *q, struct note *note)
+static struct flow *account(struct sch_bpf_ctx *ctx, struct fq *q, struct note *note)
 {
 	struct flow *flow = flow_of(ctx, note->flow);
 
@@ -404,6 +423,39 @@ static void account(struct sch_bpf_ctx *ctx, struct fq *q, struct note *note)
 		q->ready--;
 	if (flow)
 		flow_loses(ctx, flow);
+	return flow;
+}
+
+/* The next packet that CoDel does not drop. A flow does not pay for those: it has room in
+ * the rounds to come.
+ */
+static void deliver_what_is_kept(struct sch_bpf_ctx *ctx, struct fq *q)
+{
+	struct bpf_codel_params params = { target, interval, 1514, ecn };
+	enum bpf_aqm_verdict verdict;
+	struct sk_buff *skb;
+	struct flow *flow;
+	struct note *note;
+	int i;
+
+	q->past = bpf_ktime_get_ns();
+	if (due(q))
+		release(ctx, q);
+	bpf_for(i, 0, MAX_PACKETS) {
+		skb = bpf_qdisc_take(ctx, &fq_now);
+		if (!skb)
+			return;
+		note = bpf_qdisc_cb(skb);
+		flow = account(ctx, q, note);
+		verdict = flow ? bpf_codel_dequeue(&flow->codel, &params, q->past, note->when,
+						   ctx->qdisc->qstats.backlog) : BPF_AQM_DELIVER;
+		if (!bpf_aqm_drops_counted(ctx, skb, verdict, &codel_drops, &codel_marks)) {
+			bpf_qdisc_deliver(ctx, skb);
+			return;
+		}
+		flow->drr.used -= bpf_qdisc_pkt_len(skb);
+		bpf_qdisc_drop(ctx, skb, QDISC_DROP_CONGESTED);
+	}
 }
 
 SEC("qdisc/dequeue")
@@ -415,14 +467,18 @@ int fq_dequeue(struct sch_bpf_ctx *ctx)
 
 	if (!q)
 		return 0;
-	pop(ctx, q);
+	if (target)
+		deliver_what_is_kept(ctx, q);
+	else
+		pop(ctx, q);
 	skb = ctx->skb;
 	if (!skb) {
 		ctx->expire = q->next_due == NEVER ? 0 : q->next_due;
 		return 0;
 	}
 	note = bpf_qdisc_cb(skb);
-	account(ctx, q, note);
+	if (!target)
+		account(ctx, q, note);
 	if (ce_threshold && note->when != NEVER && bpf_ktime_get_ns() - note->when > ce_threshold &&
 	    bpf_qdisc_ecn_mark(ctx, skb))
 		ce_marks++;

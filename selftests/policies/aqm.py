@@ -44,24 +44,24 @@ def ours(obj, **parameters):
 Sent = collections.namedtuple("Sent", "when arrivals lost marked")
 
 
-def send(sender, times, tos=0):
-    """Packets at these times from now on, and when each was sent indeed."""
+def send(sender, times, tos=0, ports=()):
+    """Packets at these times from now on, of one flow or of these, and when each was sent indeed."""
     start, sent = time.monotonic_ns(), []
     for number, when in enumerate(times, sender.packets):
         time.sleep(max(0, start + when - time.monotonic_ns()) / NSEC)
         sent.append(time.monotonic_ns())
-        sender.send(number, SIZE, tos=tos)
+        sender.send(number, SIZE, ports[number] if ports else 1000, tos=tos)
     return sent
 
 
-def through_a_bottleneck(attach, times, tos=0):
+def through_a_bottleneck(attach, times, tos=0, ports=()):
     """Packets for each of these times, through a qdisc that a link empties whose packets take
     EACH. What has left when it is empty again."""
     with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
         lib.run("tc", "qdisc", "add", "dev", device.a, "root", "handle", "1:", "tbf", "rate",
                 f"{SIZE * 8 * NSEC // EACH}bit", "burst", "2000", "limit", "100000000")
         attach(device, "parent", "1:1", "handle", "2:")
-        sent = send(sender, times, tos)
+        sent = send(sender, times, tos, ports)
         lib.wait_until(lambda: not queued(device), "the queue is empty")
         time.sleep(0.01)
         arrivals = receiver.drain()
@@ -336,6 +336,23 @@ def red_adapts_as_red():
             lib.true(any(abs(got - each) < 1e-4 for each in wanted), f"probability {got}, wanted one of {wanted}")
 
 
+def choke_is_hard_on_who_has_most():
+    """A flow sends three times what the link takes, ten others a twentieth each. RED drops of all; with CHOKe the
+    others lose next to nothing."""
+    flood, seconds = [(number * EACH // 3, 1) for number in range(9000)], 3
+    others = [(number * 20 * EACH + port * EACH, port) for port in range(2, 12) for number in range(seconds * NSEC // EACH // 20)]
+    times, ports = zip(*sorted(flood + others))
+    lost = []
+    for choke in (0, 1):
+        sent = through_a_bottleneck(ours(RED, min=RED_MIN, max=RED_MAX, max_p=int(RED_P * 10**6), weight_log=1, choke=choke),
+                                    times, ports=ports)
+        lost.append(collections.Counter(ports[number] == 1 for number in sent.lost))
+    shares = [(each[False] / len(others), each[True] / len(flood)) for each in lost]
+    print(f"# of the others and of the flood are lost: {shares}")
+    lib.true(shares[0][0] > 0.3, f"lost of the others with RED: {shares[0][0]}")
+    lib.true(shares[1][0] < 0.02 and shares[1][1] > 0.8, f"lost of the others, and of the flood, with CHOKe: {shares[1]}")
+
+
 # --- token bucket --------------------------------------------------------------
 
 def tbf_is_tbf():
@@ -436,5 +453,6 @@ lib.main(drr_shares_by_quantum,
                    red_marks_by_the_average,
                    red_drops_and_marks_as_often_as_red,
                    red_adapts_as_red,
+                   choke_is_hard_on_who_has_most,
                    tbf_is_tbf,
                    tbf_sends_what_is_longer_than_the_burst])

@@ -20,6 +20,7 @@ import rst
 from lib import MS, NSEC, SO_MARK
 
 OBJ = f"{lib.POLICIES}/fq_codel.bpf.o"
+FQ = f"{lib.POLICIES}/fq.bpf.o"
 IDIOM = rst.idiom("Fair, and each flow kept short")
 ECT = 2
 # With which CoDel does nothing
@@ -232,13 +233,14 @@ def compare(got, wanted, thin, longest, rate=RATE):
 
 def flows_are_short_and_fair_as_fq_codels():
     """Three flows whose packets are of different lengths, and of which CoDel drops; and a thin one.
-    So does the idiom of the documents."""
+    So do the idiom of the documents, and fq with CoDel."""
     ports = apart(4)
-    wanted, got, idiom = (through_a_bottleneck(attach, too_much(ports))
-                          for attach in (*both(limit=10000), ours(obj=IDIOM)))
-    for each in (got, idiom):
+    wanted, got, idiom, fq = (through_a_bottleneck(attach, too_much(ports)) for attach in (
+        *both(limit=10000), ours(obj=IDIOM),
+        ours(obj=FQ, target="5ms", quantum=1514, initial_quantum=1514, flow_limit=10000)))
+    for each in (got, idiom, fq):
         compare(each, wanted, ports[3], max(SIZES))
-    for name, each in (("native", wanted), ("ours", got), ("the idiom", idiom)):
+    for name, each in (("native", wanted), ("ours", got), ("the idiom", idiom), ("fq", fq)):
         fair = jain([each.rates[port] for port in ports[:3]])
         print(f"# {name}: Jain's index {fair:.6f}, lost {dict(each.lost)}")
         lib.true(fair >= 0.999, f"{name}: Jain's index {fair}, bytes a second {each.rates}")

@@ -18,9 +18,10 @@ EDT_MIN = compiled("edt_min")
 PACED = EDT_MIN, f"{POLICIES}/edt.bpf.o", f"{POLICIES}/fq.bpf.o"
 # What makes another policy of one
 MODES = {"edt": ["delta=100ms"], "fifo": ["head_drop=true limit_bytes=100000"], "prio": ["skbprio=true"],
-         "fq": ["ce_threshold=1ms", "group_by=1", "group_by=2", "group_by=3"],
+         "fq": ["ce_threshold=1ms", "group_by=1", "group_by=2", "group_by=3",
+                "target=10s since_arrival=1 group_by=1"],
          "fq_codel": ["split_gso=1000 ce_threshold=1ms"], "rate": ["rate=800mbit split_gso=1000"],
-         "ets": ["strict=0 quanta=256,256,256", "strict=16"], "red": ["ecn=1 harddrop=1", "adaptive=1"],
+         "ets": ["strict=0 quanta=256,256,256", "strict=16"], "red": ["ecn=1 harddrop=1", "adaptive=1", "choke=1"],
          "netem": ["delay=10ms jitter=20ms rate=800mbit gap=3", "slot_delay=2ms slot_jitter=1ms slot_packets=2"],
          "srpt": ["rank_by=3"], "taprio": ["rate=100mbit gates=0x0f,0xff intervals=1ms,2ms"],
          "tenants": ["rate=800mbit leaf_by=3", "leaf_by=1 split_gso=1000", "leaf_by=2", "leaf_by=5"],

@@ -7,11 +7,13 @@ agree within 1 %, mean delays within 5 % and the 99th percentile within 10 %.
 selftests/run gives this test a VM with --icount, whose time does not depend on the host."""
 
 import collections
+import contextlib
 import ctypes
 import mmap
 import os
 import random
 import struct
+import subprocess
 import time
 
 import lib
@@ -272,12 +274,12 @@ def ets_refuses_what_is_wrong():
 RED_BYTES, RED_LIMIT = 40000, 45000
 
 
-def both_reds(*flags):
+def both_reds(*flags, native_words=(), **parameters):
     words = (f"limit {RED_LIMIT} min {RED_BYTES} max {RED_BYTES} avpkt 1000 burst {RED_BYTES // 1000} bandwidth 8mbit "
              f"probability 0.02").split()
-    return (native("handle", "2:", "red", *words, *flags),
+    return (native("handle", "2:", "red", *words, *flags, *native_words),
             ours(RED, handle=("handle", "2:"), limit_bytes=RED_LIMIT, min=RED_BYTES, max=RED_BYTES, weight_log=1,
-                 **dict.fromkeys(flags, 1)))
+                 **dict.fromkeys(flags, 1), **parameters))
 
 
 def as_red_decides(attach, count=1500):
@@ -337,6 +339,31 @@ def red_begins_anew_after_a_reset_as_red():
             lib.equal(waiting(device), 30, "packets that wait after a reset")
 
 
+def red_mirrors_as_red():
+    """What it drops and marks, whole: by the filter of a qevent, and by policies/mirror."""
+    def by_a_filter(device):
+        lib.run("tc", "filter", "add", "block", "10", "matchall", "action", "mirred", "egress", "mirror", "dev", device)
+
+    def by_the_ring_buffer(device):
+        process = processes.enter_context(subprocess.Popen([f"{lib.POLICIES}/mirror", device], stdout=subprocess.PIPE))
+        processes.callback(process.terminate)
+        lib.equal(process.stdout.readline(), b"ready\n", "what mirror says")
+
+    found = []
+    attaches = both_reds("ecn", native_words="qevent early_drop block 10 qevent mark block 10".split(), capture=65535)
+    for attach, mirror in zip(attaches, (by_a_filter, by_the_ring_buffer)):
+        with contextlib.ExitStack() as processes, lib.link() as other, lib.Receiver(other.b) as copies:
+            def and_mirror(device, parent, attach=attach, mirror=mirror, to=other.a):
+                attach(device, parent)
+                mirror(to)
+            _, stats, _ = as_red_decides(and_mirror)
+            lib.true(min(stats["early"], stats["marked"]) > 100, f"{stats}, too few to compare")
+            found.append([(arrival.number, arrival.size, arrival.tos)
+                          for arrival in copies.collect(stats["early"] + stats["marked"])])
+            lib.equal(copies.drain(), [], "more that is mirrored")
+    lib.equal(found[1], found[0], "what is mirrored")
+
+
 Event = collections.namedtuple("Event", "time len captured dropped forced bytes")
 
 
@@ -351,7 +378,8 @@ def red_events(device):
         (end,), at, events = struct.unpack_from("Q", ring), 0, []
         while at < end:
             (length,) = struct.unpack_from("I", ring, page + at)
-            events.append(Event(*struct.unpack_from("QIH??64s", ring, page + at + 8)))
+            event = struct.unpack_from("QIH??", ring, page + at + 8)
+            events.append(Event(*event, ring[page + at + 24:page + at + 24 + event[2]]))
             at += 8 + (length + 7) // 8 * 8
         return events
 
@@ -743,7 +771,8 @@ lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          ets_is_ets, ets_has_no_strict_bands_as_ets, ets_keeps_the_turns_of_ets, ets_changes_as_ets,
          ets_has_classes_as_ets, ets_counts_right_whatever_happens, ets_goes_past_a_class_that_holds_its_packets_back,
          ets_refuses_what_is_wrong,
-         red_is_red, red_has_a_class_as_red, red_begins_anew_after_a_reset_as_red, red_reports_each_drop_and_mark,
+         red_is_red, red_has_a_class_as_red, red_begins_anew_after_a_reset_as_red, red_mirrors_as_red,
+         red_reports_each_drop_and_mark,
          edt_paces_by_time_stamp_as_fq, edt_is_etf, edt_sends_nothing_before_what_has_left_as_etf,
          fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_gives_a_flow_its_quantum,
          fq_paces_by_time_stamp_as_fq, fq_paces_by_the_sockets_rate_as_fq, fq_marks_what_is_late_as_fq,

@@ -115,16 +115,16 @@ def ranges(tc, device):
 def ranges_of_the_policies(tc, device):
     """Each time, rate and limit has one, which the sums in the programs rely on."""
     for policy, names in (("edt", ("horizon", "delta")), ("rate", ("rate", "burst", "quantum", "target", "interval", "split_gso")),
-                          ("fq", ("horizon", "ce_threshold", "flow_limit")),
+                          ("fq", ("horizon", "ce_threshold", "flow_limit", "target", "interval")),
                           ("fq_codel", ("target", "interval", "ce_threshold", "limit_bytes")),
                           ("fifo", ("limit_bytes",)), ("prio", ("band_limit",)),
                           ("ets", ("strict", "quanta", "priomap", "band_limit")),
-                          ("red", ("min", "max", "max_p", "weight_log", "packet_time", "limit_bytes")),
+                          ("red", ("min", "max", "max_p", "weight_log", "packet_time", "limit_bytes", "capture")),
                           ("netem", ("delay", "jitter", "delay_corr", "delay_values", "loss", "loss_corr", "loss_model", "loss_chain", "duplicate",
                                      "duplicate_corr", "gap", "reorder", "reorder_corr", "rate", "overhead", "cell_size", "cell_overhead",
                                      "slot_delay", "slot_jitter", "slot_values", "slot_packets", "slot_bytes")),
                           ("htb", ("default_class", "leaf_limit")),
-                          ("srpt", ("rank_by", "idle")),
+                          ("reorder", ("wait",)), ("srpt", ("rank_by", "idle")),
                           ("taprio", ("gates", "intervals", "cycle", "base", "rate", "priomap", "max_sdu", "class_limit")),
                           ("tenants", ("rate", "burst", "leaf_by", "leaf_limit", "quantum", "target", "interval", "split_gso")),
                           ("cake", ("rate", "overhead", "mpu", "atm", "tins", "isolate", "target", "interval", "limit_bytes", "split_gso"))):
