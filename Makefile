@@ -17,6 +17,7 @@ help:
 	@echo 'make kernel-debug       the kernel for check-debug'
 	@echo 'make kernel-upstream kernel-base   the kernels for check-upstream, this one and the unpatched'
 	@echo 'make deb                Debian packages of tc plug-in, policies, tools, headers, in build/deb'
+	@echo 'make deb FLAVOUR=...    and of a kernel: server, local, or the NAME of a configuration of Debian'"'"'s'
 	@echo 'make check-packages     install them in a Debian that boots with systemd, and try them'
 	@echo 'make series [BUILD=1]   the kernel part as series to be mailed, checked; build after each patch'
 	@echo 'make lint [GATE=...]    static checks of kernel code, scripts, man pages'
@@ -51,6 +52,7 @@ check-upstream: kernel-upstream kernel-base tools
 
 deb: kernel tools
 	@packages/build
+	@[ -z "$(FLAVOUR)" ] || packages/kernel $(FLAVOUR)
 	@ls -sh1 build/deb/*.deb
 
 check-packages: deb

@@ -6,8 +6,8 @@
  * is to be done, `sch-bpf repair DEV` decides. What was changed before this listened, and
  * what the kernel could not tell, is found by asking for all devices.
  */
+#include <dirent.h>
 #include <errno.h>
-#include <glob.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -46,18 +46,21 @@ static void repair(char *dev)
 
 static void repair_all(void)
 {
-	glob_t found;
-	size_t i;
-	int err;
+	struct dirent *entry;
+	DIR *dir;
 
-	err = glob(STATE "*", 0, NULL, &found);
-	if (err == GLOB_NOMATCH)
+	dir = opendir(STATE);
+	if (!dir && errno == ENOENT)
 		return;
-	if (err)
+	if (!dir)
 		die(STATE);
-	for (i = 0; i < found.gl_pathc; i++)
-		repair(found.gl_pathv[i] + strlen(STATE));
-	globfree(&found);
+	while (errno = 0, (entry = readdir(dir))) {
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			repair(entry->d_name);
+	}
+	if (errno)
+		die(STATE);
+	closedir(dir);
 }
 
 /* The device whose root qdisc this tells of, or 0 */

@@ -278,11 +278,9 @@ merged() {
 	make -s -C "$linux" O="$out" olddefconfig
 }
 
-# configure OUT FRAGMENT...: the same; each line of theirs must be in the result
-# as asked.
-configure() {
+# as_asked OUT FRAGMENT...: is each line of theirs in the configuration?
+as_asked() {
 	local out=$1 wrong
-	merged "$@"
 	shift
 	wrong=$(cat "$out/.config" <(echo '===') "$@" | awk '
 		/^===$/ { fragment = 1 }
@@ -299,6 +297,12 @@ configure() {
 			}
 		}' | sort)
 	[ -n "$wrong" ] || return 0
-	printf 'kernel configuration is not as vm/*.config ask:\n%s\n' "$wrong"
+	printf 'kernel configuration is not as %s ask:\n%s\n' "${*#"$top/"}" "$wrong"
 	[ -z "$(series)" ] # without the patches some symbols do not exist
+}
+
+# configure OUT FRAGMENT...: the two
+configure() {
+	merged "$@"
+	as_asked "$@"
 }

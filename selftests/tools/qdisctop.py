@@ -5,6 +5,7 @@
 import collections
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -142,10 +143,12 @@ def a_device_that_has_gone():
 
 
 def a_name_that_json_escapes():
-    name = 'q"x\\y\x01z'
+    """Each byte is a character: it need not be UTF-8."""
+    name = os.fsdecode(b'q"x\\y\x01\x7f\xe9z')
     lib.run("ip", "link", "add", name, "type", "dummy")
     try:
-        lib.equal(json.loads(lib.run("qdisctop", "-j", "-n", "1", "-i", "0.01", name))["dev"], name, "name of the device")
+        lib.equal(json.loads(lib.run("qdisctop", "-j", "-n", "1", "-i", "0.01", name))["dev"],
+                  os.fsencode(name).decode("latin-1"), "name of the device")
     finally:
         lib.run("ip", "link", "del", name)
 

@@ -525,17 +525,21 @@ static const char *handle_text(__u32 handle, char *text, size_t size)
 
 /* ---- output ---- */
 
-/* With quotes; what would end the text is escaped */
+/* With quotes; what would end the text is escaped, and a byte that is not ASCII: the name
+ * of a device need not be UTF-8, as JSON is
+ */
 static void print_json_text(const char *text)
 {
+	const unsigned char *c;
+
 	putchar('"');
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			printf("\\%c", *text);
-		else if ((unsigned char)*text < ' ')
-			printf("\\u%04x", *text);
+	for (c = (const unsigned char *)text; *c; c++) {
+		if (*c == '"' || *c == '\\')
+			printf("\\%c", *c);
+		else if (*c < ' ' || *c > '~')
+			printf("\\u%04x", *c);
 		else
-			putchar(*text);
+			putchar(*c);
 	}
 	putchar('"');
 }
