@@ -817,12 +817,42 @@ static int sch_bpf_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool cr
 	return sch_bpf_config_get_progs(cfg, &fds, 0, extack);
 }
 
+static void sch_bpf_prog_maps(struct sch_bpf_data *q, const struct bpf_prog *prog,
+			      void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner))
+{
+	u32 i;
+
+	if (!prog)
+		return;
+	mutex_lock(&prog->aux->used_maps_mutex);
+	for (i = 0; i < prog->aux->used_map_cnt; i++)
+		call(prog->aux->used_maps[i], &q->owner);
+	mutex_unlock(&prog->aux->used_maps_mutex);
+}
+
+/**
+ * sch_bpf_maps() - tell the maps that programs name which qdisc runs these
+ * @sch: a qdisc of the kind bpf
+ * @enqueue: its program, or NULL
+ * @dequeue: likewise
+ * @call: bpf_rbtree_use() before the qdisc can run them, bpf_rbtree_unuse() when it has run them
+ *
+ * Context: process, may sleep; not between sch_bpf_reach_begin() and sch_bpf_reach_end().
+ */
+void sch_bpf_maps(struct Qdisc *sch, const struct bpf_prog *enqueue,
+		  const struct bpf_prog *dequeue,
+		  void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner))
+{
+	sch_bpf_prog_maps(qdisc_priv(sch), enqueue, call);
+	sch_bpf_prog_maps(qdisc_priv(sch), dequeue, call);
+}
+
 /**
  * sch_bpf_config_swap() - put a configuration in force
  * @sch: a qdisc of the kind bpf
  * @cfg: the configuration; it gets the programs that were in force before
  *
- * Context: under the qdisc's tree lock, or before the qdisc can be found.
+ * Context: under the qdisc's tree lock, or before the qdisc can be found; after sch_bpf_maps().
  */
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 {
@@ -881,6 +911,7 @@ static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 	err = sch_bpf_parse(&cfg, opt, true, extack);
 	if (err)
 		return err;
+	sch_bpf_maps(sch, cfg.enqueue, cfg.dequeue, bpf_rbtree_use);
 	sch_bpf_config_swap(sch, &cfg);
 	return 0;
 }
@@ -1115,6 +1146,7 @@ static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 	if (err)
 		return err;
 	dequeue = cfg.dequeue;
+	sch_bpf_maps(sch, cfg.enqueue, dequeue, bpf_rbtree_use);
 	err = sch_bpf_reach_begin(dequeue);
 	if (!err) {
 		err = sch_bpf_config_change(sch, &cfg, SCH_BPF_CHANGE, extack);
@@ -1136,6 +1168,7 @@ static void sch_bpf_destroy(struct Qdisc *sch)
 	/* No packet outlives the device and its namespace. */
 	bpf_rbtree_flush();
 	sch_bpf_class_destroy(sch);
+	sch_bpf_maps(sch, q->enqueue, q->dequeue, bpf_rbtree_unuse);
 	if (q->enqueue)
 		bpf_prog_put(q->enqueue);
 	if (q->dequeue)

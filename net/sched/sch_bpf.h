@@ -115,6 +115,9 @@ void sch_bpf_config_put(const struct sch_bpf_config *cfg);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
 void sch_bpf_new_generation(struct sch_bpf_data *q);
 u64 sch_bpf_new_mark(void);
+void sch_bpf_maps(struct Qdisc *sch, const struct bpf_prog *enqueue,
+		  const struct bpf_prog *dequeue,
+		  void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner));
 int sch_bpf_reach_begin(const struct bpf_prog *dequeue);
 void sch_bpf_reach_end(const struct bpf_prog *dequeue);
 int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
