@@ -564,15 +564,13 @@ static noinline void rbtree_remove_node(struct bpf_rbtree *rb, struct rbtree_ele
 	rb_erase(&elem->node, &rb->root);
 }
 
-/* Take the oldest element of a key out. */
-static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+/* Take the oldest element out where all have one key. */
+static __always_inline void rbtree_unlink_only(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
 	struct rbtree_elem *heir = elem->next;
 
 	rb->popped++;
-	if (rb->first != rb->last) {
-		rbtree_remove_node(rb, elem);
-	} else if (heir) {	/* a FIFO */
+	if (heir) {	/* a FIFO */
 		rbtree_heir_follows(rb, elem, heir);
 		heir->last = elem->last;
 		rbtree_set_only(rb, heir);
@@ -580,6 +578,17 @@ static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_e
 		rb->root.rb_node = NULL;
 		rb->first = NULL;
 		rb->last = NULL;
+	}
+}
+
+/* Take the oldest element of a key out. */
+static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	if (rb->first == rb->last) {
+		rbtree_unlink_only(rb, elem);
+	} else {
+		rb->popped++;
+		rbtree_remove_node(rb, elem);
 	}
 }
 
@@ -1142,8 +1151,8 @@ static __always_inline void rbtree_plain_fill(struct rbtree_elem *elem, const vo
 	((void **)elem->key)[1] = obj;
 }
 
-static __always_inline int rbtree_push_obj(struct bpf_map *map, struct bpf_rbtree_owner *owner,
-					   const void *key, void *obj, bool front)
+static noinline int rbtree_push_obj(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+				    const void *key, void *obj, bool front)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem, *spare;
@@ -1199,6 +1208,15 @@ out:
 	return err;
 }
 
+/* Without the lock, and of no other form than most: no call but the last thing in what follows,
+ * so that no register is saved.
+ */
+static __always_inline bool rbtree_is_easy(const struct bpf_rbtree *rb,
+					   const struct bpf_rbtree_owner *owner)
+{
+	return likely(READ_ONCE(rb->alone) == owner && rb->is_plain);
+}
+
 /**
  * bpf_rbtree_push() - store an object behind all others with an equal key
  * @map: an ordered map of packets
@@ -1214,7 +1232,17 @@ out:
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj)
 {
-	return rbtree_push_obj(map, owner, key, obj, false);
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem;
+
+	if (!rbtree_is_easy(rb, owner) || unlikely(!rb->free))
+		return rbtree_push_obj(map, owner, key, obj, false);
+	elem = rb->free;
+	rb->free = elem->next;
+	rbtree_plain_fill(elem, key, obj);
+	rb->bytes += rbtree_packet_len(obj);
+	rbtree_link(rb, elem);
+	return 0;
 }
 
 /**
@@ -1321,6 +1349,37 @@ unlock:
 	return obj;
 }
 
+static noinline void *rbtree_pop_slow(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+				      const void *key, u64 *first, enum rbtree_which which)
+{
+	return rbtree_pop(map, owner, key, first, which);
+}
+
+/* Several keys are there. */
+static noinline void *rbtree_pop_among(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	void *obj;
+
+	rbtree_take(rb, elem, RBTREE_FIRST, &obj);
+	rb->bytes -= rbtree_packet_len(obj);
+	return obj;
+}
+
+/* rbtree_is_easy(), and @elem is the first. */
+static __always_inline void *rbtree_pop_easy(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	void **slot = (void **)elem->key + 1, *obj;
+
+	if (rb->first != rb->last)
+		return rbtree_pop_among(rb, elem);
+	rbtree_unlink_only(rb, elem);
+	obj = *slot;
+	*slot = NULL;
+	rb->bytes -= rbtree_packet_len(obj);
+	rbtree_slot_put(rb, elem);
+	return obj;
+}
+
 /**
  * bpf_rbtree_pop() - take the first object out
  * @map: an ordered map of packets
@@ -1333,7 +1392,11 @@ unlock:
  */
 void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
-	return rbtree_pop(map, owner, NULL, NULL, RBTREE_FIRST);
+	struct bpf_rbtree *rb = to_rbtree(map);
+
+	if (!rbtree_is_easy(rb, owner))
+		return rbtree_pop_slow(map, owner, NULL, NULL, RBTREE_FIRST);
+	return rb->first ? rbtree_pop_easy(rb, rb->first) : NULL;
 }
 
 /**
@@ -1349,7 +1412,19 @@ void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first)
 {
-	return rbtree_pop(map, owner, bound, first, RBTREE_UNTIL);
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem;
+
+	if (!rbtree_is_easy(rb, owner))
+		return rbtree_pop_slow(map, owner, bound, first, RBTREE_UNTIL);
+	elem = rb->first;
+	if (!elem)
+		return NULL;
+	if (elem->rank > get_unaligned((const u64 *)bound)) {
+		*first = elem->rank;
+		return ERR_PTR(-EAGAIN);
+	}
+	return rbtree_pop_easy(rb, elem);
 }
 
 /**
