@@ -400,6 +400,7 @@ static void sch_bpf_throttle(struct sch_bpf_data *q, u64 now)
 
 	q->idle = 0;
 	q->trouble = 0;
+	q->armed = when;
 	qdisc_watchdog_schedule_range_ns(&q->watchdog, when, SCH_BPF_SLACK);
 }
 
@@ -409,8 +410,15 @@ static void sch_bpf_throttle(struct sch_bpf_data *q, u64 now)
 static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
-	u64 now = ktime_get_ns(), wait = 0;
+	u64 now, wait = 0;
 
+	/* As it was: the watchdog asks again, and the clock need not be read. */
+	if (q->run.ctx.expire && q->run.ctx.expire == q->armed &&
+	    hrtimer_is_queued(&q->watchdog.timer)) {
+		qdisc_qstats_overlimit(sch);
+		return NULL;
+	}
+	now = ktime_get_ns();
 	if (q->run.ctx.expire) {
 		qdisc_qstats_overlimit(sch);
 		if (q->run.ctx.expire > now) {
@@ -437,6 +445,7 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 		wait = min(SCH_BPF_RETRY << min(q->idle, SCH_BPF_RETRY_SHIFT_MAX),
 			   q->patience / 4);
 	q->idle++;
+	q->armed = 0;
 	qdisc_watchdog_schedule_range_ns(&q->watchdog, now + wait, SCH_BPF_SLACK);
 	return NULL;
 }

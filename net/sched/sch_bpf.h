@@ -66,6 +66,7 @@ struct sch_bpf_data {
 	u64 trouble_last;
 	u64 horizon;			/* ns: no program waits for longer without being asked */
 	s64 horizon_was;		/* at some time before: that time and horizon, ns */
+	u64 armed;			/* what the watchdog waits for on behalf of the program */
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
 	struct delayed_work work;
