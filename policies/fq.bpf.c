@@ -74,6 +74,7 @@ struct fq {
 	__u64 next_due;		/* nothing in fq_later is due before */
 	__u64 past;		/* what the clock said when it was read last */
 	__u32 ready;		/* packets in fq_now, at most */
+	__u32 generation;	/* ready counts if this is the qdisc's */
 };
 
 struct flow {
@@ -382,15 +383,18 @@ static int pop_due(struct sch_bpf_ctx *ctx, struct fq *q)
 	return err;
 }
 
-static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
+static void pop(struct sch_bpf_ctx *ctx, struct fq *q)
 {
+	if (bpf_qdisc_begins_anew(ctx, &q->generation))
+		q->ready = MAX_PACKETS;
 	if (due(q)) {
 		if (q->ready)
 			release(ctx, q);
 		else if (!pop_due(ctx, q) || (due(q) && !pop_due(ctx, q)))
-			return 0;
+			return;
 	}
-	return bpf_qdisc_pop(ctx, &fq_now);
+	if (q->ready && bpf_qdisc_pop(ctx, &fq_now))
+		q->ready = 0;
 }
 
 /* Keep the books when a packet leaves. */
