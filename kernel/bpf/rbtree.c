@@ -154,15 +154,18 @@ struct rbtree_field {
 struct bpf_rbtree {
 	struct bpf_map map;
 
-	rqspinlock_t lock ____cacheline_aligned_in_smp;
-	u64 pushed;			/* number of the youngest element */
+	/* One cache line: all that the usual push and pop touch */
+	u64 pushed ____cacheline_aligned_in_smp;	/* number of the youngest element */
 	u64 popped;
 	u64 bytes;			/* of the packets */
-	u64 jumps;			/* what a walk could not tell from the numbers */
 	struct rb_root root;
 	struct rbtree_elem *first;
 	struct rbtree_elem *last;	/* oldest element of the highest key */
 	struct rbtree_elem *free;
+	struct bpf_rbtree_owner *easy;	/* alone, if the map is plain */
+
+	rqspinlock_t lock;
+	u64 jumps;			/* what a walk could not tell from the numbers */
 	struct llist_head returned;	/* free too; put there without the lock */
 	struct bpf_rbtree_owner *alone;	/* the owner, if it needs no lock */
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
@@ -960,13 +963,20 @@ static void rbtree_put(struct bpf_rbtree *rb)
 	}
 }
 
+/* Under rbtree_owner_lock: @owner, or nobody, takes no lock from now on. */
+static void rbtree_set_alone(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
+{
+	WRITE_ONCE(rb->alone, owner);
+	WRITE_ONCE(rb->easy, rb->is_plain ? owner : NULL);
+}
+
 /* Under the map's lock, interrupts off, by who has a reference: the claim ends. */
 static void rbtree_unclaim(struct bpf_rbtree *rb)
 {
 	raw_spin_lock(&rbtree_owner_lock);
 	list_del_init(&rb->owner_node);
 	WRITE_ONCE(rb->owner, NULL);
-	WRITE_ONCE(rb->alone, NULL);
+	rbtree_set_alone(rb, NULL);
 	if (rb->is_gone)
 		refcount_dec(&rb->users);
 	rb->is_gone = false;
@@ -1013,7 +1023,7 @@ static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	list_move_tail(&rb->owner_node, &owner->maps);
 	rb->owner = owner;
-	WRITE_ONCE(rb->alone, READ_ONCE(rb->user) == owner ? owner : NULL);
+	rbtree_set_alone(rb, READ_ONCE(rb->user) == owner ? owner : NULL);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return 0;
 }
@@ -1027,7 +1037,7 @@ static void rbtree_share(struct bpf_rbtree *rb)
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	alone = rb->alone;
 	rb->user = NULL;
-	WRITE_ONCE(rb->alone, NULL);
+	rbtree_set_alone(rb, NULL);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	if (alone)	/* its steps without the lock come to an end */
 		synchronize_rcu_expedited();
@@ -1214,7 +1224,7 @@ out:
 static __always_inline bool rbtree_is_easy(const struct bpf_rbtree *rb,
 					   const struct bpf_rbtree_owner *owner)
 {
-	return likely(READ_ONCE(rb->alone) == owner && rb->is_plain);
+	return likely(READ_ONCE(rb->easy) == owner);
 }
 
 /**
