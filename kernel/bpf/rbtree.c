@@ -747,8 +747,15 @@ static noinline int rbtree_grow_now(struct bpf_rbtree *rb, u32 slots)
 	bool added = false;
 	int err;
 
-	if (slots == rb->map.max_entries)
-		return -E2BIG;
+	if (slots == rb->map.max_entries) {
+		/* The worker may have added the last after an owner that is alone has looked. */
+		err = raw_res_spin_lock_irqsave(&rb->lock, flags);
+		if (err)
+			return err;
+		added = rb->spare;
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+		return added ? 0 : -E2BIG;
+	}
 	rbtree_want_spare(rb);
 	count = min(count, rb->map.max_entries - slots);
 	chunk = rbtree_chunk_alloc_now(rb, count);
@@ -1098,14 +1105,16 @@ void bpf_rbtree_share_fd(u32 ufd)
  */
 void bpf_rbtree_use(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
+	struct bpf_rbtree_owner *user;
 	struct bpf_rbtree *rb = to_rbtree(map);
 
 	if (!rbtree_can_be_shared(map))
 		return;
 	mutex_lock(&rbtree_use_mutex);
-	if (rb->user && rb->user != owner)
+	user = READ_ONCE(rb->user);
+	if (user && user != owner)
 		rbtree_share(rb);
-	else if (!rb->user && !rb->shared)
+	else if (!user && !rb->shared)
 		WRITE_ONCE(rb->user, owner);
 	mutex_unlock(&rbtree_use_mutex);
 }
@@ -1115,7 +1124,10 @@ void bpf_rbtree_use(struct bpf_map *map, struct bpf_rbtree_owner *owner)
  * @map: any map
  * @owner: the owner, without claims
  *
- * Context: process, may sleep.
+ * Not when programs are replaced: the new ones may name the map, too. A map that only the old
+ * ones named stays in use, and is no later owner's alone.
+ *
+ * Context: any.
  */
 void bpf_rbtree_unuse(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
@@ -1123,10 +1135,8 @@ void bpf_rbtree_unuse(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 
 	if (!rbtree_can_be_shared(map))
 		return;
-	mutex_lock(&rbtree_use_mutex);
-	if (rb->user == owner)
-		rb->user = NULL;
-	mutex_unlock(&rbtree_use_mutex);
+	/* No mutex, which a grace period may hold: others store an owner only where there is none. */
+	cmpxchg(&rb->user, owner, NULL);
 }
 
 /* A step of an owner begins: is there need of the lock? */

@@ -872,6 +872,7 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 	if (cfg->horizon) {
 		q->horizon = cfg->horizon;
 		q->horizon_was = 0;
+		q->armed = 0;		/* the watchdog may wait for longer than the new one */
 	}
 	if (cfg->patience)
 		q->patience = cfg->patience;
