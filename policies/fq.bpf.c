@@ -88,6 +88,7 @@ struct fq {
 	__u64 next_due;		/* nothing in fq_later is due before */
 	__u64 past;		/* what the clock said when it was read last */
 	__u32 ready;		/* packets in fq_now, at most */
+	__u32 generation;	/* ready counts if this is the qdisc's */
 };
 
 struct flow {
@@ -320,10 +321,20 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 	return err;
 }
 
+/* Another qdisc with these programs, one of a test run, say, may have written ready. */
+static struct fq *fq_of(struct sch_bpf_ctx *ctx)
+{
+	struct fq *q = bpf_map_lookup_elem(&fq_state, &(__u32){ 0 });
+
+	if (q && bpf_qdisc_begins_anew(ctx, &q->generation))
+		q->ready = MAX_PACKETS;
+	return q;
+}
+
 SEC("qdisc/enqueue")
 int fq_enqueue(struct sch_bpf_ctx *ctx)
 {
-	struct fq *q = bpf_map_lookup_elem(&fq_state, &(__u32){ 0 });
+	struct fq *q = fq_of(ctx);
 	struct sk_buff *skb = ctx->skb;
 	struct note *note = bpf_qdisc_cb(skb);
 	__u32 qlen = ctx->qdisc->q.qlen;
@@ -396,20 +407,23 @@ static int pop_due(struct sch_bpf_ctx *ctx, struct fq *q)
 	__u64 now = q->past;
 	int err = bpf_qdisc_pop_until(ctx, &fq_later, &now);
 
-	if (err)
-		q->next_due = err == -EAGAIN ? ctx->expire : NEVER;
+	if (err == -EAGAIN)
+		q->next_due = ctx->expire;
+	else if (err == -ENOENT)
+		q->next_due = NEVER;
 	return err;
 }
 
-static int pop(struct sch_bpf_ctx *ctx, struct fq *q)
+static void pop(struct sch_bpf_ctx *ctx, struct fq *q)
 {
 	if (due(q)) {
 		if (q->ready)
 			release(ctx, q);
 		else if (!pop_due(ctx, q) || (due(q) && !pop_due(ctx, q)))
-			return 0;
+			return;
 	}
-	return bpf_qdisc_pop(ctx, &fq_now);
+	if (q->ready && bpf_qdisc_pop(ctx, &fq_now) == -ENOENT)
+		q->ready = 0;
 }
 
 /* Keep the books when a packet leaves. */
@@ -461,7 +475,7 @@ static void deliver_what_is_kept(struct sch_bpf_ctx *ctx, struct fq *q)
 SEC("qdisc/dequeue")
 int fq_dequeue(struct sch_bpf_ctx *ctx)
 {
-	struct fq *q = bpf_map_lookup_elem(&fq_state, &(__u32){ 0 });
+	struct fq *q = fq_of(ctx);
 	struct sk_buff *skb;
 	struct note *note;
 

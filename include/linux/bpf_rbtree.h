@@ -24,7 +24,8 @@ struct rbtree_elem;
  *	      bpf_rbtree_detach_gone() has them
  *
  * Embedded in the owner, a qdisc for instance. It lives until
- * bpf_rbtree_disown() has returned.
+ * bpf_rbtree_disown() has returned. It pushes and pops under a lock of its own, and in RCU's read
+ * side: a map that bpf_rbtree_use() has found to be its alone has no other protection.
  */
 struct bpf_rbtree_owner {
 	struct list_head maps;
@@ -71,12 +72,16 @@ static inline void bpf_rbtree_owner_init(struct bpf_rbtree_owner *owner,
 bool bpf_rbtree_holds_packets(const struct bpf_map *map);
 bool bpf_rbtree_leads_to_packets(const struct bpf_map *map);
 const struct bpf_rbtree_arg *bpf_rbtree_arg(const char *name);
-bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, const struct bpf_map *map,
+bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, struct bpf_map *map,
 			  const struct bpf_map *outer);
 int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 			 const struct btf_type *key_type, const struct btf_type *value_type,
 			 struct bpf_verifier_log *log);
 
+void bpf_rbtree_use(struct bpf_map *map, struct bpf_rbtree_owner *owner);
+void bpf_rbtree_unuse(struct bpf_map *map, struct bpf_rbtree_owner *owner);
+void bpf_rbtree_share(struct bpf_map *map);
+void bpf_rbtree_share_fd(u32 ufd);
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj);
 int bpf_rbtree_push_front(struct bpf_map *map, struct bpf_rbtree_owner *owner,

@@ -67,7 +67,16 @@
  * lock answers the second locker on the same CPU with an error instead of a
  * hang.
  *
- * rbtree_owner_lock protects the owners' lists. It nests inside a map's lock.
+ * An owner that is alone with its map takes no lock: whatever protects the owner, a
+ * qdisc's root lock, protects the map. It is alone from its claim on if nobody but its
+ * programs names the map (bpf_rbtree_use()). Whoever else wants to look shares the map
+ * first (bpf_rbtree_share()), where it may sleep: a system call before it looks, a program
+ * of another type, of another owner, or with a timer before it can run, an inner map before it
+ * is one. All steps of an owner are in RCU's read side: after a grace period it takes the lock.
+ * A map that was shared stays so.
+ *
+ * rbtree_owner_lock protects the owners' lists, and who is alone with a map. It nests inside a
+ * map's lock.
  */
 #include <linux/bpf.h>
 #include <linux/bpf_rbtree.h>
@@ -145,16 +154,20 @@ struct rbtree_field {
 struct bpf_rbtree {
 	struct bpf_map map;
 
-	rqspinlock_t lock ____cacheline_aligned_in_smp;
-	u64 pushed;			/* number of the youngest element */
+	/* One cache line: all that the usual push and pop touch */
+	u64 pushed ____cacheline_aligned_in_smp;	/* number of the youngest element */
 	u64 popped;
 	u64 bytes;			/* of the packets */
-	u64 jumps;			/* what a walk could not tell from the numbers */
 	struct rb_root root;
 	struct rbtree_elem *first;
 	struct rbtree_elem *last;	/* oldest element of the highest key */
 	struct rbtree_elem *free;
+	struct bpf_rbtree_owner *easy;	/* alone, if the map is plain */
+
+	rqspinlock_t lock;
+	u64 jumps;			/* what a walk could not tell from the numbers */
 	struct llist_head returned;	/* free too; put there without the lock */
+	struct bpf_rbtree_owner *alone;	/* the owner, if it needs no lock */
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
 	struct list_head owner_node;
 
@@ -191,12 +204,18 @@ struct bpf_rbtree {
 
 	struct bpf_mem_alloc ma;	/* of a map without preallocation */
 	u64 mark;			/* the last */
+
+	struct bpf_rbtree_owner *user;	/* whose programs alone name the map */
+	bool shared;			/* no owner is alone with it, ever again */
 };
 
 static DEFINE_RAW_SPINLOCK(rbtree_owner_lock);
 
 /* Held while an owner is told of a map that is gone: it does not go meanwhile. */
 static DEFINE_MUTEX(rbtree_gone_mutex);
+
+/* Protects who uses maps, and is held until a map that is to be shared is. */
+static DEFINE_MUTEX(rbtree_use_mutex);
 
 static struct workqueue_struct *rbtree_wq;
 
@@ -548,15 +567,13 @@ static noinline void rbtree_remove_node(struct bpf_rbtree *rb, struct rbtree_ele
 	rb_erase(&elem->node, &rb->root);
 }
 
-/* Take the oldest element of a key out. */
-static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+/* Take the oldest element out where all have one key. */
+static __always_inline void rbtree_unlink_only(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 {
 	struct rbtree_elem *heir = elem->next;
 
 	rb->popped++;
-	if (rb->first != rb->last) {
-		rbtree_remove_node(rb, elem);
-	} else if (heir) {	/* a FIFO */
+	if (heir) {	/* a FIFO */
 		rbtree_heir_follows(rb, elem, heir);
 		heir->last = elem->last;
 		rbtree_set_only(rb, heir);
@@ -564,6 +581,17 @@ static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_e
 		rb->root.rb_node = NULL;
 		rb->first = NULL;
 		rb->last = NULL;
+	}
+}
+
+/* Take the oldest element of a key out. */
+static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	if (rb->first == rb->last) {
+		rbtree_unlink_only(rb, elem);
+	} else {
+		rb->popped++;
+		rbtree_remove_node(rb, elem);
 	}
 }
 
@@ -691,8 +719,8 @@ static void rbtree_grow(struct bpf_rbtree *rb)
 			break;
 		if (!raw_res_spin_lock_irqsave(&rb->lock, flags)) {
 			added = rbtree_chunk_add(rb, chunk);
-			if (added)
-				WRITE_ONCE(rb->spare, chunk);
+			if (added)	/* an owner that is alone takes it without the lock */
+				smp_store_release(&rb->spare, chunk);
 			raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 		}
 		if (!added)
@@ -719,8 +747,15 @@ static noinline int rbtree_grow_now(struct bpf_rbtree *rb, u32 slots)
 	bool added = false;
 	int err;
 
-	if (slots == rb->map.max_entries)
-		return -E2BIG;
+	if (slots == rb->map.max_entries) {
+		/* The worker may have added the last after an owner that is alone has looked. */
+		err = raw_res_spin_lock_irqsave(&rb->lock, flags);
+		if (err)
+			return err;
+		added = rb->spare;
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+		return added ? 0 : -E2BIG;
+	}
 	rbtree_want_spare(rb);
 	count = min(count, rb->map.max_entries - slots);
 	chunk = rbtree_chunk_alloc_now(rb, count);
@@ -749,7 +784,7 @@ static noinline int rbtree_grow_now(struct bpf_rbtree *rb, u32 slots)
 static noinline struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb)
 {
 	struct llist_node *list = llist_del_all(&rb->returned);
-	struct rbtree_chunk *chunk = rb->spare;
+	struct rbtree_chunk *chunk = smp_load_acquire(&rb->spare);	/* of rbtree_grow() */
 
 	if (list)
 		return llist_entry(list, struct rbtree_elem, returned);
@@ -908,10 +943,10 @@ const struct bpf_rbtree_arg *bpf_rbtree_arg(const char *name)
  * @map: the map
  * @outer: the map that is an argument before it, NULL if there is none
  *
- * Context: any.
+ * Context: process, may sleep.
  * Return: true if it may.
  */
-bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, const struct bpf_map *map,
+bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, struct bpf_map *map,
 			  const struct bpf_map *outer)
 {
 	const struct bpf_map *meta;
@@ -919,6 +954,7 @@ bool bpf_rbtree_arg_takes(const struct bpf_rbtree_arg *arg, const struct bpf_map
 	if (arg->takes)
 		return arg->takes(map);
 	meta = outer ? outer->inner_map_meta : NULL;
+	bpf_rbtree_share(map);
 	return meta && !map->excl_prog_sha && map->ops->map_meta_equal &&
 	       meta->ops->map_meta_equal(meta, map);
 }
@@ -934,12 +970,20 @@ static void rbtree_put(struct bpf_rbtree *rb)
 	}
 }
 
+/* Under rbtree_owner_lock: @owner, or nobody, takes no lock from now on. */
+static void rbtree_set_alone(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
+{
+	WRITE_ONCE(rb->alone, owner);
+	WRITE_ONCE(rb->easy, rb->is_plain ? owner : NULL);
+}
+
 /* Under the map's lock, interrupts off, by who has a reference: the claim ends. */
 static void rbtree_unclaim(struct bpf_rbtree *rb)
 {
 	raw_spin_lock(&rbtree_owner_lock);
 	list_del_init(&rb->owner_node);
 	WRITE_ONCE(rb->owner, NULL);
+	rbtree_set_alone(rb, NULL);
 	if (rb->is_gone)
 		refcount_dec(&rb->users);
 	rb->is_gone = false;
@@ -986,8 +1030,127 @@ static noinline int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	list_move_tail(&rb->owner_node, &owner->maps);
 	rb->owner = owner;
+	rbtree_set_alone(rb, READ_ONCE(rb->user) == owner ? owner : NULL);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return 0;
+}
+
+/* Under rbtree_use_mutex: no owner is alone with the map afterwards. */
+static void rbtree_share(struct bpf_rbtree *rb)
+{
+	unsigned long flags;
+	bool alone;
+
+	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
+	alone = rb->alone;
+	rb->user = NULL;
+	rbtree_set_alone(rb, NULL);
+	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
+	if (alone)	/* its steps without the lock come to an end */
+		synchronize_rcu_expedited();
+	smp_store_release(&rb->shared, true);	/* after these steps */
+}
+
+static bool rbtree_is_shared(const struct bpf_rbtree *rb)
+{
+	return smp_load_acquire(&rb->shared);	/* pairs with rbtree_share() */
+}
+
+/* The template of an inner map is only a struct bpf_map, and has no id. */
+static bool rbtree_can_be_shared(const struct bpf_map *map)
+{
+	return bpf_rbtree_holds_packets(map) && map->id;
+}
+
+/**
+ * bpf_rbtree_share() - somebody else than a map's owner wants to look at it
+ * @map: any map; one of packets is locked for each step from now on
+ *
+ * Context: process, may sleep; until the owner, which may have been alone with the map, takes
+ * the lock.
+ */
+void bpf_rbtree_share(struct bpf_map *map)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+
+	if (!rbtree_can_be_shared(map) || rbtree_is_shared(rb))
+		return;
+	mutex_lock(&rbtree_use_mutex);
+	if (!rb->shared)
+		rbtree_share(rb);
+	mutex_unlock(&rbtree_use_mutex);
+}
+
+/**
+ * bpf_rbtree_share_fd() - share a map that may become an inner one
+ * @ufd: its file descriptor, as user space has given it
+ *
+ * Context: process, may sleep.
+ */
+void bpf_rbtree_share_fd(u32 ufd)
+{
+	CLASS(fd, f)(ufd);
+	struct bpf_map *map = __bpf_map_get(f);
+
+	if (!IS_ERR(map))
+		bpf_rbtree_share(map);
+}
+
+/**
+ * bpf_rbtree_use() - programs that an owner is about to run name a map
+ * @map: any map; one of packets is the owner's alone if no other has called this for it
+ * @owner: the owner
+ *
+ * Context: process, may sleep.
+ */
+void bpf_rbtree_use(struct bpf_map *map, struct bpf_rbtree_owner *owner)
+{
+	struct bpf_rbtree_owner *user;
+	struct bpf_rbtree *rb = to_rbtree(map);
+
+	if (!rbtree_can_be_shared(map))
+		return;
+	mutex_lock(&rbtree_use_mutex);
+	user = READ_ONCE(rb->user);
+	if (user && user != owner)
+		rbtree_share(rb);
+	else if (!user && !rb->shared)
+		WRITE_ONCE(rb->user, owner);
+	mutex_unlock(&rbtree_use_mutex);
+}
+
+/**
+ * bpf_rbtree_unuse() - an owner has run the last program that names a map
+ * @map: any map
+ * @owner: the owner, without claims
+ *
+ * Not when programs are replaced: the new ones may name the map, too. A map that only the old
+ * ones named stays in use, and is no later owner's alone.
+ *
+ * Context: any.
+ */
+void bpf_rbtree_unuse(struct bpf_map *map, struct bpf_rbtree_owner *owner)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+
+	if (!rbtree_can_be_shared(map))
+		return;
+	/* No mutex, which a grace period may hold: others store an owner only where there is none. */
+	cmpxchg(&rb->user, owner, NULL);
+}
+
+/* A step of an owner begins: is there need of the lock? */
+static __always_inline int rbtree_step_begin(struct bpf_rbtree *rb,
+					     const struct bpf_rbtree_owner *owner, bool *locked)
+{
+	*locked = READ_ONCE(rb->alone) != owner;
+	return unlikely(*locked) ? raw_res_spin_lock(&rb->lock) : 0;
+}
+
+static __always_inline void rbtree_step_end(struct bpf_rbtree *rb, bool locked)
+{
+	if (unlikely(locked))
+		raw_res_spin_unlock(&rb->lock);
 }
 
 /* Bytes of a packet, as the qdisc layer counts them */
@@ -1008,11 +1171,12 @@ static __always_inline void rbtree_plain_fill(struct rbtree_elem *elem, const vo
 	((void **)elem->key)[1] = obj;
 }
 
-static __always_inline int rbtree_push_obj(struct bpf_map *map, struct bpf_rbtree_owner *owner,
-					   const void *key, void *obj, bool front)
+static noinline int rbtree_push_obj(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+				    const void *key, void *obj, bool front)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem, *spare;
+	bool locked;
 	u32 slots;
 	int err;
 
@@ -1023,11 +1187,11 @@ static __always_inline int rbtree_push_obj(struct bpf_map *map, struct bpf_rbtre
 			return err;
 	}
 again:
-	err = raw_res_spin_lock(&rb->lock);
+	err = rbtree_step_begin(rb, owner, &locked);
 	if (unlikely(err))
 		goto out;
 
-	if (unlikely(rb->owner != owner)) {
+	if (unlikely(locked && rb->owner != owner)) {
 		err = rbtree_claim(rb, owner);
 		if (unlikely(err)) {
 			raw_res_spin_unlock(&rb->lock);
@@ -1042,8 +1206,8 @@ again:
 	} else {
 		elem = rbtree_elem_get(rb, &spare);
 		if (unlikely(!elem)) {
-			slots = rb->slots;
-			raw_res_spin_unlock(&rb->lock);
+			slots = READ_ONCE(rb->slots);
+			rbtree_step_end(rb, locked);
 			err = rbtree_grow_now(rb, slots);
 			if (!err)
 				goto again;
@@ -1058,10 +1222,19 @@ again:
 	else
 		rbtree_link(rb, elem);
 	rb->bytes += rbtree_packet_len(obj);
-	raw_res_spin_unlock(&rb->lock);
+	rbtree_step_end(rb, locked);
 out:
 	rbtree_spare_put(rb, spare);
 	return err;
+}
+
+/* Without the lock, and of no other form than most: no call but the last thing in what follows,
+ * so that no register is saved.
+ */
+static __always_inline bool rbtree_is_easy(const struct bpf_rbtree *rb,
+					   const struct bpf_rbtree_owner *owner)
+{
+	return likely(READ_ONCE(rb->easy) == owner);
 }
 
 /**
@@ -1079,7 +1252,17 @@ out:
 int bpf_rbtree_push(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 		    const void *key, void *obj)
 {
-	return rbtree_push_obj(map, owner, key, obj, false);
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem;
+
+	if (!rbtree_is_easy(rb, owner) || unlikely(!rb->free))
+		return rbtree_push_obj(map, owner, key, obj, false);
+	elem = rb->free;
+	rb->free = elem->next;
+	rbtree_plain_fill(elem, key, obj);
+	rb->bytes += rbtree_packet_len(obj);
+	rbtree_link(rb, elem);
+	return 0;
 }
 
 /**
@@ -1160,10 +1343,11 @@ static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_o
 	struct rbtree_elem *elem, *spare = NULL;
 	struct bpf_rbtree *rb = to_rbtree(map);
 	void *obj = NULL;
+	bool locked;
 
-	if (unlikely(raw_res_spin_lock(&rb->lock)))
+	if (unlikely(rbtree_step_begin(rb, owner, &locked)))
 		return ERR_PTR(-EBUSY);
-	if (unlikely(rb->owner != owner)) {
+	if (unlikely(locked && rb->owner != owner)) {
 		if (rbtree_count(rb))
 			obj = ERR_PTR(-EBUSY);
 		goto unlock;
@@ -1179,9 +1363,40 @@ static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_o
 	spare = rbtree_take(rb, elem, which, &obj);
 	rb->bytes -= rbtree_packet_len(obj);
 unlock:
-	raw_res_spin_unlock(&rb->lock);
+	rbtree_step_end(rb, locked);
 
 	rbtree_spare_put(rb, spare);
+	return obj;
+}
+
+static noinline void *rbtree_pop_slow(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+				      const void *key, u64 *first, enum rbtree_which which)
+{
+	return rbtree_pop(map, owner, key, first, which);
+}
+
+/* Several keys are there. */
+static noinline void *rbtree_pop_among(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	void *obj;
+
+	rbtree_take(rb, elem, RBTREE_FIRST, &obj);
+	rb->bytes -= rbtree_packet_len(obj);
+	return obj;
+}
+
+/* rbtree_is_easy(), and @elem is the first. */
+static __always_inline void *rbtree_pop_easy(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	void **slot = (void **)elem->key + 1, *obj;
+
+	if (rb->first != rb->last)
+		return rbtree_pop_among(rb, elem);
+	rbtree_unlink_only(rb, elem);
+	obj = *slot;
+	*slot = NULL;
+	rb->bytes -= rbtree_packet_len(obj);
+	rbtree_slot_put(rb, elem);
 	return obj;
 }
 
@@ -1197,7 +1412,11 @@ unlock:
  */
 void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
-	return rbtree_pop(map, owner, NULL, NULL, RBTREE_FIRST);
+	struct bpf_rbtree *rb = to_rbtree(map);
+
+	if (!rbtree_is_easy(rb, owner))
+		return rbtree_pop_slow(map, owner, NULL, NULL, RBTREE_FIRST);
+	return rb->first ? rbtree_pop_easy(rb, rb->first) : NULL;
 }
 
 /**
@@ -1213,7 +1432,19 @@ void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			   const void *bound, u64 *first)
 {
-	return rbtree_pop(map, owner, bound, first, RBTREE_UNTIL);
+	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem;
+
+	if (!rbtree_is_easy(rb, owner))
+		return rbtree_pop_slow(map, owner, bound, first, RBTREE_UNTIL);
+	elem = rb->first;
+	if (!elem)
+		return NULL;
+	if (elem->rank > get_unaligned((const u64 *)bound)) {
+		*first = elem->rank;
+		return ERR_PTR(-EAGAIN);
+	}
+	return rbtree_pop_easy(rb, elem);
 }
 
 /**
@@ -1721,13 +1952,11 @@ static int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const v
 	unsigned long flags;
 	int err = 0;
 
-	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+	if (rb->has_packets || raw_res_spin_lock_irqsave(&rb->lock, flags))
 		return -EBUSY;
 	elem = rbtree_which(rb, which, key);
 	if (!elem) {
 		err = -ENOENT;
-	} else if (rb->has_packets) {
-		err = -EBUSY;
 	} else if (which == RBTREE_UNTIL && rbtree_beyond(rb, elem, key)) {
 		rbtree_copy_out(rb, elem, key_out, NULL);
 		err = -EAGAIN;
@@ -1995,6 +2224,7 @@ static int rbtree_batch(struct bpf_map *map, const union bpf_attr *attr,
 		return -EBUSY;
 	if (!b.max)
 		return 0;
+	bpf_rbtree_share(map);
 	if (put_user(0, &uattr->batch.count))
 		return -EFAULT;
 	if (in && copy_from_user(b.cursor.key, in, map->key_size))
@@ -2096,6 +2326,7 @@ static int rbtree_seq_init(void *priv, struct bpf_iter_aux_info *aux)
 	info->buf = kvmalloc(aux->map->value_size, GFP_USER | __GFP_NOWARN);
 	if (!info->buf)
 		return -ENOMEM;
+	bpf_rbtree_share(aux->map);
 	bpf_map_inc_with_uref(aux->map);
 	info->map = aux->map;
 	return 0;
@@ -2496,8 +2727,11 @@ static int rbtree_map_get_next_key(struct bpf_map *map, void *key, void *next_ke
 
 static bool rbtree_map_meta_equal(const struct bpf_map *meta0, const struct bpf_map *meta1)
 {
-	/* An inner map holds no maps: its values are not what programs take them for. */
-	return bpf_map_meta_equal(meta0, meta1) && !meta1->inner_map_meta;
+	/* An inner map holds no maps: its values are not what programs take them for. Who looks
+	 * for it in an outer map finds none that somebody is alone with.
+	 */
+	return bpf_map_meta_equal(meta0, meta1) && !meta1->inner_map_meta &&
+	       (!rbtree_can_be_shared(meta1) || rbtree_is_shared(to_rbtree(meta1)));
 }
 
 static u64 rbtree_map_mem_usage(const struct bpf_map *map)

@@ -400,6 +400,7 @@ static void sch_bpf_throttle(struct sch_bpf_data *q, u64 now)
 
 	q->idle = 0;
 	q->trouble = 0;
+	q->armed = when;
 	qdisc_watchdog_schedule_range_ns(&q->watchdog, when, SCH_BPF_SLACK);
 }
 
@@ -409,8 +410,15 @@ static void sch_bpf_throttle(struct sch_bpf_data *q, u64 now)
 static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
-	u64 now = ktime_get_ns(), wait = 0;
+	u64 now, wait = 0;
 
+	/* As it was: the watchdog asks again, and the clock need not be read. */
+	if (q->run.ctx.expire && q->run.ctx.expire == q->armed &&
+	    hrtimer_is_queued(&q->watchdog.timer)) {
+		qdisc_qstats_overlimit(sch);
+		return NULL;
+	}
+	now = ktime_get_ns();
 	if (q->run.ctx.expire) {
 		qdisc_qstats_overlimit(sch);
 		if (q->run.ctx.expire > now) {
@@ -437,6 +445,7 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 		wait = min(SCH_BPF_RETRY << min(q->idle, SCH_BPF_RETRY_SHIFT_MAX),
 			   q->patience / 4);
 	q->idle++;
+	q->armed = 0;
 	qdisc_watchdog_schedule_range_ns(&q->watchdog, now + wait, SCH_BPF_SLACK);
 	return NULL;
 }
@@ -817,12 +826,42 @@ static int sch_bpf_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool cr
 	return sch_bpf_config_get_progs(cfg, &fds, 0, extack);
 }
 
+static void sch_bpf_prog_maps(struct sch_bpf_data *q, const struct bpf_prog *prog,
+			      void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner))
+{
+	u32 i;
+
+	if (!prog)
+		return;
+	mutex_lock(&prog->aux->used_maps_mutex);
+	for (i = 0; i < prog->aux->used_map_cnt; i++)
+		call(prog->aux->used_maps[i], &q->owner);
+	mutex_unlock(&prog->aux->used_maps_mutex);
+}
+
+/**
+ * sch_bpf_maps() - tell the maps that programs name which qdisc runs these
+ * @sch: a qdisc of the kind bpf
+ * @enqueue: its program, or NULL
+ * @dequeue: likewise
+ * @call: bpf_rbtree_use() before the qdisc can run them, bpf_rbtree_unuse() when it has run them
+ *
+ * Context: process, may sleep; not between sch_bpf_reach_begin() and sch_bpf_reach_end().
+ */
+void sch_bpf_maps(struct Qdisc *sch, const struct bpf_prog *enqueue,
+		  const struct bpf_prog *dequeue,
+		  void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner))
+{
+	sch_bpf_prog_maps(qdisc_priv(sch), enqueue, call);
+	sch_bpf_prog_maps(qdisc_priv(sch), dequeue, call);
+}
+
 /**
  * sch_bpf_config_swap() - put a configuration in force
  * @sch: a qdisc of the kind bpf
  * @cfg: the configuration; it gets the programs that were in force before
  *
- * Context: under the qdisc's tree lock, or before the qdisc can be found.
+ * Context: under the qdisc's tree lock, or before the qdisc can be found; after sch_bpf_maps().
  */
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 {
@@ -833,6 +872,7 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 	if (cfg->horizon) {
 		q->horizon = cfg->horizon;
 		q->horizon_was = 0;
+		q->armed = 0;		/* the watchdog may wait for longer than the new one */
 	}
 	if (cfg->patience)
 		q->patience = cfg->patience;
@@ -881,6 +921,7 @@ static int sch_bpf_init(struct Qdisc *sch, struct nlattr *opt,
 	err = sch_bpf_parse(&cfg, opt, true, extack);
 	if (err)
 		return err;
+	sch_bpf_maps(sch, cfg.enqueue, cfg.dequeue, bpf_rbtree_use);
 	sch_bpf_config_swap(sch, &cfg);
 	return 0;
 }
@@ -1115,6 +1156,7 @@ static int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 	if (err)
 		return err;
 	dequeue = cfg.dequeue;
+	sch_bpf_maps(sch, cfg.enqueue, dequeue, bpf_rbtree_use);
 	err = sch_bpf_reach_begin(dequeue);
 	if (!err) {
 		err = sch_bpf_config_change(sch, &cfg, SCH_BPF_CHANGE, extack);
@@ -1136,6 +1178,7 @@ static void sch_bpf_destroy(struct Qdisc *sch)
 	/* No packet outlives the device and its namespace. */
 	bpf_rbtree_flush();
 	sch_bpf_class_destroy(sch);
+	sch_bpf_maps(sch, q->enqueue, q->dequeue, bpf_rbtree_unuse);
 	if (q->enqueue)
 		bpf_prog_put(q->enqueue);
 	if (q->dequeue)

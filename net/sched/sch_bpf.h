@@ -66,6 +66,7 @@ struct sch_bpf_data {
 	u64 trouble_last;
 	u64 horizon;			/* ns: no program waits for longer without being asked */
 	s64 horizon_was;		/* at some time before: that time and horizon, ns */
+	u64 armed;			/* what the watchdog waits for on behalf of the program */
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
 	struct delayed_work work;
@@ -115,6 +116,9 @@ void sch_bpf_config_put(const struct sch_bpf_config *cfg);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
 void sch_bpf_new_generation(struct sch_bpf_data *q);
 u64 sch_bpf_new_mark(void);
+void sch_bpf_maps(struct Qdisc *sch, const struct bpf_prog *enqueue,
+		  const struct bpf_prog *dequeue,
+		  void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner));
 int sch_bpf_reach_begin(const struct bpf_prog *dequeue);
 void sch_bpf_reach_end(const struct bpf_prog *dequeue);
 int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,

@@ -137,6 +137,7 @@ static int sch_bpf_seq_init(void *priv, struct bpf_iter_aux_info *aux)
 	info->value = kvmalloc(aux->map->value_size, GFP_USER | __GFP_NOWARN);
 	if (!info->value)
 		return -ENOMEM;
+	bpf_rbtree_share(aux->map);
 	bpf_map_inc_with_uref(aux->map);
 	info->map = aux->map;
 	return 0;

@@ -232,6 +232,7 @@ static int sch_bpf_mq_init(struct Qdisc *sch, struct nlattr *opt,
 	for (i = 0; i < qdisc_dev(sch)->num_tx_queues; i++) {
 		struct sch_bpf_config cfg = sch_bpf_mq_give(&req, i);
 
+		sch_bpf_maps(priv->mq.qdiscs[i], cfg.enqueue, cfg.dequeue, bpf_rbtree_use);
 		sch_bpf_config_swap(priv->mq.qdiscs[i], &cfg);
 		sch_bpf_mq_took(&req, i, &cfg);
 	}
@@ -296,7 +297,7 @@ static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 			     struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_mq *priv = qdisc_priv(sch);
-	unsigned int changed, n = qdisc_dev(sch)->num_tx_queues;
+	unsigned int i, changed, n = qdisc_dev(sch)->num_tx_queues;
 	struct sch_bpf_pair first = {};
 	struct sch_bpf_mq_request req;
 	int err, unused;
@@ -308,6 +309,9 @@ static int sch_bpf_mq_change(struct Qdisc *sch, struct nlattr *opt,
 		return err;
 	if (req.pair)
 		first = req.pair[0];
+	for (i = 0; req.pair && i < n; i++)
+		sch_bpf_maps(sch_bpf_mq_child(sch, i), req.pair[i].enqueue, req.pair[i].dequeue,
+			     bpf_rbtree_use);
 
 	sch_bpf_mq_change_queues(sch, &req, n, SCH_BPF_TRY, &err, extack);
 	if (err)

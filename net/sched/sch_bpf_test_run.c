@@ -164,6 +164,7 @@ int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
 		goto free;
 	}
 
+	sch_bpf_maps(sch, prog, NULL, bpf_rbtree_use);
 	for (i = 0; i < repeat && !err; i++) {
 		skb = skb_copy(packet, GFP_USER);
 		if (!skb) {
@@ -175,6 +176,7 @@ int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
 				err = -EINTR;
 		}
 	}
+	sch_bpf_maps(sch, prog, NULL, bpf_rbtree_unuse);
 	qdisc_put_unlocked(sch);
 
 	duration = min_t(u64, div_u64(time, repeat), U32_MAX);

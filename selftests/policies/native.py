@@ -14,6 +14,7 @@ import os
 import random
 import struct
 import subprocess
+import tempfile
 import time
 
 import lib
@@ -750,6 +751,19 @@ def fq_marks_what_is_late_as_fq():
     lib.equal(marked["ours"], marked["theirs"], "marked")
 
 
+def fq_goes_on_after_a_run_for_another():
+    """Of its enqueue program, by hand and for a qdisc of its own, which finds the map of packets in use."""
+    with lib.behind_the_gate(ours(FQ, handle=("handle", "2:"))) as (device, sender, receiver), \
+         tempfile.NamedTemporaryFile() as frame:
+        for number in range(100):
+            lib.true(send(sender, Packet(number, 100, port=1 + number % 3)), f"{number} refused")
+        frame.write(bytes(100))
+        frame.flush()
+        lib.run("bpftool", "prog", "run", "name", "fq_enqueue", "data_in", frame.name)
+        lib.true(send(sender, Packet(100, 100), mark=1), "the last one refused")
+        lib.equal(sorted(lib.numbers(receiver.collect(101))), [*range(101)], "packets that leave")
+
+
 def filters_end_packets():
     """Of each policy that asks filters, whether others wait or not. As with the kernel's qdiscs, a sender is not told
     what they drop; what they trap is no drop."""
@@ -776,5 +790,6 @@ lib.main(fifo_is_pfifo, fifo_is_bfifo, fifo_is_pfifo_head_drop,
          edt_paces_by_time_stamp_as_fq, edt_is_etf, edt_sends_nothing_before_what_has_left_as_etf,
          fq_limits_flows_as_fq, fq_counts_who_has_left, fq_has_a_horizon_as_fq, fq_is_fair, fq_gives_a_flow_its_quantum,
          fq_paces_by_time_stamp_as_fq, fq_paces_by_the_sockets_rate_as_fq, fq_marks_what_is_late_as_fq,
-         fq_has_bands_as_fq, fq_shares_by_class, fq_shares_by_cgroup, filters_end_packets,
+         fq_has_bands_as_fq, fq_shares_by_class, fq_shares_by_cgroup, fq_goes_on_after_a_run_for_another,
+         filters_end_packets,
          measured=[edt_leaves_at_the_times_of_etf, fq_shares_a_bottleneck_as_fq])
