@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import time
 import lib
 
 CONFIGURATION = "/etc/sch-bpf"
-PACKAGES = ("iproute2-bpf-qdisc", "sch-bpf", "sch-bpf-tools", "sch-bpf-exporter")
+PACKAGES = ("iproute2-bpf-qdisc", "sch-bpf", "sch-bpf-boot", "sch-bpf-cni", "sch-bpf-tools", "sch-bpf-exporter")
 METRICS = "/var/lib/prometheus/node-exporter/sch-bpf.prom"
 FILES = ("/usr/lib/sch-bpf/fq.bpf.o", "/usr/share/doc/sch-bpf/README.md", "/etc/sch-bpf")
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y")
@@ -581,6 +582,331 @@ def metrics_say_whether_it_is_attached():
         os.unlink(f"{CONFIGURATION}/{odd}.conf")
 
 
+# --- loaders in other languages ------------------------------------------------
+
+def in_the_kernel():
+    """Programs of qdiscs, and maps that are not another program's: systemd has some, which come and go."""
+    loaded, maps = (json.loads(lib.run("bpftool-sch-bpf", "-j", kind, "list")) for kind in ("prog", "map"))
+    others = {number for each in loaded if each["type"] != "qdisc" for number in each.get("map_ids", ())}
+    return ({("prog", each["id"]) for each in loaded if each["type"] == "qdisc"} |
+            {("map", each["id"]) for each in maps if each["id"] not in others})
+
+
+def in_use(dev):
+    """Those of the qdisc, if there is one."""
+    found = set()
+    for each in lib.instances(dev):
+        for program in (each["options"]["enqueue"], each["options"]["dequeue"]):
+            found |= {("prog", program["id"])} | {("map", number) for number in program["map_ids"]}
+    return found
+
+
+@contextlib.contextmanager
+def loading(language, device, policy, until):
+    """A loader that has said this word."""
+    with subprocess.Popen((f"/check/loader-{language}", device.a, f"/usr/lib/sch-bpf/{policy}.bpf.o"), text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        while process.stdout.readline() != f"{until}\n":
+            lib.true(process.poll() is None, f"the loader says {until}")
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def loads(language):
+    before = in_the_kernel()
+    with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+        with loading(language, device, "fq", "attached") as loader:
+            lib.equal((root(device.a)[0], root(device.a)[1]["obj"]), ("bpf", "fq.bpf.o"), "qdisc")
+            sender.send(0)
+            lib.equal(lib.numbers(receiver.collect(1)), [0], "packets received")
+            loader.stdin.write("\n")
+            loader.stdin.flush()
+            lib.equal(loader.stdout.readline(), "1 packets 100 bytes 0 drops 0 queued\n", "statistics")
+        handle, ids = device.qdisc()["handle"], programs(device.a)
+        # in place: it has counted on
+        with loading(language, device, "fq", "attached"):
+            lib.equal((device.qdisc()["handle"], device.qdisc()["packets"]), (handle, 1), "qdisc after a change")
+            lib.true(programs(device.a) != ids, "the programs have been loaded anew")
+        for device_or_not, policy in ((device.a, "nosuch"), ("nosuch0", "fq")):
+            lib.contains(lib.refused(f"/check/loader-{language}", device_or_not, f"/usr/lib/sch-bpf/{policy}.bpf.o"), "loader: ")
+        # killed wherever it is, it leaves nothing but what the qdisc has
+        for until in ("loaded", "attached"):
+            for policy in ("fq", "prio"):
+                with loading(language, device, policy, until):
+                    pass
+                try:
+                    lib.wait_until(lambda: in_the_kernel() - before == in_use(device.a), "it is gone")
+                finally:
+                    lib.equal(in_the_kernel() - before, in_use(device.a), f"what is left of {policy}, killed when {until}")
+        device.detach()
+        lib.wait_until(lambda: in_the_kernel() <= before, "nothing is left")
+
+
+def a_loader_in_go():
+    loads("go")
+
+
+def a_loader_in_rust():
+    loads("rust")
+
+
+# --- a node of Kubernetes ------------------------------------------------------
+
+POD = "10.77.1.2"
+OUTSIDE = "10.77.2.2"
+RATE = {"bandwidth": {"egressRate": 20_000_000, "egressBurst": 1000},
+        "io.kubernetes.cri.pod-annotations": {"sch-bpf/egress-weight": "2"}}
+TERMS = [3, 250_000, 2_500_000]
+
+
+def network(device, **more):
+    return {"cniVersion": "1.1.0", "name": "pods", "type": "sch-bpf", "device": device, "tenant": 3, **more}
+
+
+def added(device, address=POD, runtime=RATE):       # pylint: disable=dangerous-default-value
+    """What the plug-in is told of a pod that has this address."""
+    result = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/pod"}],
+              "ips": [{"address": f"{address}/24", "interface": 0}], "dns": {}}
+    return network(device, prevResult=result, runtimeConfig=runtime)
+
+
+def cni(command, config, status=0, **environment):
+    """As a runtime calls it; its answer."""
+    environment = {"CNI_CONTAINERID": "one", "CNI_NETNS": "/run/netns/pod", "CNI_IFNAME": "eth0", "CNI_PATH": "/usr/lib/cni",
+                   "CNI_COMMAND": command, **environment}
+    done = subprocess.run("/usr/lib/cni/sch-bpf", input=config if isinstance(config, str) else json.dumps(config), text=True,
+                          capture_output=True, check=False, env={"PATH": os.environ["PATH"], **environment})
+    lib.equal((done.returncode, done.stderr), (status, ""), f"{command}: {done.stdout}")
+    return json.loads(done.stdout or "null")
+
+
+def subscribers(device):
+    """Of the first instance that shows them"""
+    (table, *_) = [each["options"]["set"].get("subscriber", {}) for each in lib.qdiscs(device.a) if "set" in each.get("options", {})]
+    return table
+
+
+@contextlib.contextmanager
+def pod(device):
+    """A namespace, whose packets to OUTSIDE leave through the device; a function that sends some, and
+    says how many of these the policy took for nobody's."""
+    for name in (device.a, device.b):
+        lib.sysctl(f"ipv6/conf/{name}/disable_ipv6", 1)
+    lib.sysctl("ipv4/ip_forward", 1)
+    lib.run("ip", "netns", "add", "pod")
+    try:
+        lib.run("ip", "link", "add", "pod0", "type", "veth", "peer", "name", "eth0", "netns", "pod")
+        for command in ("address add 10.77.1.1/24 dev pod0", "link set pod0 up", f"address add 10.77.2.1/24 dev {device.a}",
+                        f"-n pod address add {POD}/24 dev eth0", "-n pod link set eth0 up", "-n pod route add default via 10.77.1.1"):
+            lib.run("ip", *command.split())
+        lib.run("ip", "neigh", "replace", OUTSIDE, "lladdr", "02:00:00:00:00:02", "dev", device.a)
+        with lib.namespace("pod"):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            def send():
+                def counted():
+                    found = lib.instances(device.a)
+                    return [sum(each["packets"] for each in found), sum(each["stats"]["unknown"] for each in found)]
+                before = counted()
+                for _ in range(5):
+                    sock.sendto(bytes(100), (OUTSIDE, 9))
+                lib.wait_until(lambda: counted()[0] == before[0] + 5, "they have left")
+                return counted()[1] - before[1]
+            yield send
+    finally:
+        lib.run("ip", "netns", "del", "pod")
+
+
+def a_pod_gets_its_rate():
+    for options in ((), ("numtxqueues", "4", "numrxqueues", "4")):
+        with configured("policy = tenants", "set leaf_by = 3", options=options) as device, pod(device) as send:
+            is_attached(device.a, "bpf_mq" if options else "bpf")
+            lib.equal(send(), 5, "packets of nobody, before")
+            config = added(device.a)
+            lib.equal(cni("ADD", config), config["prevResult"], "result, which is that of the plug-in before")
+            lib.equal(subscribers(device), {"1": TERMS}, "subscribers")
+            lib.equal(send(), 0, "packets of nobody")
+            cni("CHECK", config)
+            # another one, without annotations; and the first one again
+            cni("ADD", added(device.a, "10.77.1.3", {}), CNI_CONTAINERID="two")
+            cni("ADD", config)
+            lib.equal(subscribers(device), {"1": TERMS, "2": [3, 125_000, 0]}, "subscribers")
+            lib.run("tc", "qdisc", "change", "dev", device.a, "root", root(device.a)[0], "set", "subscriber[1]=3,1mbit,1mbit")
+            lib.contains(cni("CHECK", config, 1)["msg"], "subscriber 1 of")
+            # what is valid is put back, what is not goes
+            valid = network(device.a, **{"cni.dev/valid-attachments": [{"containerID": "one", "ifname": "eth0"}]})
+            cni("GC", valid)
+            cni("CHECK", config)
+            lib.equal(subscribers(device), {"1": TERMS}, "subscribers")
+            lib.run("systemctl", "restart", unit(device.a))
+            lib.equal((subscribers(device), send()), ({}, 5), "subscribers, and packets of nobody, of a policy attached anew")
+            lib.contains(cni("CHECK", config, 1)["msg"], "subscriber 1 of")
+            cni("GC", valid)
+            lib.equal((subscribers(device), send()), ({"1": TERMS}, 0), "subscribers, and packets of nobody")
+            # its address is given to another one before it is deleted
+            cni("ADD", config, CNI_CONTAINERID="three")
+            lib.contains(cni("CHECK", config, 1)["msg"], "another pod has an address")
+            for _ in range(2):
+                cni("DEL", network(device.a))
+            lib.equal((subscribers(device), send()), ({"2": TERMS}, 0), "subscribers, and packets of nobody")
+            cni("DEL", network(device.a), CNI_CONTAINERID="three")
+            lib.equal((subscribers(device), send()), ({}, 5), "subscribers, and packets of nobody")
+
+
+def what_a_runtime_does_wrong():
+    """Each has its code and its words, and nothing is kept of it."""
+    lib.equal(cni("VERSION", "{}")["supportedVersions"][-1], "1.1.0", "version")
+    with configured("policy = tenants", "set leaf_by = 3") as device, configured("policy = fq") as other, configured("policy = tenants") as third:
+        for each in (device, other, third):
+            is_attached(each.a)
+        good = added(device.a)
+        cni("STATUS", network(device.a))
+        for config, environment, code, words in (
+                ("{", {}, 6, "standard input"),
+                ("[]", {}, 6, "standard input"),
+                ({**good, "cniVersion": "0.2.0"}, {}, 1, "cniVersion is '0.2.0'; there are 0.3.0"),
+                (good, {"CNI_COMMAND": "ADDS"}, 4, "CNI_COMMAND is 'ADDS'; there are ADD"),
+                (good, {"CNI_CONTAINERID": ""}, 4, "CNI_CONTAINERID is missing"),
+                ({**good, "device": "../x"}, {}, 7, "device is '../x'"),
+                ({**good, "tenant": "many"}, {}, 7, "tenant is 'many'"),
+                ({**good, "prevResult": {}}, {}, 7, "prevResult has no addresses: chain"),
+                (added(device.a, runtime={"bandwidth": {"egressRate": -1}}), {}, 7, "egressRate is -1"),
+                (added(device.a, runtime={"io.kubernetes.cri.pod-annotations": {"sch-bpf/egress-weight": "0"}}), {}, 7,
+                 "sch-bpf/egress-weight is '0': a number from 1 to 1000"),
+                (added("nosuch0"), {}, 100, "nosuch0"),
+                (added(other.a), {}, 50, f"{other.a} has the qdisc bpf, not the policy tenants"),
+                (added(third.a), {}, 50, f"the policy of {third.a} does not tell pods by their address: set leaf_by=3")):
+            answer = cni("ADD", config, 1, **environment)
+            lib.equal(answer["code"], code, f"code: {answer}")
+            lib.contains(answer["msg"], f"sch-bpf: {words}" if code != 100 else words)
+        lib.equal(subscribers(device), {}, "subscribers")
+        lib.equal(cni("STATUS", network(other.a), 1)["code"], 50, "code")
+        cni("DEL", network(other.a))
+        lib.contains(cni("CHECK", good, 1)["msg"], "no such attachment")
+
+
+def a_node_is_set_up_twice():
+    """The second time changes nothing."""
+    os.makedirs("/etc/cni/net.d", exist_ok=True)
+    path = "/etc/cni/net.d/10-pods.conflist"
+    with lib.link() as device:
+        lib.contains(lib.refused("/usr/share/sch-bpf-cni/node", device.a), "the network of the pods comes first")
+        with open(path, "w", encoding="ascii") as file:
+            file.write('{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge", "bridge": "cni0"}]}')
+        found = []
+        for _ in range(2):
+            lib.run("/usr/share/sch-bpf-cni/node", device.a, "1gbit")
+            is_attached(device.a)
+            with open(path, encoding="ascii") as file:
+                found.append((file.read(), os.stat(path).st_mtime_ns, programs(device.a)))
+        lib.equal(found[0], found[1], "the second time")
+        plugins = json.loads(found[0][0])["plugins"]
+        lib.equal([plugin["type"] for plugin in plugins], ["bridge", "sch-bpf"], "plug-ins")
+        lib.equal(subprocess.run("/opt/cni/bin/sch-bpf", input=json.dumps({**plugins[1], "cniVersion": "1.1.0", "name": "pods"}), text=True,
+                                 env={**os.environ, "CNI_COMMAND": "STATUS"}, check=False).returncode, 0, "status")
+        os.unlink(f"{CONFIGURATION}/{device.a}.conf")
+
+
+# --- a kernel that is booted once ------------------------------------------------
+
+NEXT = "7.9.9-sch-bpf-server"
+GRUB = """
+if [ -s $prefix/grubenv ]; then
+  set have_grubenv=true
+  load_env
+fi
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+else
+   set default="%s"
+fi
+menuentry 'Debian GNU/Linux' --class debian $menuentry_id_option 'gnulinux-simple-0123' {
+	linux	/boot/vmlinuz-7.9.9-sch-bpf-server
+}
+submenu 'Advanced options for Debian GNU/Linux' $menuentry_id_option 'gnulinux-advanced-0123' {
+	menuentry 'Debian GNU/Linux, with Linux 7.9.9-sch-bpf-server' --class debian $menuentry_id_option 'gnulinux-7.9.9-sch-bpf-server-advanced-0123' {
+		linux	/boot/vmlinuz-7.9.9-sch-bpf-server
+	}
+	menuentry 'Debian GNU/Linux, with Linux %s' --class debian $menuentry_id_option 'gnulinux-%s-advanced-0123' {
+		linux	/boot/vmlinuz-1
+	}
+}
+"""
+
+
+def a_kernel_is_booted_once():
+    """What GRUB would be told; it is not here."""
+    release = os.uname().release
+    hook = "/etc/kernel/postinst.d/zzz-sch-bpf-boot", NEXT, f"/boot/vmlinuz-{NEXT}"
+
+    def says(default="${saved_entry}"):
+        with open("/boot/grub/grub.cfg", "w", encoding="ascii") as file:
+            file.write(GRUB % (default, release, release))
+    lib.run(*hook)      # without GRUB it is installed all the same
+    lib.contains(lib.refused("sch-bpf-boot", "once", NEXT), "does GRUB boot this machine?")
+    os.makedirs("/boot/grub", exist_ok=True)
+    says("0")
+    lib.run("grub-editenv", "/boot/grub/grubenv", "create")
+    lib.contains(lib.refused("sch-bpf-boot", "once", NEXT), "GRUB_DEFAULT is to be saved")
+    says()
+    lib.run("/etc/kernel/postinst.d/zzz-sch-bpf-boot", "7.9.8-amd64", "/boot/vmlinuz-7.9.8-amd64")
+    lib.equal(lib.run("sch-bpf-boot", "show"), "", "what is booted after another kernel was installed")
+    lib.run(*hook)
+    lib.equal(sorted(lib.run("sch-bpf-boot", "show").splitlines()), [
+        f"once: gnulinux-advanced-0123>gnulinux-{NEXT}-advanced-0123",
+        f"then: gnulinux-advanced-0123>gnulinux-{release}-advanced-0123"], "what is booted")
+    for version, words in (("7.9", "has no entry of the kernel 7.9"), (release, "runs")):
+        lib.contains(lib.refused("sch-bpf-boot", "once", version), words)
+    lib.run("sch-bpf-boot", "keep")
+    lib.equal(lib.run("sch-bpf-boot", "show"), f"then: gnulinux-advanced-0123>gnulinux-{release}-advanced-0123\n", "what is booted then")
+    lib.equal(lib.said("sch-bpf-boot", "twice")[0], 2, "status of a wrong command line")
+    shutil.rmtree("/boot/grub")
+
+
+# --- a fleet -------------------------------------------------------------------
+
+def play(status, devices):
+    """Run the role over ssh; how many tasks have changed something, or what it says if it fails. Ansible
+    takes 127.0.0.1 for the machine that it runs on."""
+    with open("/root/play.yml", "w", encoding="ascii") as file:
+        json.dump([{"hosts": "all", "gather_facts": False, "roles": ["sch_bpf"],
+                    "vars": {"sch_bpf_packages": "/check/deb", "sch_bpf_devices": devices}}], file)
+    done = subprocess.run(
+        ("ansible-playbook", "-i", "127.0.0.2,", "-u", "root", "/root/play.yml"), capture_output=True, text=True, check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8", "HOME": "/root", "ANSIBLE_ROLES_PATH": "/check/ansible/roles", "ANSIBLE_PIPELINING": "1",
+             "ANSIBLE_HOST_KEY_CHECKING": "0", "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3", "ANSIBLE_NOCOWS": "1"})
+    lib.equal(done.returncode, status, done.stdout + done.stderr)
+    return done.stdout if status else int(re.search(r" changed=(\d+) ", done.stdout)[1])
+
+
+def a_role_is_run_twice():
+    """On a machine without the packages; the second run changes nothing."""
+    os.makedirs("/root/.ssh", 0o700, exist_ok=True)
+    lib.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_ed25519")
+    shutil.copy("/root/.ssh/id_ed25519.pub", "/root/.ssh/authorized_keys")
+    lib.run("systemctl", "start", "ssh")
+    with lib.link() as device:
+        wanted = {device.a: {"policy": "fq", "set quantum": 9000}}
+        lib.true(play(0, wanted) > 0, "the first run changes something")
+        lib.equal(installed(*PACKAGES), ["installed"] * len(PACKAGES), "packages")
+        is_attached(device.a)
+        before = programs(device.a)
+        lib.equal(root(device.a)[1]["set"]["quantum"], 9000, "quantum")
+        lib.equal(play(0, wanted), 0, "tasks of the second run that have changed something")
+        lib.equal(programs(device.a), before, "programs")
+        wanted[device.a]["set quantum"] = 5000
+        lib.equal((play(0, wanted), root(device.a)[1]["set"]["quantum"]), (2, 5000), "tasks that have changed something, and quantum")
+        replace(device, "pfifo")
+        has(device, "bpf", "fq.bpf.o")
+        lib.run("systemctl", "stop", "sch-bpf-watch")
+        replace(device, "pfifo")
+        lib.contains(play(2, wanted), f"{device.a} has []; journalctl")
+        lib.run("systemctl", "stop", unit(device.a))
+        os.unlink(f"{CONFIGURATION}/{device.a}.conf")
+
+
 # Lines of a file, and what is said of them
 WRONG = (
     (("policy = fq", "quantum 9000"), '%s:2: "quantum 9000" is not NAME = VALUE'),
@@ -751,5 +1077,7 @@ else:
              lost_messages, the_timer_writes_metrics, promtool_finds_no_fault, the_dashboard_asks_for_what_is_there,
              metrics_say_whether_it_is_attached, errors_name_file_and_line,
              a_wrong_command_line, a_policy_that_does_not_load, what_tc_has_done_before_it_failed, a_kernel_without_the_qdisc,
+             a_loader_in_go, a_loader_in_rust, a_pod_gets_its_rate, what_a_runtime_does_wrong, a_node_is_set_up_twice,
+             a_kernel_is_booted_once,
              upgrade_under_traffic, downgrade_under_traffic, remove_gives_devices_their_default,
-             installed_again_it_takes_up_the_files, purge_leaves_the_administrators_files)
+             installed_again_it_takes_up_the_files, purge_leaves_the_administrators_files, a_role_is_run_twice)
