@@ -897,6 +897,7 @@ static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
 			      struct netlink_ext_ack *extack)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
+	struct net_device *dev = qdisc_dev(sch);
 
 	/* destroy runs after any failure */
 	qdisc_watchdog_init(&q->watchdog, sch);
@@ -904,7 +905,8 @@ static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
 	bpf_rbtree_owner_init(&q->owner, sch_bpf_map_gone);
 	__skb_queue_head_init(&q->fifo);
 	q->run.ctx.qdisc = sch;
-	q->run.ctx.queue = sch->dev_queue - netdev_get_tx_queue(qdisc_dev(sch), 0);
+	if (sch->dev_queue != dev_ingress_queue(dev))
+		q->run.ctx.queue = sch->dev_queue - netdev_get_tx_queue(dev, 0);
 	sch->flags |= TCQ_F_DEQUEUE_DROPS;
 	return sch_bpf_class_init(sch, opt, extack);
 }
