@@ -131,6 +131,7 @@ TREE = (Class(0x1, 0, 8, 8),
         Class(0x2, 1, 5, 8), Class(0x3, 1, 3, 4),
         Class(0x10, 2, 3, 8), Class(0x11, 2, 2, 8), Class(0x20, 3, 2, 4), Class(0x21, 3, 1, 4))
 QUANTA = (Class(0x1, 0, 8, 8), Class(0x10, 1, 1, 8, quantum=1500), Class(0x11, 1, 1, 8, quantum=4500))
+CEILINGS = (Class(0x1, 0, 8, 8), Class(0x10, 1, 1, 2), Class(0x11, 1, 1, 8))
 PRIORITIES = (Class(0x1, 0, 8, 8), Class(0x10, 1, 1, 8, 2), Class(0x11, 1, 1, 8, 0), Class(0x12, 1, 2, 8, 1))
 
 # Who has packets, and the rate that he gets
@@ -138,6 +139,7 @@ CASES = (("all have their rates", TREE, {0x10: 3, 0x11: 2, 0x20: 2, 0x21: 1}),
          ("a sibling borrows first", TREE, {0x10: 5, 0x20: 2, 0x21: 1}),
          ("then others, to the ceiling of the parent", TREE, {0x20: 8 / 3, 0x21: 4 / 3}),
          ("by quantum", QUANTA, {0x10: 2.5, 0x11: 5.5}),
+         ("what ceilings leave", CEILINGS, {0x10: 2, 0x11: 6}),
          ("by priority", PRIORITIES, {0x10: 1, 0x11: 5, 0x12: 2}),
          ("nobody lends to who has no parent", (Class(0x10, 0, 2, 4), Class(0x11, 0, 3, 3)), {0x10: 2, 0x11: 3}))
 
