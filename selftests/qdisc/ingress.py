@@ -352,6 +352,8 @@ def what_cannot_be_is_said():
         lib.contains(lib.refused(*add("parent", "ffff:fff3", *bpf)),
                      "Only at ingress has clsact a queue, at egress it is the root")
         lib.contains(lib.refused(*add(*BELOW, "bpf_mq", "obj", HOLD)), "bpf_mq is the root of a device with several tx queues")
+        lib.contains(lib.refused(*add(*BELOW, "etf", "clockid", "CLOCK_TAI", "delta", "100", "offload")),
+                     "What arrives is not offloaded")
         lib.contains(lib.refused("tc", "qdisc", "del", "dev", device.a, *BELOW), "Cannot find specified qdisc")
         lib.run(*add(*BELOW, *bpf))
         lib.contains(lib.refused(*add(*BELOW, *bpf)), "Exclusivity flag on, cannot modify")
