@@ -1135,7 +1135,7 @@ void bpf_rbtree_unuse(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 
 	if (!rbtree_can_be_shared(map))
 		return;
-	/* No mutex, which a grace period may hold: others store an owner only where there is none. */
+	/* No mutex, which a grace period may hold: others store only where there is none. */
 	cmpxchg(&rb->user, owner, NULL);
 }
 
