@@ -120,6 +120,13 @@ def pods_get_their_rates_and_wait_for_little():
         fq_codel = pods_share("fq_codel")
         ours = pods_share("bpf", "obj", f"{POLICIES}/fq.bpf.o", "limit", "10000", "set", "group_by=1", "set", "target=5ms",
                           "set", "since_arrival=1", *weights)
+    lib.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
+    lib.run("tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "root")
+    lib.run("ip", "-n", "peer", "route", "del", "10.1.0.0/16")
+    for name in WEIGHTS:
+        lib.run("ip", "link", "del", f"to-{name}")
+        lib.run("ip", "netns", "del", name)
+    lib.sysctl("ipv4/ip_forward", 0)
     # fq_codel knows of no time and no weight; the native fq lets packets wait for their times as they come
     lib.true(all(abs(each.rate - LINK / 2) < 2 for each in fq_codel.values()), "fq_codel does not share by flows")
     lib.true(all(quantile(each, 0.5) > 200 for each in fq.values()), "nothing waits in the native fq")

@@ -161,6 +161,7 @@ def tcp_gains():
     without, with_it = transfer("pfifo", "limit", "10000"), transfer("bpf", "obj", OBJ, "limit", "10000", "set", "wait=10ms")
     lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
     lib.run("tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "root")
+    lib.run("tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "clsact")
     lib.run("ip", "-n", "peer", "link", "del", "ifb0")
     lib.true(with_it.rate > 3 * without.rate, "TCP does not gain twice what it has")
 
