@@ -22,7 +22,7 @@ SENDER, NIC, IFB = (f"{name}-{os.getpid()}" for name in ("a0", "b0", "a1"))
 @contextlib.contextmanager
 def arriving(qdisc):
     """Packets that are sent arrive on a NIC with several queues, behind an ifb with this qdisc."""
-    commands = re.findall(r"^\t# (.*)$", rst.of_title("sch_bpf", "What arrives"), re.M)
+    commands = re.findall(r"^\t# (.*)$", rst.of_title("sch_bpf", "What arrives, by an ifb"), re.M)
     lib.equal(len(commands), 5, "commands in the document")
     names = (("eth0", NIC), ("ifb0", IFB), ("bpf_mq obj rate.bpf.o set rate=20mbit", qdisc))
     lib.run("ip", "link", "add", SENDER, "numtxqueues", str(TX), "type", "veth",

@@ -1,0 +1,378 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""A qdisc for what arrives, below clsact, set up by the commands of sch_bpf.rst: filters and taps
+have seen a packet before it is queued, once; the protocols get it when the policy lets it go, as it came."""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+import socket
+import struct
+import time
+
+import lib
+import rst
+from lib import MS, NSEC, POLICIES, compiled
+
+RATE = f"{POLICIES}/rate.bpf.o"
+HOLD, RELEASE, STUCK, COUNTER = (compiled(name) for name in ("hold", "release", "stuck", "ingress"))
+SIZE, EACH = 1000, 10 * MS              # at 100,000 bytes a second
+BELOW = ("parent", "ffff:fff2")
+ETH_P_ALL, ETH_P_8021Q, ETH_P_802_EX1 = 3, 0x8100, 0x88B5
+PACKET_ORIGDEV, PACKET_OTHERHOST = 9, 3
+PIN = f"/sys/fs/bpf/ingress-{os.getpid()}"
+SAY_NOTHING = 1                         # the mark by which stuck.bpf.c keeps a packet for good
+
+
+class Arriving(lib.Link):
+    """What is sent to a arrives at b, whose qdisc for it is shown as this link's."""
+
+    def qdisc(self):
+        (found,) = [each for each in lib.qdiscs(self.b) if each.get("parent") == BELOW[1]]
+        return found
+
+    def change(self, *options):
+        lib.run("tc", "qdisc", "change", "dev", self.b, *BELOW, "bpf", *options)
+
+    def wait(self, *expected):
+        """Packets arrive a moment after they were sent."""
+        def now():
+            return tuple(self.qdisc()[what] for what in ("packets", "drops", "qlen"))
+        lib.wait_until(lambda: now() == expected, f"sent, dropped and queued are {expected}")
+
+
+def commands(device, qdisc):
+    """Those of the document, for this device and qdisc."""
+    found = re.findall(r"^\t# (.*)$", rst.of_title("sch_bpf", "What arrives"), re.M)
+    lib.equal(len(found), 2, "commands in the document")
+    for command in found:
+        lib.contains(command, "dev eth0")
+        yield command.replace("eth0", device).replace("bpf obj rate.bpf.o set rate=20mbit", qdisc).split()
+
+
+@contextlib.contextmanager
+def arriving(obj, *options):
+    with contextlib.ExitStack() as stack:
+        device = Arriving()
+        stack.callback(lambda: os.path.exists(f"/sys/class/net/{device.a}") and device.delete())
+        for command in commands(device.b, " ".join(("bpf obj", obj, *options))):
+            lib.run(*command)
+        yield (device, stack.enter_context(lib.Sender(device.a)), stack.enter_context(lib.Receiver(device.b)))
+
+
+def packets(count):
+    return list(range(count))
+
+
+def the_rate_is_kept():
+    """The protocols get each packet at its time, stamped with that at which it arrived."""
+    with arriving(RATE, "set", "rate=800kbit", "set", "target=0") as (device, sender, receiver):
+        start = time.monotonic_ns()
+        for number in range(40):
+            sender.send(number, SIZE)
+        sent = time.monotonic_ns()
+        for number in range(40):
+            (arrival,) = receiver.collect(1)
+            now = time.monotonic_ns()
+            lib.equal(arrival.number, number, "number")
+            due = (number - 1) * EACH - 5 * MS          # the policy's burst
+            lib.true(start + due <= now <= sent + max(0, due) + lib.LATE,
+                     f"packet {number} came {(now - start - due) / MS:.3f} ms after its time")
+            lib.true(start - MS <= arrival.when <= sent + lib.LATE, "the stamp is that of its arrival")
+        lib.equal(lib.balance(device, sender, receiver)["qlen"], 0, "queued")
+
+
+def download(size):
+    """So many bytes of TCP come from the peer: the seconds that they take."""
+    with socket.socket() as server:
+        server.bind(("192.0.2.2", 0))
+        server.listen()
+        with lib.namespace("peer"):
+            client = socket.socket()
+        with client:
+            client.connect(server.getsockname())
+            taken, _ = server.accept()
+            with taken, concurrent.futures.ThreadPoolExecutor(1) as pool:
+                start, got = time.monotonic_ns(), 0
+                sending = pool.submit(client.sendall, bytes(size))
+                while got < size:
+                    got += len(taken.recv(1 << 20))
+                end = time.monotonic_ns()
+                sending.result()
+    return (end - start) / NSEC
+
+
+def a_tcp_download_keeps_to_the_rate():
+    """Packets of many segments count with each of these, and their headers."""
+    size, rate = 600_000, 8_000_000
+    device = Arriving()
+    try:
+        lib.run("ip", "link", "set", device.a, "netns", "peer")
+        lib.run("ip", "-n", "peer", "addr", "add", "192.0.2.1/24", "dev", device.a)
+        lib.run("ip", "-n", "peer", "link", "set", device.a, "up")
+        lib.run("ip", "addr", "add", "192.0.2.2/24", "dev", device.b)
+        for command in commands(device.b, f"bpf obj {RATE} set rate={rate}bit"):
+            lib.run(*command)
+        seconds = download(size)
+        stats = device.qdisc()
+        least = size + size // 1448 * 66
+        lib.true(least <= stats["bytes"] <= least * 1.05 + 2000, f"bytes, of {least}: {stats}")
+        lib.true(stats["packets"] >= size // 1448, f"packets: {stats}")
+        got = stats["bytes"] * 8 / seconds
+        lib.true(0.9 * rate <= got <= 1.05 * rate, f"bits a second: {got:.0f}")
+    finally:
+        lib.run("ip", "link", "del", device.b)
+
+
+def what_is_held_is_not_there_yet():
+    """Tap, filter and tcx program have seen it; a change lets it go, and they do not see it again."""
+    lib.run("bpftool", "prog", "load", COUNTER, PIN, "type", "tcx/ingress")
+    try:
+        with arriving(HOLD) as (device, sender, receiver), \
+             socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as tap:
+            lib.run("tc", "filter", "add", "dev", device.b, "ingress", "matchall", "action", "ok")
+            lib.run("bpftool", "net", "attach", "tcx_ingress", "pinned", PIN, "dev", device.b)
+            tap.bind((device.b, ETH_P_ALL))
+
+            def seen():
+                (shown,) = json.loads(lib.run("tc", "-s", "-j", "filter", "show", "dev", device.b, "ingress"))[1:]
+                (entry,) = lib.bpftool("map", "dump", "name", "ingress_seen")
+                tap.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        taps.append(tap.recv(2048))
+                return (len(taps), entry["formatted"]["value"],
+                        shown["options"]["actions"][0]["stats"]["packets"])
+            taps = []
+            for number in range(50):
+                sender.send(number, 100 + number)
+            device.wait(0, 0, 50)
+            lib.equal(seen(), (50, 50, 50), "packets that tap, tcx program and filter have seen")
+            lib.equal(receiver.drain(), [], "packets that arrived")
+            device.change("obj", RELEASE)
+            lib.equal([(arrival.number, arrival.size) for arrival in receiver.collect(50)],
+                      [(number, 100 + number) for number in range(50)], "packets and their sizes")
+            lib.equal(lib.balance(device, sender, receiver)["qlen"], 0, "queued")
+            lib.equal(seen(), (50, 50, 50), "packets that tap, tcx program and filter have seen")
+            lib.equal(taps[0], lib.frame(0, 100, 1000, 0), "what the tap has seen")
+    finally:
+        os.unlink(PIN)
+
+
+def what_is_for_a_vlan_gets_there():
+    """From a queue at the device below, and from one of the VLAN's; what is for none is not for this host."""
+    for where, waits in (("below", 2), ("at", 1)):
+        with lib.link() as device, contextlib.ExitStack() as stack:
+            vlan = f"{device.b}v"
+            lib.run("ip", "link", "add", "link", device.b, "name", vlan, "type", "vlan", "id", "5")
+            lib.run("ip", "link", "set", vlan, "up")
+            held = device.b if where == "below" else vlan
+            for command in commands(held, f"bpf obj {HOLD}"):
+                lib.run(*command)
+
+            def bound(dev):
+                made = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+                made.setsockopt(lib.SOL_PACKET, PACKET_ORIGDEV, 1)
+                made.bind((dev, ETH_P_802_EX1))
+                made.settimeout(lib.TIMEOUT)
+                return made
+
+            def queued():
+                return sum(each["qlen"] for each in lib.qdiscs(held) if each.get("parent") == BELOW[1])
+            sender, inside, outside = (bound(dev) for dev in (device.a, vlan, device.b))
+            for vid in (5, 6):
+                sender.send(bytes.fromhex("020000000002020000000001") + struct.pack("!HHH", ETH_P_8021Q, vid, ETH_P_802_EX1) +
+                            (b"VLAN %d" % vid).ljust(80, b"\0"))
+            lib.wait_until(lambda: queued() == waits, f"{waits} packets wait")
+            lib.run("tc", "qdisc", "change", "dev", held, *BELOW, "bpf", "obj", RELEASE)
+            data, came = inside.recvfrom(2048)
+            lib.equal((data[14:20], came[0]), (b"VLAN 5", device.b), "what came, and where first")
+            kinds = {}
+            for _ in range(2):
+                data, came = outside.recvfrom(2048)
+                kinds[data[14:20]] = came[2]
+            lib.equal(kinds[b"VLAN 6"], PACKET_OTHERHOST, "whom it is for")
+
+
+def what_finds_no_room_is_dropped():
+    """The tracepoints, and qdisctop with them, know of which qdisc."""
+    with arriving(HOLD, "limit", "5") as (device, sender, receiver), \
+         lib.traced(*(f"qdisc/qdisc_{what}" for what in ("enqueue", "dequeue", "drop"))) as lines:
+        for number in range(8):
+            sender.send(number)
+        device.wait(0, 3, 5)
+        device.change("obj", RELEASE)
+        lib.equal(lib.numbers(receiver.collect(5)), packets(5), "packets")
+        lib.balance(device, sender, receiver, dropped=(3, 300))
+        traces = [line for line in lines() if "parent=0xFFFFFFF2" in line]
+        lib.equal([sum(what in line for line in traces) for what in (" enqueue ", " dequeue ", "OVERLIMIT")], [5, 5, 3],
+                  "packets that were traced")
+
+
+def a_flood_is_counted():
+    """Of packets that pktgen has references on."""
+    count, name = 20_000, f"flood-{os.getpid()}"
+    with lib.pktgen(name, "xmit_mode netif_receive", "burst 2") as send:
+        for command in commands(name, f"bpf obj {HOLD} limit 100"):
+            lib.run(*command)
+        send(count)
+
+        def counted():
+            (found,) = [each for each in lib.qdiscs(name) if each.get("parent") == BELOW[1]]
+            return [found[what] for what in ("packets", "drops", "qlen")]
+        lib.equal(counted(), [0, count - 100, 100], "sent, dropped and queued")
+        lib.run("tc", "qdisc", "change", "dev", name, *BELOW, "bpf", "obj", RELEASE, "limit", "1000")
+        lib.wait_until(lambda: counted() == [100, count - 100, 0], "the others leave")
+        send(count)
+        lib.wait_until(lambda: counted()[2] == 0, "all leave")
+        sent, drops, _ = counted()
+        lib.equal(sent + drops, 2 * count, "sent and dropped")
+
+
+def a_change_loses_none():
+    """Nor does another root, for which the device is deactivated."""
+    with arriving(RELEASE) as (device, sender, receiver):
+        sender.set(lib.SO_SNDBUFFORCE, 1 << 18)         # some hundred packets, until they are received
+
+        def send(number):
+            try:
+                return sender.send(number)
+            except BlockingIOError:
+                return False
+        with lib.traffic(sender, receiver, send) as (sent, got):
+            for turn in range(8):
+                device.change("obj", (HOLD, RELEASE)[turn % 2])
+                if turn % 4 == 2:
+                    lib.run("tc", "qdisc", "replace", "dev", device.b, "root", ("pfifo", "bfifo")[turn // 4])
+                elif turn % 2:
+                    seen = len(got)
+                    lib.wait_until(lambda seen=seen: len(got) > seen + 20, "packets between two changes")
+        lib.equal(sorted(got), sorted(sent), "packets")
+        stats = device.qdisc()
+        lib.equal([stats[what] for what in ("drops", "qlen")], [0, 0], "dropped and queued")
+        lib.true(0 < stats["packets"] <= len(sent), "more than was sent")   # or passed by, while deactivated
+
+
+def a_stuck_policy_is_replaced():
+    with arriving(STUCK, "patience", "100ms") as (device, sender, receiver):
+        sender.set(lib.SO_MARK, SAY_NOTHING)
+        for number in range(10):
+            sender.send(number)
+        lib.equal(sorted(lib.numbers(receiver.collect(10, 30))), packets(10), "packets")
+        lib.equal(device.qdisc()["stuck"], 1, "stuck")
+
+
+def gone(leave):
+    """What waits is freed, whatever goes."""
+    with arriving(HOLD) as (device, sender, receiver):
+        for number in range(20):
+            sender.send(number)
+        device.wait(0, 0, 20)
+        lib.true(sender.memory() > 0, "packets wait")
+        leave(device)
+        sender.wait_freed()
+        lib.true(not set(lib.numbers(receiver.drain())) & set(range(20)), "a packet arrived")
+
+
+def a_qdisc_ends_with_packets():
+    """And what comes then goes on at once."""
+    def end(*where):
+        def leave(device):
+            lib.run("tc", "qdisc", "del", "dev", device.b, *where)
+            with lib.Receiver(device.b) as receiver, lib.Sender(device.a) as sender:
+                sender.send(99)
+                lib.equal(lib.numbers(receiver.collect(1)), [99], "packets without a qdisc")
+        return leave
+    gone(end(*BELOW))
+    gone(end("clsact"))
+
+
+def a_device_goes_down_with_packets():
+    def leave(device):
+        lib.run("ip", "link", "set", device.b, "down")
+        stats = device.qdisc()
+        lib.equal((stats["drops"], stats["qlen"], stats["backlog"]), (20, 0, 0), "dropped and queued")
+        lib.run("ip", "link", "set", device.b, "up")
+        lib.wait_until(device.is_up, "the device is up")
+        with lib.Receiver(device.b) as receiver, lib.Sender(device.a) as sender:
+            device.change("obj", RELEASE)
+            sender.send(99)
+            lib.equal(lib.numbers(receiver.collect(1)), [99], "packets after it was down")
+    gone(leave)
+
+
+def a_device_is_deleted_with_packets():
+    gone(lambda device: device.delete())
+
+
+def a_namespace_ends_with_packets():
+    name = f"ingress-{os.getpid()}"
+    with lib.link() as device, lib.Sender(device.a) as sender:
+        lib.run("ip", "netns", "add", name)
+        try:
+            lib.run("ip", "link", "set", device.b, "netns", name)
+            lib.run("ip", "-n", name, "link", "set", device.b, "up")
+            for command in commands(device.b, f"bpf obj {HOLD}"):
+                lib.run("tc", "-n", name, *command[1:])
+            lib.wait_until(device.is_up, "the device is up")
+            sender.send(1)
+
+            def queued():
+                shown = json.loads(lib.run("tc", "-n", name, "-s", "-j", "qdisc", "show", "dev", device.b))
+                return sum(each["qlen"] for each in shown if each.get("parent") == BELOW[1])
+            lib.wait_until(queued, "a packet waits")
+        finally:
+            lib.run("ip", "netns", "del", name)
+        lib.wait_until(lambda: not os.path.exists(f"/sys/class/net/{device.a}"), "the namespace is gone")
+        sender.wait_freed()
+
+
+def policies_work_as_they_are():
+    """Also one that reads time stamps: that of the arrival has passed."""
+    for policy in ("edt", "fq", "fq_codel", "prio", "tenants"):
+        with arriving(f"{POLICIES}/{policy}.bpf.o") as (device, sender, receiver):
+            for number in range(20):
+                sender.send(number)
+            lib.equal(lib.numbers(receiver.collect(20)), packets(20), f"packets of {policy}")
+            lib.equal(lib.balance(device, sender, receiver)["qlen"], 0, f"queued by {policy}")
+
+
+def what_cannot_be_is_said():
+    with lib.link("numtxqueues", "4") as device:
+        def add(*words):
+            return ("tc", "qdisc", "add", "dev", device.a, *words)
+        bpf = ("bpf", "obj", HOLD)
+        lib.contains(lib.refused(*add(*BELOW, *bpf)), "Failed to find specified qdisc")
+        lib.run(*add("ingress"))
+        lib.contains(lib.refused(*add(*BELOW, *bpf)), "Cannot add children to ingress qdisc, clsact takes one")
+        lib.run("tc", "qdisc", "del", "dev", device.a, "ingress")
+        lib.run(*add("clsact"))
+        lib.contains(lib.refused(*add("parent", "ffff:fff3", *bpf)),
+                     "Only at ingress has clsact a queue, at egress it is the root")
+        lib.contains(lib.refused(*add(*BELOW, "bpf_mq", "obj", HOLD)), "bpf_mq is the root of a device with several tx queues")
+        lib.contains(lib.refused("tc", "qdisc", "del", "dev", device.a, *BELOW), "Cannot find specified qdisc")
+        lib.run(*add(*BELOW, *bpf))
+        lib.contains(lib.refused(*add(*BELOW, *bpf)), "Exclusivity flag on, cannot modify")
+        lib.contains(lib.refused(*add("clsact")), "Exclusivity flag on, cannot modify")
+        lib.run("tc", "qdisc", "replace", "dev", device.a, *BELOW, "fq_codel")
+        lib.run("tc", "qdisc", "replace", "dev", device.a, *BELOW, *bpf)
+        (shown,) = lib.bpftool("net", "show", "dev", device.a)
+        lib.contains(json.dumps(shown), "hold_dequeue")
+
+
+lib.main(the_rate_is_kept,
+         a_tcp_download_keeps_to_the_rate,
+         what_is_held_is_not_there_yet,
+         what_is_for_a_vlan_gets_there,
+         what_finds_no_room_is_dropped,
+         a_flood_is_counted,
+         a_change_loses_none,
+         a_stuck_policy_is_replaced,
+         a_qdisc_ends_with_packets,
+         a_device_goes_down_with_packets,
+         a_device_is_deleted_with_packets,
+         a_namespace_ends_with_packets,
+         policies_work_as_they_are,
+         what_cannot_be_is_said)
