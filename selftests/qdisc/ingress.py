@@ -118,10 +118,11 @@ def a_tcp_download_keeps_to_the_rate():
         seconds = download(size)
         stats = device.qdisc()
         least = size + size // 1448 * 66
-        lib.true(least <= stats["bytes"] <= least * 1.05 + 2000, f"bytes, of {least}: {stats}")
+        most = least * 1.05 + 2000 if not lib.DEBUG else 2 * least      # slow, TCP sends more than once
+        lib.true(least <= stats["bytes"] <= most, f"bytes, of {least}: {stats}")
         lib.true(stats["packets"] >= size // 1448, f"packets: {stats}")
         got = stats["bytes"] * 8 / seconds
-        lib.true(0.9 * rate <= got <= 1.05 * rate, f"bits a second: {got:.0f}")
+        lib.true((0 if lib.DEBUG else 0.9 * rate) <= got <= 1.05 * rate, f"bits a second: {got:.0f}")
     finally:
         lib.run("ip", "link", "del", device.b)
 
