@@ -234,8 +234,8 @@ static bool packets_are_left_alone(void)
 
 	expect_equal(bpf_map_update_elem(fd, &key, value, BPF_ANY), -EOPNOTSUPP);
 	expect_equal(bpf_map_update_elem(fd, &key, value, BPF_NOEXIST), -EOPNOTSUPP);
-	expect_equal(bpf_map_delete_elem(fd, &key), -ENOENT);
-	expect_equal(bpf_map_lookup_and_delete_elem(fd, &key, value), -ENOENT);
+	expect_equal(bpf_map_delete_elem(fd, &key), -EBUSY);
+	expect_equal(bpf_map_lookup_and_delete_elem(fd, &key, value), -EBUSY);
 	expect_equal(bpf_map_lookup_and_delete_batch(fd, NULL, &cursor, &key, value, &count, NULL),
 		     -EBUSY);
 	count = 1;
