@@ -141,7 +141,7 @@ def hfsc_forgets_at_reset_that_a_class_had_packets():
     """A class with a real-time curve waits for its rate when the link goes down; what comes when it is up again leaves."""
     with lib.link() as device:
         tc("qdisc", "add", "dev", device.a, "root", "handle", "1:", "hfsc", "default", "1")
-        tc("class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "hfsc", "rt", "rate", "8kbit")
+        tc("class", "add", "dev", device.a, "parent", "1:", "classid", "1:1", "hfsc", "rt", "rate", "800bit")
         with lib.Sender(device.a) as sender:
             for number in range(4):
                 sender.send(number, 500)
