@@ -28,6 +28,7 @@ static struct map_alone *skel;
 static struct map_alone *beside;	/* another object with the same map */
 static int ifindex[2], sender;
 static volatile bool sending;
+static pthread_t sending_thread;
 
 static int fd_of(const struct bpf_program *prog)
 {
@@ -48,6 +49,20 @@ static void *send_packets(void *unused)
 	while (sending)
 		send(sender, frame, sizeof(frame), 0);
 	return unused;
+}
+
+static bool start_sending(void)
+{
+	sending = true;
+	return !pthread_create(&sending_thread, NULL, send_packets, NULL);
+}
+
+static void stop_sending(void)
+{
+	if (!sending)
+		return;
+	sending = false;
+	pthread_join(sending_thread, NULL);
 }
 
 static bool attach(int device)
@@ -342,18 +357,15 @@ static const struct {
 static bool with_a_map(bool (*act)(void), bool alone)
 {
 	bool ok, acted;
-	pthread_t thread;
 
 	skel = map_alone__open_and_load();
 	expect(skel);
 	expect(attach(0));
-	sending = true;
-	expect(!pthread_create(&thread, NULL, send_packets, NULL));
+	expect(start_sending());
 	ok = packets_pass() && is_alone(true);
 	acted = ok && act();
 	ok = acted && is_alone(alone) && lookup() && packets_pass() && is_alone(false);
-	sending = false;
-	pthread_join(thread, NULL);
+	stop_sending();
 	map_alone__destroy(beside);
 	beside = NULL;
 	ok = ok && (act == reset || !query().drops);
@@ -381,15 +393,21 @@ static bool wait_for(volatile uint32_t *variable, volatile bool *or_this)
 	return *variable;
 }
 
+/*
+ * Code is patched while nobody runs it: an emulated CPU in a loop may see the breakpoint by which
+ * the kernel does that after it is gone.
+ */
 static bool a_step_is_waited_for(void)
 {
 	struct bpf_link *step, *waiting;
 	pthread_t thread;
 	bool waits;
 
+	stop_sending();
 	step = bpf_program__attach(skel->progs.in_a_step);
 	waiting = bpf_program__attach(skel->progs.on_waiting);
 	expect(step && waiting);
+	expect(start_sending());
 	has_looked = false;
 	skel->bss->hold = 1;
 	expect(wait_for(&skel->bss->held, NULL));
@@ -398,8 +416,10 @@ static bool a_step_is_waited_for(void)
 	waits = wait_for(&skel->bss->waits, &has_looked) && !has_looked;
 	skel->bss->hold = 0;
 	pthread_join(thread, NULL);
+	stop_sending();
 	bpf_link__destroy(step);
 	bpf_link__destroy(waiting);
+	expect(start_sending());
 	expect(waits);
 	return true;
 }
