@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The ordered map, as its files see it; see rbtree.c */
+#ifndef _KERNEL_BPF_RBTREE_H
+#define _KERNEL_BPF_RBTREE_H
+
+#include <linux/bpf.h>
+#include <linux/bpf_mem_alloc.h>
+#include <linux/bpf_rbtree.h>
+#include <linux/irq_work.h>
+#include <linux/llist.h>
+#include <linux/rbtree_augmented.h>
+#include <linux/unaligned.h>
+#include <net/sch_generic.h>
+#include <asm/rqspinlock.h>
+
+/* Most fields in a key. */
+#define RBTREE_FIELDS_MAX	16
+
+/* Steps of a walk with the lock held, or of one call. */
+#define RBTREE_STEPS		64
+
+struct rbtree_elem {
+	union {				/* first: a returned slot is its llist_node */
+		struct rbtree_elem *next;	/* next younger of the same key; next free slot */
+		struct llist_node returned;
+	};
+	union {
+		struct rbtree_elem *last;	/* youngest; in the oldest only */
+		struct llist_node detached;	/* in the root of a tree that was taken out whole */
+	};
+	union {
+		struct rb_node node;		/* in the oldest element of a key only */
+		struct rbtree_elem *prev;	/* next older of the same key; in all others */
+	};
+	u64 number;			/* of its push */
+	u64 rank;			/* of the key, see rbtree_rank() */
+	char key[] __aligned(8);	/* value follows, at the next multiple of 8 */
+};
+
+static_assert(offsetof(struct rbtree_elem, next) == 0);
+
+/* Elements that were allocated together; they are the map's as long as it lives. */
+struct rbtree_chunk {
+	struct rbtree_chunk *next;
+	u32 count;
+	char elems[] __aligned(8);
+};
+
+/* A part of a key: an integer, or up to eight bytes in the order of memcmp() */
+struct rbtree_field {
+	u8 off;
+	u8 size;
+	bool is_signed;
+	bool is_bytes;
+};
+
+struct bpf_rbtree {
+	struct bpf_map map;
+
+	/* One cache line: all that the usual push and pop touch */
+	u64 pushed ____cacheline_aligned_in_smp;	/* number of the youngest element */
+	u64 popped;
+	u64 bytes;			/* of the packets */
+	struct rb_root root;
+	struct rbtree_elem *first;
+	struct rbtree_elem *last;	/* oldest element of the highest key */
+	struct rbtree_elem *free;
+	struct bpf_rbtree_owner *easy;	/* alone, if the map is plain */
+
+	rqspinlock_t lock;
+	u64 jumps;			/* what a walk could not tell from the numbers */
+	struct llist_head returned;	/* free too; put there without the lock */
+	struct bpf_rbtree_owner *alone;	/* the owner, if it needs no lock */
+	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
+	struct list_head owner_node;
+
+	/* constant after creation */
+	bool key_is_u64;		/* all of it: eight bytes */
+	bool rank_is_key;		/* no two keys have the same rank */
+	bool no_prealloc;
+	bool is_plain;			/* preallocated packets by u64, and nothing beside them */
+	bool has_packets;
+	bool has_objects;		/* that are not released wherever an element is removed */
+	u8 nr_fields;
+	u8 nr_ranked;			/* of these, the rank tells their order */
+	u32 value_off;			/* from the start of an element */
+	u32 elem_size;
+	u32 obj_off;			/* of packet, task or map, from the start of an element */
+	struct rbtree_field fields[RBTREE_FIELDS_MAX];
+
+	struct rbtree_chunk *spare;	/* of which no element has been used */
+	struct rbtree_chunk *chunks;	/* all, with the spare one */
+	u32 slots;			/* elements in them, at most max_entries */
+	u64 chunk_bytes;
+	struct llist_head unused;	/* popped inner maps that nobody else had */
+	struct llist_head dead;		/* elements that are out of the tree, with objects */
+	atomic_t nr_dead;			/* without preallocation: also of detached trees */
+	struct irq_work work_soon;
+	struct work_struct work;
+
+	refcount_t users;		/* the map, or its owner if it is gone; who looks at it */
+	bool is_gone;			/* but for what the owner keeps in it */
+
+	struct llist_head detached;	/* trees; put there under the lock, taken without */
+	void (*free_obj)(void *obj);	/* what is in these */
+	struct llist_node detached_node;	/* on rbtree_detached as long as trees are there */
+
+	struct bpf_mem_alloc ma;	/* of a map without preallocation */
+	u64 mark;			/* the last */
+
+	struct bpf_rbtree_owner *user;	/* whose programs alone name the map */
+	bool shared;			/* no owner is alone with it, ever again */
+};
+
+enum rbtree_which {
+	RBTREE_FIRST,
+	RBTREE_UNTIL,		/* the first, if its key is at most @key */
+	RBTREE_KEY,		/* the oldest of @key */
+	RBTREE_KEY_YOUNGEST,	/* the youngest of @key */
+	RBTREE_LAST,		/* the youngest of the highest key */
+	RBTREE_FROM,		/* the oldest of the first key that is not below @key */
+	RBTREE_ABOVE,		/* the oldest of the first key above @key */
+};
+
+/* rbtree_types.c */
+u64 rbtree_rank_slow(const struct bpf_rbtree *rb, const void *key);
+int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, const void *b);
+void rbtree_order_bytes(struct bpf_rbtree *rb);
+bool rbtree_holds_tasks(const struct bpf_map *map);
+
+/* rbtree_tree.c; all of it under the map's lock */
+struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *key);
+struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void *key, bool or_equal);
+void rbtree_insert(struct bpf_rbtree *rb, struct rbtree_elem *elem);
+void rbtree_link_front(struct bpf_rbtree *rb, struct rbtree_elem *elem);
+void rbtree_remove_node(struct bpf_rbtree *rb, struct rbtree_elem *elem);
+struct rbtree_elem *rbtree_unlink_youngest(struct bpf_rbtree *rb,
+					   struct rbtree_elem *oldest);
+
+/* rbtree_elem.c */
+int rbtree_alloc_elems(struct bpf_rbtree *rb);
+void rbtree_free(struct bpf_rbtree *rb);
+void rbtree_free_work(struct work_struct *work);
+void rbtree_grow(struct bpf_rbtree *rb);
+int rbtree_grow_now(struct bpf_rbtree *rb, u32 slots);
+struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb);
+int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value, void **obj);
+void rbtree_free_dead(struct bpf_rbtree *rb);
+void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
+		     void *key, void *value);
+int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const void *key,
+		  void *key_out, void *value_out);
+
+/* rbtree_owner.c */
+bool rbtree_leave_to_owner(struct bpf_rbtree *rb);
+int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner);
+
+/* rbtree_walk.c */
+long rbtree_for_each(struct bpf_map *map, bpf_callback_t callback_fn,
+		     void *callback_ctx, u64 flags);
+int rbtree_lookup_batch(struct bpf_map *map, const union bpf_attr *attr,
+			union bpf_attr __user *uattr);
+int rbtree_lookup_and_delete_batch(struct bpf_map *map, const union bpf_attr *attr,
+				   union bpf_attr __user *uattr);
+extern const struct bpf_iter_seq_info rbtree_seq_info;
+
+/* rbtree_maps.c */
+void rbtree_set_inner(struct bpf_rbtree *rb, struct rbtree_elem *elem,
+		      struct bpf_map *inner);
+void rbtree_free_unused(struct bpf_rbtree *rb);
+int rbtree_alloc_outer(struct bpf_rbtree *rb, int inner_map_fd);
+void rbtree_free_outer(struct bpf_rbtree *rb);
+
+static inline struct bpf_rbtree *to_rbtree(const struct bpf_map *map)
+{
+	return container_of(map, struct bpf_rbtree, map);
+}
+
+static inline void *elem_value(const struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	return (void *)elem + rb->value_off;
+}
+
+static inline struct rbtree_elem *value_elem(const struct bpf_rbtree *rb, void *value)
+{
+	return value - rb->value_off;
+}
+
+static inline void **elem_obj(const struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	return (void *)elem + rb->obj_off;
+}
+
+static inline struct rbtree_elem *node_elem(struct rb_node *node)
+{
+	return rb_entry_safe(node, struct rbtree_elem, node);
+}
+
+static inline u64 rbtree_count(const struct bpf_rbtree *rb)
+{
+	return READ_ONCE(rb->pushed) - READ_ONCE(rb->popped);
+}
+
+/* Without the lock the two numbers may be of different times, and their difference below
+ * zero, or too large.
+ */
+static inline u32 rbtree_count_unlocked(const struct bpf_rbtree *rb)
+{
+	return clamp_t(s64, rbtree_count(rb), 0, rb->map.max_entries);
+}
+
+static inline bool rbtree_is(const struct bpf_map *map)
+{
+	return map->map_type == BPF_MAP_TYPE_RBTREE;
+}
+
+static inline bool rbtree_holds_maps(const struct bpf_map *map)
+{
+	return rbtree_is(map) && map->inner_map_meta;
+}
+
+static inline bool rbtree_is_shared(const struct bpf_rbtree *rb)
+{
+	return smp_load_acquire(&rb->shared);	/* pairs with rbtree_share() */
+}
+
+/* The template of an inner map is only a struct bpf_map, and has no id. */
+static inline bool rbtree_can_be_shared(const struct bpf_map *map)
+{
+	return bpf_rbtree_holds_packets(map) && map->id;
+}
+
+/* ---- order ---- */
+
+/* The order of keys is that of their ranks, except where these are equal. */
+static __always_inline u64 rbtree_rank(const struct bpf_rbtree *rb, const void *key)
+{
+	if (likely(rb->key_is_u64))
+		return get_unaligned((const u64 *)key);
+	return rbtree_rank_slow(rb, key);
+}
+
+/* Where @key, whose rank is @rank, stands to the key of @elem. */
+static __always_inline int rbtree_cmp(const struct bpf_rbtree *rb, u64 rank, const void *key,
+				      const struct rbtree_elem *elem)
+{
+	if (rank != elem->rank)
+		return rank < elem->rank ? -1 : 1;
+	return likely(rb->rank_is_key) ? 0 : rbtree_cmp_slow(rb, key, elem->key);
+}
+
+static __always_inline void rbtree_set_key(const struct bpf_rbtree *rb, struct rbtree_elem *elem,
+					   const void *key)
+{
+	if (likely(rb->key_is_u64)) {
+		elem->rank = get_unaligned((const u64 *)key);
+		*(u64 *)elem->key = elem->rank;
+	} else {
+		/* Others may write to @key meanwhile: the rank is that of what is stored. */
+		memcpy(elem->key, key, rb->map.key_size);
+		elem->rank = rbtree_rank_slow(rb, elem->key);
+	}
+}
+
+/* ---- the tree, under the map's lock ---- */
+
+/* @elem is the only node: what rb_link_node() and rb_insert_color() would do. */
+static __always_inline void rbtree_set_only(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	elem->node = (struct rb_node){ .__rb_parent_color = RB_BLACK };
+	rb->root.rb_node = &elem->node;
+	rb->first = elem;
+	rb->last = elem;
+}
+
+/* The caller has set elem->key and elem->rank. */
+static __always_inline void rbtree_link(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	elem->next = NULL;
+	elem->number = ++rb->pushed;
+	if (rb->first) {
+		rbtree_insert(rb, elem);
+	} else {
+		elem->last = elem;
+		rbtree_set_only(rb, elem);
+	}
+}
+
+/* The oldest of a key leaves before @heir. A walk that has seen it takes it for still there
+ * if both have one number, as rbtree_link_front() gives it.
+ */
+static __always_inline void rbtree_heir_follows(struct bpf_rbtree *rb,
+						const struct rbtree_elem *elem,
+						const struct rbtree_elem *heir)
+{
+	if (unlikely(heir->number == elem->number))
+		rb->jumps++;
+}
+
+/* Take the oldest element out where all have one key. */
+static __always_inline void rbtree_unlink_only(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	struct rbtree_elem *heir = elem->next;
+
+	rb->popped++;
+	if (heir) {	/* a FIFO */
+		rbtree_heir_follows(rb, elem, heir);
+		heir->last = elem->last;
+		rbtree_set_only(rb, heir);
+	} else {
+		rb->root.rb_node = NULL;
+		rb->first = NULL;
+		rb->last = NULL;
+	}
+}
+
+/* Take the oldest element of a key out. */
+static __always_inline void rbtree_unlink(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	if (rb->first == rb->last) {
+		rbtree_unlink_only(rb, elem);
+	} else {
+		rb->popped++;
+		rbtree_remove_node(rb, elem);
+	}
+}
+
+/* The oldest element of the key that is meant, or NULL. */
+static __always_inline struct rbtree_elem *
+rbtree_which(struct bpf_rbtree *rb, enum rbtree_which which, const void *key)
+{
+	switch (which) {
+	case RBTREE_KEY:
+	case RBTREE_KEY_YOUNGEST:
+		return rbtree_find(rb, key);
+	case RBTREE_LAST:
+		return rb->last;
+	case RBTREE_FROM:
+	case RBTREE_ABOVE:
+		return rbtree_above(rb, key, which == RBTREE_FROM);
+	default:
+		return rb->first;
+	}
+}
+
+/* Is the key of the first element, @elem, higher than @key? */
+static __always_inline bool rbtree_beyond(const struct bpf_rbtree *rb,
+					  const struct rbtree_elem *elem, const void *key)
+{
+	return rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0;
+}
+
+/* ---- memory for elements ---- */
+
+static inline struct rbtree_elem *rbtree_slot_get(struct bpf_rbtree *rb)
+{
+	struct rbtree_elem *elem = rb->free;
+
+	if (unlikely(!elem)) {
+		elem = rbtree_slots_more(rb);
+		if (!elem)
+			return NULL;
+	}
+	rb->free = elem->next;
+	return elem;
+}
+
+static inline void rbtree_slot_put(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	elem->next = rb->free;
+	rb->free = elem;
+}
+
+/* Before the lock is taken: memory for an element that may be needed. */
+static __always_inline int rbtree_spare_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
+{
+	*spare = NULL;
+	if (likely(!rb->no_prealloc))
+		return 0;
+	*spare = bpf_mem_cache_alloc(&rb->ma);
+	return *spare ? 0 : -ENOMEM;
+}
+
+/* Under the lock: a new element, or NULL if there is none: see rbtree_grow_now(). */
+static __always_inline struct rbtree_elem *
+rbtree_elem_get(struct bpf_rbtree *rb, struct rbtree_elem **spare)
+{
+	struct rbtree_elem *elem = *spare;
+
+	if (likely(!elem))
+		return rbtree_slot_get(rb);
+	if (rbtree_count(rb) + atomic_read(&rb->nr_dead) >= rb->map.max_entries)
+		return NULL;
+	*spare = NULL;
+	return elem;
+}
+
+/* Without the lock: an element that was allocated and is not used any more, or NULL. */
+static __always_inline void rbtree_spare_put(struct bpf_rbtree *rb, struct rbtree_elem *spare)
+{
+	if (unlikely(spare))
+		bpf_mem_cache_free(&rb->ma, spare);
+}
+
+/* ---- packets ---- */
+
+/* Bytes of a packet, as the qdisc layer counts them */
+static __always_inline u32 rbtree_packet_len(const void *obj)
+{
+#ifdef CONFIG_NET
+	return qdisc_pkt_len(obj);
+#else
+	return 0;
+#endif
+}
+
+/* Take an element out, the oldest of a key or the youngest, as @which says; its object
+ * becomes the caller's. Returns it for rbtree_spare_put() if the map allocates each.
+ */
+static __always_inline struct rbtree_elem *
+rbtree_take(struct bpf_rbtree *rb, struct rbtree_elem *elem, enum rbtree_which which, void **obj)
+{
+	void **slot;
+
+	if (which == RBTREE_LAST || which == RBTREE_KEY_YOUNGEST)
+		elem = rbtree_unlink_youngest(rb, elem);
+	else
+		rbtree_unlink(rb, elem);
+	slot = elem_obj(rb, elem);
+	*obj = *slot;
+	*slot = NULL;
+	if (unlikely(rb->no_prealloc))
+		return elem;
+	rbtree_slot_put(rb, elem);
+	return NULL;
+}
+
+/* ---- maps of maps ---- */
+
+/* The memory of an inner map that leaves stays for a grace period of both kinds, so that
+ * programs can use it: one that cannot sleep may have found it in a callback that can.
+ */
+static inline void rbtree_inner_leaves(struct bpf_map *inner)
+{
+	WRITE_ONCE(inner->free_after_mult_rcu_gp, true);
+}
+
+static inline void rbtree_inner_put(struct bpf_map *inner)
+{
+	rbtree_inner_leaves(inner);
+	bpf_map_put(inner);
+}
+
+/* ---- looks ---- */
+
+/* What a program gets: the value, or the map that it stands for. */
+static inline void *rbtree_result(struct bpf_rbtree *rb, struct rbtree_elem *elem)
+{
+	return rb->map.inner_map_meta ? *elem_obj(rb, elem) : elem_value(rb, elem);
+}
+
+/* Find an element; copy its key, and what a program gets, to where they are wanted.
+ * NULL if there is none, ERR_PTR(-EBUSY) without the lock.
+ */
+static __always_inline struct rbtree_elem *
+rbtree_look_elem(struct bpf_rbtree *rb, enum rbtree_which which, const void *key, void *key_out,
+		 void **result)
+{
+	struct rbtree_elem *elem;
+	unsigned long flags;
+
+	if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+		return ERR_PTR(-EBUSY);
+	elem = rbtree_which(rb, which, key);
+	if (which == RBTREE_LAST && elem)
+		elem = elem->last;
+	if (elem && key_out)
+		memcpy(key_out, elem->key, rb->map.key_size);
+	if (elem && result)
+		*result = rbtree_result(rb, elem);
+	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+	return elem;
+}
+
+static __always_inline void *rbtree_look(struct bpf_rbtree *rb, enum rbtree_which which,
+					 const void *key, void *key_out)
+{
+	void *result = NULL;
+
+	rbtree_look_elem(rb, which, key, key_out, &result);
+	return result;
+}
+
+#endif /* _KERNEL_BPF_RBTREE_H */
