@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Between the parts of the qdisc "bpf": the qdisc (sch_bpf.c), its classes and
- * filters (sch_bpf_class.c) and its program type (sch_bpf_prog.c).
+/* The qdiscs "bpf" and "bpf_mq", as their files see them
+ *
+ * What a packet usually passes: sch_bpf.c runs the programs, which call sch_bpf_kfuncs.c. Beside
+ * these are classes and their filters (sch_bpf_class.c, sch_bpf_classify.c), configuration
+ * (sch_bpf_config.c), packets that no program moves (sch_bpf_fifo.c), the type of the programs
+ * (sch_bpf_prog.c), all tx queues of a device (sch_bpf_mq.c), and what is for tests and for eyes
+ * (sch_bpf_test_run.c, sch_bpf_iter.c).
  */
 #ifndef _SCH_BPF_H
 #define _SCH_BPF_H
@@ -108,25 +113,6 @@ enum sch_bpf_how {
 	SCH_BPF_FORCE_ALL,	/* the same with all packets: what is reached is not known */
 };
 
-int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct sch_bpf_fds *fds,
-			 struct nlattr *opt, bool create, struct netlink_ext_ack *extack);
-int sch_bpf_config_get_progs(struct sch_bpf_config *cfg, const struct sch_bpf_fds *fds,
-			     unsigned int pair, struct netlink_ext_ack *extack);
-void sch_bpf_config_put(const struct sch_bpf_config *cfg);
-void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
-void sch_bpf_new_generation(struct sch_bpf_data *q);
-u64 sch_bpf_new_mark(void);
-void sch_bpf_maps(struct Qdisc *sch, const struct bpf_prog *enqueue,
-		  const struct bpf_prog *dequeue,
-		  void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner));
-int sch_bpf_reach_begin(const struct bpf_prog *dequeue);
-void sch_bpf_reach_end(const struct bpf_prog *dequeue);
-int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
-			  enum sch_bpf_how how, struct netlink_ext_ack *extack);
-int sch_bpf_config_dump(const struct sch_bpf_config *cfg, u32 queues, struct sk_buff *skb);
-
-extern struct Qdisc_ops sch_bpf_queue_ops;
-
 static inline struct sch_bpf_data *sch_bpf_data(struct sch_bpf_ctx *ctx)
 {
 	return container_of(ctx, struct sch_bpf_data, run.ctx);
@@ -194,15 +180,25 @@ static inline void sch_bpf_count_others(struct sch_bpf_run *run, int more, int b
 	run->bytes += bytes;
 }
 
+/* Each file calls only those above it. */
+
+/* sch_bpf_fifo.c */
 void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason);
 int sch_bpf_set_queue(struct Qdisc *sch, struct sk_buff *skb, u32 queue);
-int sch_bpf_enqueue_ret(struct sch_bpf_data *q);
-bool sch_bpf_takes_from_classes(const struct bpf_prog *dequeue);
+void sch_bpf_take_over(struct sch_bpf_data *q);
+bool sch_bpf_rescue(struct sch_bpf_data *q);
+int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct sk_buff **to_free);
+struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch);
+void sch_bpf_new_generation(struct sch_bpf_data *q);
+void sch_bpf_purge(struct sch_bpf_data *q, struct sk_buff_head *list);
+void sch_bpf_count_purged(struct Qdisc *sch, u32 packets, u32 bytes);
+void sch_bpf_free_list(struct sk_buff_head *list);
+void sch_bpf_work_soon(struct sch_bpf_data *q);
+void sch_bpf_work(struct work_struct *work);
+void sch_bpf_map_gone(struct bpf_rbtree_owner *owner);
 
-int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
-		     union bpf_attr __user *uattr);
-
+/* sch_bpf_class.c */
 extern const struct Qdisc_class_ops sch_bpf_class_ops;
 
 int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 classid);
@@ -215,5 +211,39 @@ void sch_bpf_class_reset(struct Qdisc *sch);
 void sch_bpf_class_purge(struct Qdisc *sch);
 bool sch_bpf_class_has_packets(struct Qdisc *sch);
 void sch_bpf_class_destroy(struct Qdisc *sch);
+
+/* sch_bpf_kfuncs.c */
+bool sch_bpf_takes_from_classes(const struct bpf_prog *dequeue);
+
+/* sch_bpf_config.c */
+int sch_bpf_config_parse(struct sch_bpf_config *cfg, struct sch_bpf_fds *fds,
+			 struct nlattr *opt, bool create, struct netlink_ext_ack *extack);
+int sch_bpf_config_get_progs(struct sch_bpf_config *cfg, const struct sch_bpf_fds *fds,
+			     unsigned int pair, struct netlink_ext_ack *extack);
+void sch_bpf_config_put(const struct sch_bpf_config *cfg);
+int sch_bpf_config_dump(const struct sch_bpf_config *cfg, u32 queues, struct sk_buff *skb);
+int sch_bpf_parse(struct sch_bpf_config *cfg, struct nlattr *opt, bool create,
+		  struct netlink_ext_ack *extack);
+int sch_bpf_dump(struct Qdisc *sch, struct sk_buff *skb);
+void sch_bpf_maps(struct Qdisc *sch, const struct bpf_prog *enqueue,
+		  const struct bpf_prog *dequeue,
+		  void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner));
+u64 sch_bpf_new_mark(void);
+int sch_bpf_reach_begin(const struct bpf_prog *dequeue);
+void sch_bpf_reach_end(const struct bpf_prog *dequeue);
+void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);
+int sch_bpf_config_change(struct Qdisc *sch, struct sch_bpf_config *cfg,
+			  enum sch_bpf_how how, struct netlink_ext_ack *extack);
+int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
+		   struct netlink_ext_ack *extack);
+
+/* sch_bpf.c */
+extern struct Qdisc_ops sch_bpf_queue_ops;
+
+int sch_bpf_enqueue_ret(struct sch_bpf_data *q);
+
+/* sch_bpf_test_run.c */
+int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
+		     union bpf_attr __user *uattr);
 
 #endif /* _SCH_BPF_H */
