@@ -1,5 +1,96 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The ordered map, as its files see it; see rbtree.c */
+/* The ordered map, BPF_MAP_TYPE_RBTREE
+ *
+ * Elements are sorted by key. Those with equal keys form a FIFO that hangs off
+ * one tree node, so that a constant key is a queue, a handful of keys are
+ * priorities, and a time is a calendar:
+ *
+ *     map->root          first                         last
+ *        |                 |                             |
+ *        '-- tree: [key 1: a]       [key 5: d]      [key 9: e]
+ *                      |                                |
+ *                      b  next                          f  next, e->last
+ *                      |
+ *                      c  next, a->last
+ *
+ * Only the oldest element of a key is in the tree; it knows the youngest, the
+ * others only the next younger one. When the oldest leaves, the next one takes
+ * over its place in the tree without rebalancing. The first and the last node
+ * are cached: taking the first element and appending behind the last need no
+ * descent.
+ *
+ * Every element has a number, in the order of arrival. Elements of one key leave
+ * from the front: as long as the oldest of a key is not younger than some
+ * element of that key, this element is still there. So a walk needs to remember
+ * no more than key, number and address of the last element it has seen, whatever
+ * happens meanwhile, and one that is told to stop at the number that was the
+ * highest when it began comes to an end (rbtree_next()). A qdisc may also put a packet
+ * back at the front of a key, or take the youngest of one: map->jumps tells a walk that
+ * such a thing has happened, and it then goes on with the next key.
+ *
+ * Order is what the key's BTF type says: integers by value, with their sign and
+ * width, structs member by member. Without BTF, or for other types, it is the
+ * order of memcmp().
+ *
+ * Elements come in chunks, the first one with the map, each next one as large as
+ * all before it and ahead of need: when one goes into use, a worker allocates
+ * another to be spare. A push that finds no spare allocates a small one itself, as
+ * its context permits. Or elements are allocated by bpf_mem_alloc as they come
+ * (BPF_F_NO_PREALLOC). Either way the memory of one that has left is used again
+ * at once, but stays an element of this map as long as a program may look at it.
+ *
+ * Objects: a value may hold kptrs, which bpf_kptr_xchg() moves; one task_struct
+ * may also come and go with its element (bpf_rbtree_map_push_task()). An update
+ * of an existing element leaves them alone; when an element is deleted, or popped
+ * as plain bytes, they are released. A map whose value holds one
+ * sk_buff is a map of packets. Packets enter and leave by bpf_rbtree_push() and
+ * bpf_rbtree_pop() alone, on behalf of an owner, which counts them. The first
+ * push claims the map for its owner; while the claim lasts and the map is not
+ * empty, nobody else can change it. A claim on an empty map gives way to
+ * whoever comes next. It keeps no map alive: the packets of one that is gone wait
+ * for their owner, who is told to take them out (bpf_rbtree_detach_gone()). An owner
+ * that wants to be rid of all its packets detaches whole trees, each in one step,
+ * which a worker frees (bpf_rbtree_detach()).
+ *
+ * Maps: created with an inner map, this one holds maps, each with a reference.
+ * User space sees their ids, programs the maps. The reference is dropped when a
+ * program pops a map, but the map's memory stays for a grace period, for that
+ * program to use. If there was no other reference the map cannot be pushed again
+ * then: bpf_rbtree_map_move() gives it another key without dropping any.
+ *
+ * Locking: one lock a map. No destructor runs and nothing is allocated under
+ * it. The owner's path is the hot one: it runs with bottom halves off and takes
+ * the lock plainly. Everybody else disables interrupts and holds it for one
+ * O(log n) step, so that the owner, in a softirq, never finds the lock taken on
+ * its own CPU. Tracing programs, which can run anywhere, are refused for maps of
+ * packets by the verifier; should one get through by another way (fentry), the
+ * lock answers the second locker on the same CPU with an error instead of a
+ * hang.
+ *
+ * An owner that is alone with its map takes no lock: whatever protects the owner, a
+ * qdisc's root lock, protects the map. It is alone from its claim on if nobody but its
+ * programs names the map (bpf_rbtree_use()). Whoever else wants to look shares the map
+ * first (bpf_rbtree_share()), where it may sleep: a system call before it looks, a program
+ * of another type, of another owner, or with a timer before it can run, an inner map before it
+ * is one. All steps of an owner are in RCU's read side: after a grace period it takes the lock.
+ * A map that was shared stays so.
+ *
+ * rbtree_owner_lock protects the owners' lists, and who is alone with a map. It nests inside a
+ * map's lock.
+ *
+ * Each file calls only those above it:
+ *
+ *     rbtree.h		structures; what the usual push and pop inline
+ *     rbtree_types.c	BTF: the order of keys, what values hold
+ *     rbtree_tree.c	find, insert, remove
+ *     rbtree_elem.c	memory for elements; elements that are values
+ *     rbtree_owner.c	claims, who is alone with a map, all packets of an owner
+ *     rbtree_packets.c	push and pop of packets
+ *     rbtree_walk.c	walks: callbacks, batches, the iterator
+ *     rbtree_maps.c	maps of maps
+ *     rbtree_kfuncs.c	what programs call
+ *     rbtree_map.c	the operations of the map type
+ */
 #ifndef _KERNEL_BPF_RBTREE_H
 #define _KERNEL_BPF_RBTREE_H
 

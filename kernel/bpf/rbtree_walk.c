@@ -24,7 +24,7 @@ static struct rbtree_elem *rbtree_after(struct bpf_rbtree *rb, const struct bpf_
 	/* The element may have left: a walk goes on with the next key. */
 	if (c->jumps != rb->jumps)
 		return rbtree_above(rb, c->key, false);
-	/* c->elem is still there, see rbtree.c. */
+	/* c->elem is still there, see rbtree.h. */
 	return c->elem->next ?: node_elem(rb_next(&oldest->node));
 }
 

@@ -13,7 +13,7 @@
  * caller gets. What a program returns means nothing.
  *
  * Maps: a map of packets belongs to the qdisc that pushes first, until it is
- * empty (kernel/bpf/rbtree.c). Reset takes the packets of all maps that the
+ * empty (kernel/bpf/rbtree.h). Reset takes the packets of all maps that the
  * qdisc holds, also of inner maps that user space has unlinked meanwhile.
  *
  * A policy can be slow but not silent. While packets are stored and the program
@@ -30,7 +30,7 @@
 #include <linux/module.h>
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 
 #define CREATE_TRACE_POINTS
 #include <trace/events/sch_bpf.h>

@@ -8,7 +8,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/slab.h>
 #include <net/pkt_cls.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 
 struct sch_bpf_class {
 	struct Qdisc_class_common common;

@@ -20,7 +20,7 @@
 #include <net/inet_sock.h>
 #include <net/pkt_cls.h>
 #include <net/tcx.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 
 static struct netdev_xmit *sch_bpf_xmit_state(void)
 {

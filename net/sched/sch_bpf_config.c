@@ -10,7 +10,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/skbuff.h>
 #include <net/netlink.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 #include <trace/events/sch_bpf.h>
 
 #define SCH_BPF_LIMIT		10000

@@ -10,7 +10,7 @@
 #include <linux/netdevice.h>
 #include <linux/rtnetlink.h>
 #include <linux/skbuff.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 
 /* So many packets of a stuck policy leave its maps at a time, under the root lock. */
 #define SCH_BPF_RESCUE_BATCH	64

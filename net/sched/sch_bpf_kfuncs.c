@@ -18,7 +18,7 @@
 #include <net/gso.h>
 #include <net/inet_ecn.h>
 #include <net/tcp.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 
 /* The map did not take the packet, for the reason that @err says. */
 static noinline int sch_bpf_push_failed(struct sch_bpf_data *q, struct sk_buff *skb, int err)

@@ -18,7 +18,7 @@
 #include <linux/module.h>
 #include <linux/netdevice.h>
 #include <net/sch_priv.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 
 struct sch_bpf_mq {
 	struct mq_sched mq;		/* must be first */

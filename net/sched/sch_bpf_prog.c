@@ -5,7 +5,7 @@
 #include <linux/btf_ids.h>
 #include <linux/filter.h>
 #include <linux/skbuff.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 
 BTF_ID_LIST(sch_bpf_btf_ids)
 BTF_ID(struct, sk_buff)

@@ -16,7 +16,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/sched/signal.h>
 #include <net/net_namespace.h>
-#include "sch_bpf.h"
+#include "sch_bpf_priv.h"
 
 #define SCH_BPF_TEST_SIZE_MAX	SZ_64K
 

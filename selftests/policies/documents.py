@@ -73,7 +73,7 @@ def inline_functions():
 
 def kernels_lists():
     """Functions that the kernel allows in one direction only."""
-    text = read(f"{lib.TOP}/net/sched/sch_bpf_prog.c")
+    text = read(f"{lib.TOP}/net/sched/sch_bpf_kfuncs.c")
     for what in ("enqueue", "dequeue"):
         (names,) = re.findall(rf"^BTF_SET_START\(sch_bpf_{what}_kfunc_ids\)\n(.*?)^BTF_SET_END", text, re.M | re.S)
         yield from ((name.removesuffix("_skb"), what) for name in re.findall(r"func, (\w+)", names))
@@ -100,7 +100,7 @@ def the_documents_agree_where_a_function_can_be_called():
 
 def the_documents_list_all_functions_that_take_a_packet():
     """Those that release a reference to it, for the verifier."""
-    kernel = read(f"{lib.TOP}/net/sched/sch_bpf_prog.c")
+    kernel = read(f"{lib.TOP}/net/sched/sch_bpf_kfuncs.c")
     takes = {name.removesuffix("_skb") for name in re.findall(r"^BTF_ID_FLAGS\(func, (\w+), .*KF_RELEASE", kernel, re.M)}
     head = read(HEADER).split("*/\n#ifndef", 1)[0]
     where = dict(kernels_lists())

@@ -7,8 +7,8 @@
  * (sch_bpf_prog.c), all tx queues of a device (sch_bpf_mq.c), and what is for tests and for eyes
  * (sch_bpf_test_run.c, sch_bpf_iter.c).
  */
-#ifndef _SCH_BPF_H
-#define _SCH_BPF_H
+#ifndef _SCH_BPF_PRIV_H
+#define _SCH_BPF_PRIV_H
 
 #include <linux/bpf_rbtree.h>
 #include <net/pkt_sched.h>
@@ -246,4 +246,4 @@ int sch_bpf_enqueue_ret(struct sch_bpf_data *q);
 int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,
 		     union bpf_attr __user *uattr);
 
-#endif /* _SCH_BPF_H */
+#endif /* _SCH_BPF_PRIV_H */
