@@ -555,6 +555,18 @@ def nic(*qdisc):
 
 
 @contextlib.contextmanager
+def far_peer(delay):
+    """The driver's NIC, whose peer answers so much later. It cuts packets itself: QEMU 7 would make IP fragments of them."""
+    quiet_wire()
+    run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
+    run("tc", "-n", "peer", "qdisc", "add", "dev", "eth1", "root", "netem", "delay", delay, "limit", "100000")
+    try:
+        yield
+    finally:
+        run("tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "root")
+
+
+@contextlib.contextmanager
 def traffic(sender, receiver, send):
     """Frames without a pause meanwhile: send(number) puts one in, and says whether it was taken.
     The numbers of those that were taken, and of those that have arrived: at the end, all that have

@@ -25,6 +25,7 @@ BEGIN, END = 2 * NSEC, 5 * NSEC
 Pod = collections.namedtuple("Pod", "rate jain times lost")
 
 
+@contextlib.contextmanager
 def pod(number, name):
     """A network namespace behind a veth, whose packets have a mark of their own here."""
     lib.run("ip", "netns", "add", name)
@@ -37,6 +38,11 @@ def pod(number, name):
     lib.run("ip", "netns", "exec", name, "ethtool", "-K", "eth0", "tso", "off", "gso", "off")
     lib.run("tc", "qdisc", "add", "dev", f"to-{name}", "clsact")
     lib.run("tc", "filter", "add", "dev", f"to-{name}", "ingress", "matchall", "action", "skbedit", "mark", str(number))
+    try:
+        yield
+    finally:
+        lib.run("ip", "link", "del", f"to-{name}")
+        lib.run("ip", "netns", "del", name)
 
 
 def tcp_info(client):
@@ -100,17 +106,18 @@ def quantile(each, part):
 
 
 def pods_get_their_rates_and_wait_for_little():
-    lib.quiet_wire()
-    lib.sysctl("ipv4/ip_forward", 1)
-    lib.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")     # QEMU 7 would send a TSO packet as IP fragments
-    for number, name in enumerate(WEIGHTS, 1):
-        pod(number, name)
-    lib.run("ip", "-n", "peer", "route", "add", "10.1.0.0/16", "via", "10.0.0.1")
-    lib.run("tc", "-n", "peer", "qdisc", "add", "dev", "eth1", "root", "netem", "delay", "20ms", "limit", "100000")
-    # Its table is the one of the classifier, by its pin
-    with lib.link() as other:
-        other.attach(f"{POLICIES}/edt.bpf.o", "set", f"edt_rate[eth0]={MOST}mbit")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lib.far_peer("20ms"))
+        lib.sysctl("ipv4/ip_forward", 1)
+        stack.callback(lib.sysctl, "ipv4/ip_forward", 0)
+        for number, name in enumerate(WEIGHTS, 1):
+            stack.enter_context(pod(number, name))
+        lib.run("ip", "-n", "peer", "route", "add", "10.1.0.0/16", "via", "10.0.0.1")
+        stack.callback(lib.run, "ip", "-n", "peer", "route", "del", "10.1.0.0/16")
+        # Its table is the one of the classifier, by its pin
+        stack.enter_context(lib.link()).attach(f"{POLICIES}/edt.bpf.o", "set", f"edt_rate[eth0]={MOST}mbit")
         lib.run("tc", "qdisc", "add", "dev", "eth0", "clsact")
+        stack.callback(lib.run, "tc", "qdisc", "del", "dev", "eth0", "clsact")
         lib.run("tc", "filter", "add", "dev", "eth0", "egress", "bpf", "da", "obj", f"{POLICIES}/edt.bpf.o", "sec", "tc")
         # Band 0: routing gives every packet the priority 0, which is band 1
         lib.run("tc", "filter", "add", "dev", "eth0", "egress", "prio", "50000", "protocol", "ip", "handle", "1", "fw", "action",
@@ -120,13 +127,6 @@ def pods_get_their_rates_and_wait_for_little():
         fq_codel = pods_share("fq_codel")
         ours = pods_share("bpf", "obj", f"{POLICIES}/fq.bpf.o", "limit", "10000", "set", "group_by=1", "set", "target=5ms",
                           "set", "since_arrival=1", *weights)
-    lib.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
-    lib.run("tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "root")
-    lib.run("ip", "-n", "peer", "route", "del", "10.1.0.0/16")
-    for name in WEIGHTS:
-        lib.run("ip", "link", "del", f"to-{name}")
-        lib.run("ip", "netns", "del", name)
-    lib.sysctl("ipv4/ip_forward", 0)
     # fq_codel knows of no time and no weight; the native fq lets packets wait for their times as they come
     lib.true(all(abs(each.rate - LINK / 2) < 2 for each in fq_codel.values()), "fq_codel does not share by flows")
     lib.true(all(quantile(each, 0.5) > 200 for each in fq.values()), "nothing waits in the native fq")

@@ -338,11 +338,8 @@ def apart_at_last(attach):
 
 
 def tcp_is_as_with_fq_codel():
-    lib.quiet_wire()
-    lib.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")     # QEMU 7 would send a TSO packet as IP fragments
-    lib.run("tc", "-n", "peer", "qdisc", "add", "dev", "eth1", "root", "netem", "delay", "20ms", "limit", "100000")
-    wanted, got = (apart_at_last(attach) for attach in both())
-    lib.run("tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "root")
+    with lib.far_peer("20ms"):
+        wanted, got = (apart_at_last(attach) for attach in both())
     for name, each in (("native", wanted), ("ours", got)):
         print(f"# {name}: Jain's index {jain(each.rates):.6f}, bytes a second {each.rates}, {len(each.delays)} delays")
     packet = 1514 * 8 / 10_000      # ms

@@ -150,19 +150,16 @@ def transfer(*qdisc):
 
 def tcp_gains():
     """Of segments that are 5 ms ahead of others, one in ten, on a path of 20 ms."""
-    lib.quiet_wire()
-    lib.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")     # QEMU 7 would send a TSO packet as IP fragments
-    lib.run("tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", "5ms", "reorder", "10%", "limit", "10000")
-    lib.run("tc", "-n", "peer", "qdisc", "add", "dev", "eth1", "root", "netem", "delay", "15ms", "limit", "10000")
-    lib.run("ip", "-n", "peer", "link", "add", "ifb0", "up", "type", "ifb")
-    lib.run("tc", "-n", "peer", "qdisc", "add", "dev", "eth1", "clsact")
-    lib.run("tc", "-n", "peer", "filter", "add", "dev", "eth1", "ingress", "matchall", "action", "mirred", "egress",
-            "redirect", "dev", "ifb0")
-    without, with_it = transfer("pfifo", "limit", "10000"), transfer("bpf", "obj", OBJ, "limit", "10000", "set", "wait=10ms")
-    lib.run("tc", "qdisc", "del", "dev", "eth0", "root")
-    lib.run("tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "root")
-    lib.run("tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "clsact")
-    lib.run("ip", "-n", "peer", "link", "del", "ifb0")
+    with lib.far_peer("15ms"), contextlib.ExitStack() as stack:
+        lib.run("tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", "5ms", "reorder", "10%", "limit", "10000")
+        stack.callback(lib.run, "tc", "qdisc", "del", "dev", "eth0", "root")
+        lib.run("ip", "-n", "peer", "link", "add", "ifb0", "up", "type", "ifb")
+        stack.callback(lib.run, "ip", "-n", "peer", "link", "del", "ifb0")
+        lib.run("tc", "-n", "peer", "qdisc", "add", "dev", "eth1", "clsact")
+        stack.callback(lib.run, "tc", "-n", "peer", "qdisc", "del", "dev", "eth1", "clsact")
+        lib.run("tc", "-n", "peer", "filter", "add", "dev", "eth1", "ingress", "matchall", "action", "mirred", "egress",
+                "redirect", "dev", "ifb0")
+        without, with_it = transfer("pfifo", "limit", "10000"), transfer("bpf", "obj", OBJ, "limit", "10000", "set", "wait=10ms")
     lib.true(with_it.rate > 3 * without.rate, "TCP does not gain twice what it has")
 
 
