@@ -17,6 +17,7 @@ import glob
 import itertools
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -378,6 +379,8 @@ def pktgen(dev, *words):
     def send(count):
         write(f"{folder}/{dev}", f"count {count}")
         write(f"{folder}/pgctrl", "start")
+        # Which does not wait for a thread that has not begun after an eighth of a second.
+        wait_until(lambda: " usec, " in pathlib.Path(folder, dev).read_text(encoding="ascii"), f"pktgen sends {count} packets", 10 * TIMEOUT)
 
     run("ip", "link", "add", dev, "type", "dummy")
     try:
