@@ -149,7 +149,8 @@ def a_tcp_download_keeps_to_the_rate():
         lib.true(least <= stats["bytes"] <= most, f"bytes, of {least}: {stats}")
         lib.true(stats["packets"] >= size // MSS, f"packets: {stats}")
         got = stats["bytes"] * 8 / seconds
-        lib.true((0 if lib.DEBUG else 0.9 * rate) <= got <= 1.05 * rate, f"bits a second: {got:.0f}")
+        last = 8 * (1 << 16) / seconds          # a packet that nothing waits for any more
+        lib.true((0 if lib.DEBUG else 0.9 * rate) <= got <= 1.05 * rate + last, f"bits a second: {got:.0f}")
 
 
 def of_the_wire(frame):
