@@ -24,6 +24,7 @@ PKTGEN_SETTINGS = ("pkt_size 60", "xmit_mode queue_xmit", "dst 192.0.2.1",
 DEV = "d0"
 PINS = "/sys/fs/bpf/bench"
 UNDO = {"push": "pop", "pop": "push"}
+IFB = "i0"
 QUEUES, PLAIN = "d2", "d3"
 VETH = "v0"
 MSS = 1448                                      # with 1500 bytes of MTU and timestamps
@@ -247,6 +248,32 @@ class Attached:
         return qdiscs[-1]
 
 
+class Arriving(Attached):
+    """The qdisc is there for what arrives: at ingress, or on an ifb."""
+
+    def __init__(self, measure):
+        super().__init__(measure, IFB if measure["by"] == "ifb" else DEV)
+        self.by = measure["by"]
+
+    def __enter__(self):
+        if self.by:
+            run("tc", "qdisc", "add", "dev", DEV, "clsact")
+        if self.by == "ingress":
+            run("tc", "qdisc", "add", "dev", DEV, "parent", "ffff:fff2", *self.words)
+        elif self.by == "ifb":
+            run("ip", "link", "add", IFB, "type", "ifb")
+            run("ip", "link", "set", IFB, "up")
+            super().__enter__()
+            run("tc", "filter", "add", "dev", DEV, "ingress", "matchall", "action", "mirred", "egress", "redirect", "dev", IFB)
+        return self
+
+    def __exit__(self, *_):
+        if self.by:
+            run("tc", "qdisc", "del", "dev", DEV, "clsact")
+        if self.by == "ifb":
+            run("ip", "link", "del", IFB)
+
+
 def bpf_symbols():
     """Where the programs are now; the kernel's own symbols the host has."""
     with open("/proc/kallsyms", encoding="ascii") as file:
@@ -304,6 +331,12 @@ def subscribers(first, count):
                               struct.pack("<I", number)) for number in numbers))
 
 
+def count_direct(measure, pktgen, counter):
+    pktgen.send(measure["warm"], measure["flows"])
+    pktgen.prepare(measure["count"], measure["flows"])
+    return {"periods": [[[counter.over(pktgen.start), measure["count"]]] for _ in range(measure["periods"])]}
+
+
 def direct(measure, pktgen, counter):
     """empty, flows and leaves: each packet leaves before the next one comes."""
     before = memory_at_rest() if "leaves" in measure else memory()
@@ -312,15 +345,26 @@ def direct(measure, pktgen, counter):
             attached.set_stamp()
         if "leaves" in measure:
             {"htb": classes, "tenants": subscribers}[measure["leaves"]](pktgen.first(measure["flows"]), measure["flows"])
-        pktgen.send(measure["warm"], measure["flows"])
-        pktgen.prepare(measure["count"], measure["flows"])
-        periods = [[[counter.over(pktgen.start), measure["count"]]] for _ in range(measure["periods"])]
-        result = {"periods": periods, "memory": memory() - before}
+        result = {**count_direct(measure, pktgen, counter), "memory": memory() - before}
         if measure["qdisc"]:
             result["drops"] = attached.stats()["drops"]
         if measure.get("symbols"):
             result["programs"] = bpf_symbols()
         return result
+
+
+def arrive(measure, pktgen, counter):
+    """As if they were received, given away each, for this host's protocols, which find that they are for another."""
+    pktgen.set("xmit_mode netif_receive")
+    pktgen.set("flag !SHARED")
+    with Arriving(measure) as attached:
+        result = count_direct(measure, pktgen, counter)
+        sent = measure["warm"] + measure["periods"] * measure["count"]
+        if measure["by"] and attached.stats()["packets"] != sent:
+            raise RuntimeError(f"of {sent} packets the qdisc has sent {attached.stats()['packets']}")
+    pktgen.set("flag SHARED")
+    pktgen.set("xmit_mode queue_xmit")
+    return result
 
 
 def count_running(pktgen, counter, measure, each):
@@ -706,7 +750,7 @@ def on_a_device(measure, pktgen, counter):
     return {"periods": periods}
 
 
-WORKLOADS = {"map": maps, "functions": functions, "empty": direct, "flows": direct, "leaves": direct, "standing": standing,
+WORKLOADS = {"map": maps, "functions": functions, "empty": direct, "arrive": arrive, "flows": direct, "leaves": direct, "standing": standing,
              "overload": overload, "gso": gso, "commands": commands, "queues": queues, "contention": contention}
 
 

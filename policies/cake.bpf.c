@@ -4,11 +4,11 @@
  *
  *   # tc qdisc replace dev eth0 root bpf obj cake.bpf.o set rate=20mbit set overhead=44 set atm=1 \
  *         set isolate=1 set ack_filter=1
- *   # tc qdisc replace dev ifb0 root bpf obj cake.bpf.o set rate=80mbit set overhead=44 set atm=1 \
- *         set isolate=2 set ingress=1
+ *   # tc qdisc add dev eth0 clsact
+ *   # tc qdisc add dev eth0 parent ffff:fff2 bpf obj cake.bpf.o set rate=80mbit set overhead=44 \
+ *         set atm=1 set isolate=2 set ingress=1
  *
- * are the uplink and the downlink of an ADSL modem at eth0, as sqm-scripts would set them up;
- * "What arrives" in sch_bpf.rst makes the ifb.
+ * are the uplink and the downlink of an ADSL modem at eth0, where sqm-scripts would take an ifb.
  *
  * Rate: a packet leaves when the one before it has left a link of `rate`. There it has the bytes
  * of its IP packet and `overhead`, and `mpu` at least; with atm=1 in cells of 53 bytes that carry

@@ -3,11 +3,14 @@
 """A qdisc for what arrives, below clsact, set up by the commands of sch_bpf.rst: filters and taps
 have seen a packet before it is queued, once; the protocols get it when the policy lets it go, as it came."""
 
+import collections
 import concurrent.futures
 import contextlib
 import json
+import math
 import os
 import re
+import select
 import socket
 import struct
 import time
@@ -16,13 +19,15 @@ import lib
 import rst
 from lib import MS, NSEC, POLICIES, compiled
 
-RATE = f"{POLICIES}/rate.bpf.o"
+RATE, CAKE = (f"{POLICIES}/{name}.bpf.o" for name in ("rate", "cake"))
 HOLD, RELEASE, STUCK, COUNTER = (compiled(name) for name in ("hold", "release", "stuck", "ingress"))
 SIZE, EACH = 1000, 10 * MS              # at 100,000 bytes a second
 BELOW = ("parent", "ffff:fff2")
 ETH_P_ALL, ETH_P_8021Q, ETH_P_802_EX1 = 3, 0x8100, 0x88B5
 PACKET_ORIGDEV, PACKET_OTHERHOST = 9, 3
 PIN = f"/sys/fs/bpf/ingress-{os.getpid()}"
+HERE, FAR = "192.0.2.2", "192.0.2.1"
+MSS, FRAME = 1448, 1514                 # of TCP with time stamps
 SAY_NOTHING = 1                         # the mark by which stuck.bpf.c keeps a packet for good
 
 
@@ -84,47 +89,225 @@ def the_rate_is_kept():
         lib.equal(lib.balance(device, sender, receiver)["qlen"], 0, "queued")
 
 
-def download(size):
-    """So many bytes of TCP come from the peer: the seconds that they take."""
-    with socket.socket() as server:
-        server.bind(("192.0.2.2", 0))
+@contextlib.contextmanager
+def from_afar():
+    """A device whose other end is in another namespace, which sends neither ARP nor IPv6."""
+    device = Arriving()
+    try:
+        macs = {}
+        for end, address in ((device.a, FAR), (device.b, HERE)):
+            with open(f"/sys/class/net/{end}/address", encoding="ascii") as file:
+                macs[address] = file.read().strip()
+        lib.run("ip", "link", "set", device.a, "netns", "peer")
+        lib.run("ip", "netns", "exec", "peer", "sysctl", "-qw", f"net.ipv6.conf.{device.a}.disable_ipv6=1")
+        lib.run("ip", "-n", "peer", "link", "set", device.a, "up")
+        for where, end, here, there in ((("-n", "peer"), device.a, FAR, HERE), ((), device.b, HERE, FAR)):
+            lib.run("ip", *where, "addr", "add", f"{here}/24", "dev", end)
+            lib.run("ip", *where, "neigh", "replace", there, "lladdr", macs[there], "dev", end)
+        yield device
+    finally:
+        lib.run("ip", "link", "del", device.b)
+
+
+@contextlib.contextmanager
+def downloads(count=1, size=1 << 26):
+    """TCP connections, by each of which so many bytes come from the peer, if it is not closed before. Nobody
+    needs to read."""
+    def send(client):
+        with contextlib.suppress(ConnectionError):
+            client.sendall(bytes(size))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 26)
+        server.bind((HERE, 0))
         server.listen()
-        with lib.namespace("peer"):
-            client = socket.socket()
-        with client:
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(count))
+        taken = []
+        for _ in range(count):
+            with lib.namespace("peer"):
+                client = stack.enter_context(socket.socket())
             client.connect(server.getsockname())
-            taken, _ = server.accept()
-            with taken, concurrent.futures.ThreadPoolExecutor(1) as pool:
-                start, got = time.monotonic_ns(), 0
-                sending = pool.submit(client.sendall, bytes(size))
-                while got < size:
-                    got += len(taken.recv(1 << 20))
-                end = time.monotonic_ns()
-                sending.result()
-    return (end - start) / NSEC
+            taken.append(stack.enter_context(server.accept()[0]))
+            pool.submit(send, client)
+        yield taken
 
 
 def a_tcp_download_keeps_to_the_rate():
     """Packets of many segments count with each of these, and their headers."""
     size, rate = 600_000, 8_000_000
-    device = Arriving()
-    try:
-        lib.run("ip", "link", "set", device.a, "netns", "peer")
-        lib.run("ip", "-n", "peer", "addr", "add", "192.0.2.1/24", "dev", device.a)
-        lib.run("ip", "-n", "peer", "link", "set", device.a, "up")
-        lib.run("ip", "addr", "add", "192.0.2.2/24", "dev", device.b)
+    with from_afar() as device:
         for command in commands(device.b, f"bpf obj {RATE} set rate={rate}bit"):
             lib.run(*command)
-        seconds = download(size)
+        start, got = time.monotonic_ns(), 0
+        with downloads(size=size) as (taken,):
+            while got < size:
+                got += len(taken.recv(1 << 20))
+        seconds = (time.monotonic_ns() - start) / NSEC
         stats = device.qdisc()
-        least = size + size // 1448 * 66
+        least = size + size // MSS * 66
         most = least * 1.05 + 2000 if not lib.DEBUG else 2 * least      # slow, TCP sends more than once
         lib.true(least <= stats["bytes"] <= most, f"bytes, of {least}: {stats}")
-        lib.true(stats["packets"] >= size // 1448, f"packets: {stats}")
+        lib.true(stats["packets"] >= size // MSS, f"packets: {stats}")
         got = stats["bytes"] * 8 / seconds
-        lib.true((0 if lib.DEBUG else 0.9 * rate) <= got <= 1.05 * rate, f"bits a second: {got:.0f}")
-    finally:
-        lib.run("ip", "link", "del", device.b)
+        last = 8 * (1 << 16) / seconds          # a packet that nothing waits for any more
+        lib.true((0 if lib.DEBUG else 0.9 * rate) <= got <= 1.05 * rate + last, f"bits a second: {got:.0f}")
+
+
+def of_the_wire(frame):
+    """Of a frame that GRO may have merged: bytes of data, and packets and bytes there"""
+    headers = 34 + 4 * (frame[46] >> 4)
+    data = len(frame) - headers
+    segments = max(1, math.ceil(data / MSS))
+    return data, segments, len(frame) + (segments - 1) * headers
+
+
+def merged_packets_count_with_their_segments():
+    """Those that GRO has made: what is counted, held to the rate and given to the protocols is what was on
+    the wire, also if the policy cuts them again."""
+    size, rate = 3_000_000, 100_000_000
+    for obj, settings in ((RATE, "set target=0"), (CAKE, "set target=10s")):
+        with from_afar() as device, socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as tap:
+            lib.run("ip", "netns", "exec", "peer", "ethtool", "-K", device.a, "tso", "off")     # with it veth passes GRO by
+            lib.run("ethtool", "-K", device.b, "gro", "on")
+            lib.run("tc", "-n", "peer", "qdisc", "add", "dev", device.a, "root", "pfifo", "limit", "10000")
+            lib.write(f"/sys/class/net/{device.b}/gro_flush_timeout", 500_000)
+            for command in commands(device.b, f"bpf obj {obj} set rate={rate}bit {settings}"):
+                lib.run(*command)
+            tap.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 28)
+            tap.bind((device.b, lib.ETH_P_IP))
+            tap.settimeout(lib.TIMEOUT)
+            came, left = [], size
+
+            def take():
+                frame = tap.recv(1 << 17)
+                came.append((time.monotonic_ns(), *of_the_wire(frame)))
+                return came[-1][1]
+            with downloads(size=size) as (taken,):
+                while left > 0:
+                    left -= take()
+                lib.equal(taken.recv(size, socket.MSG_WAITALL), bytes(size), "what was downloaded")
+                lib.wait_until(lambda: device.qdisc()["qlen"] == 0, "nothing waits")
+                (sent,) = json.loads(lib.run("tc", "-n", "peer", "-s", "-j", "qdisc", "show", "dev", device.a))
+                stats = device.qdisc()
+            _, _, segments, wire = zip(*came)
+            for what, arrived in (("packets", sum(segments)), ("bytes", sum(wire))):
+                lib.equal((stats[what], arrived), (sent[what], sent[what]), f"{what}, of those on the wire, counted and given to the protocols")
+            lib.equal([stats[what] for what in ("drops", "backlog")], [0, 0], "dropped and queued")
+            if obj == CAKE:
+                lib.true(max(segments) == 1 and stats["stats"]["cut"] > 20, f"of {max(segments)} segments: {stats}")
+            else:
+                lib.true(len(came) < sum(segments) / 2, f"{sum(segments)} packets came as {len(came)}")
+            first = len(came) // 4                      # since then packets wait
+            kept = sum(wire[first:-1]) * 8 * NSEC / (came[-1][0] - came[first][0])
+            print(f"# {sum(segments)} packets came as {len(came)}, at {kept:.0f} bits a second, {100 * (kept / rate - 1):+.3f} %")
+            lib.true(abs(kept / rate - 1) < 0.005, f"bits a second: {kept:.0f}")
+
+
+# --- a link of 20 ms with a deep queue, before which this end is to keep its rate --------
+
+LINK, SHAPED = 10_000_000, 9_000_000    # bits a second
+CONNECTIONS = 4
+BEGIN, END, PAUSE = 2 * NSEC, 6 * NSEC, 10 * MS
+Path = collections.namedtuple("Path", "rate delays")
+
+
+def at_ingress(qdisc):
+    @contextlib.contextmanager
+    def attached(device):
+        def received():
+            (shown,) = json.loads(lib.run("ip", "-s", "-j", "link", "show", "dev", device.b))
+            return shown["stats64"]["rx"]["packets"]
+        before = received()
+        for command in commands(device.b, qdisc):
+            lib.run(*command)
+        yield
+
+        def exact():
+            stats = device.qdisc()
+            return stats["qlen"] == 0 and stats["packets"] + stats["drops"] == received() - before
+        lib.wait_until(exact, "each packet that came is sent or dropped")
+    return attached
+
+
+def by_ifb(*qdiscs):
+    @contextlib.contextmanager
+    def attached(device):
+        ifb = f"i{device.b}"
+        lib.run("ip", "link", "add", ifb, "type", "ifb")
+        try:
+            lib.run("ip", "link", "set", ifb, "up")
+            for qdisc in qdiscs:
+                lib.run("tc", "qdisc", "add", "dev", ifb, *qdisc.split())
+            lib.run("tc", "qdisc", "add", "dev", device.b, "clsact")
+            lib.run("tc", "filter", "add", "dev", device.b, "ingress", "matchall",
+                    "action", "mirred", "egress", "redirect", "dev", ifb)
+            yield
+        finally:
+            lib.run("ip", "link", "del", ifb)
+    return attached
+
+
+def echo(number):
+    """A request of ICMP that says when it was made."""
+    words = struct.pack("!BBHHHQ", 8, 0, 0, 1, number, time.monotonic_ns())
+    check = ~(sum(struct.unpack("!8H", words)) % 0xffff) & 0xffff
+    return words[:2] + struct.pack("!H", check) + words[4:]
+
+
+def along(shape):
+    """Downloads through the link, and a ping each 10 ms beside them, of those from BEGIN to END: bits of frames
+    a second, and in ms how long replies took. One that is lost takes for ever."""
+    delays = {}
+    with from_afar() as device:
+        lib.run("ip", "-n", "peer", "link", "set", device.a, "gso_max_segs", "1")
+        lib.run("tc", "-n", "peer", "qdisc", "add", "dev", device.a, "root", "netem",
+                "rate", f"{LINK}bit", "delay", "20ms", "limit", "150")
+        with shape(device), downloads(count=CONNECTIONS) as taken, \
+             socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
+            sock.connect((FAR, 0))
+            start = time.monotonic_ns()
+
+            def had():
+                infos = [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 200) for each in taken]
+                return time.monotonic_ns(), sum(struct.unpack_from("Q", info, 128)[0] for info in infos)   # tcpi_bytes_received
+
+            def replies(until):
+                while select.select([sock], [], [], max(0, start + until - time.monotonic_ns()) / NSEC)[0]:
+                    number, when = struct.unpack_from("!HQ", sock.recv(100), 26)
+                    delays[number] = (time.monotonic_ns() - when) / MS
+            for number in range(END // PAUSE):
+                if number == BEGIN // PAUSE:
+                    begin, before = had()
+                sock.send(echo(number))
+                replies((number + 1) * PAUSE)
+            end, after = had()
+            replies(END + NSEC // 2)
+    return Path((after - before) / MSS * FRAME * 8 * NSEC / (end - begin),
+                sorted(delays.get(number, math.inf) for number in range(BEGIN // PAUSE, END // PAUSE)))
+
+
+def a_shaped_download_leaves_others_alone():
+    """As it does by an ifb, with native qdiscs, the queue is here, and short: a ping beside it waits for a packet or two."""
+    def path(name, shape, times=2):
+        """One in some hundred times the ping and a download share a place among the flows: then again."""
+        for _ in range(times):
+            found = along(shape)
+            p50, p99 = (found.delays[int(len(found.delays) * part)] for part in (0.5, 0.99))
+            print(f"# {name}: {found.rate / 1e6:.3f} Mbit/s, {100 * (found.rate / SHAPED - 1):+.2f} %, ping {p50:.2f} ms, p99 {p99:.2f}")
+            if p99 < 2 * p50:
+                break
+        return found.rate, p99
+    natives = [path(name, by_ifb(*qdiscs)) for name, *qdiscs in (
+        ("ifb with tbf and fq_codel", f"root handle 1: tbf rate {SHAPED}bit burst 3100 limit 10000000", "parent 1:1 fq_codel"),
+        ("ifb with cake", f"root cake bandwidth {SHAPED}bit besteffort"))]
+    ours = [path(name, at_ingress(f"bpf obj {POLICIES}/{name}.bpf.o set rate={SHAPED}bit {more}")) for name, more in (
+        ("rate", ""), ("cake", "set tins=1"))]
+    _, unshaped = path("not shaped", lambda device: contextlib.nullcontext(), 1)
+    longest = min(p99 for _, p99 in natives) + 2 * FRAME * 8 * 1000 / SHAPED        # the time of two packets
+    lib.true(unshaped > 3 * longest, f"the link has no deep queue, p99 {unshaped:.2f} ms")
+    for rate, p99 in ours:
+        lib.true(abs(rate / SHAPED - 1) < 0.02, f"bits a second: {rate:.0f}")
+        lib.true(p99 <= longest, f"p99 is {p99:.2f} ms, more than {longest:.2f}")
 
 
 def what_is_held_is_not_there_yet():
@@ -331,13 +514,52 @@ def a_namespace_ends_with_packets():
 
 
 def policies_work_as_they_are():
-    """Also one that reads time stamps: that of the arrival has passed."""
-    for policy in ("edt", "fq", "fq_codel", "prio", "tenants"):
+    """Also one that reads time stamps: that of the arrival has passed. A packet of ten segments counts as
+    ten; cake cuts it."""
+    sizes = [100 + 60 * number for number in range(20)]
+    for policy in ("cake", "edt", "fq", "fq_codel", "prio", "rate", "red", "tenants"):
         with arriving(f"{POLICIES}/{policy}.bpf.o") as (device, sender, receiver):
-            for number in range(20):
-                sender.send(number)
+            for number, size in enumerate(sizes):
+                sender.send(number, size, port=1000 + number % 3)
             lib.equal(lib.numbers(receiver.collect(20)), packets(20), f"packets of {policy}")
             lib.equal(lib.balance(device, sender, receiver)["qlen"], 0, f"queued by {policy}")
+            lib.true(sender.send_gso(1000, 10), "refused")
+            sender.wait_freed()
+            lib.equal(lib.numbers(receiver.drain()), packets(10 if policy == "cake" else 1), f"what {policy} made of segments")
+            stats = device.qdisc()
+            lib.equal([stats[what] for what in ("packets", "bytes", "drops", "qlen", "backlog", "stuck")],
+                      [30, sum(sizes) + 10 * (lib.HEADERS + 1000), 0, 0, 0, 0], f"counted by {policy}")
+
+
+def policies_keep_their_books_when_they_drop():
+    """Because they are full, and CoDel: those that keep to a rate, and the others behind a tbf. What came is sent or
+    dropped, and each drop is freed."""
+    count, tbf = 200, "tbf rate 8mbit burst 3000 limit 1000000"
+    for policy, above, *settings in (
+            ("cake", None, "rate=8mbit", "interval=10ms"), ("rate", None, "rate=8mbit", "interval=10ms"),
+            ("tenants", None, "rate=8mbit", "interval=10ms"), ("fq", tbf, "target=5ms", "interval=10ms"),
+            ("fq_codel", tbf, "interval=10ms"), ("red", tbf)):
+        with lib.link() as device, lib.Sender(device.a) as sender, lib.Receiver(device.b) as receiver:
+            qdisc = " ".join((f"bpf obj {POLICIES}/{policy}.bpf.o limit 50", *(f"set {each}" for each in settings)))
+            parent = "5:1" if above else BELOW[1]
+            for command in commands(device.b, f"handle 5: {above}" if above else qdisc):
+                lib.run(*command)
+            if above:
+                lib.run("tc", "qdisc", "add", "dev", device.b, "parent", parent, *qdisc.split())
+            for number in range(count):
+                sender.send(number, SIZE, port=1000 + number % 3)
+            sender.wait_freed()
+            arrivals = receiver.drain()
+            (stats,) = [each for each in lib.qdiscs(device.b) if each.get("parent") == parent]
+            lib.equal([stats[what] for what in ("packets", "bytes", "drops", "qlen", "backlog", "stuck")],
+                      [len(arrivals), SIZE * len(arrivals), count - len(arrivals), 0, 0, 0], f"counted by {policy}")
+            codel = str([value for name, value in stats["stats"].items() if "codel" in name and "drop" in name])
+            print(f"# {policy}: of {count} packets {len(arrivals)} arrived, CoDel has dropped {codel}")
+            lib.true(len(arrivals) < count / 2, f"{policy} has dropped {stats['drops']}")
+            lib.true(policy == "red" or re.search("[1-9]", codel), f"CoDel has dropped none in {policy}: {stats}")
+            for flow in range(3):
+                own = [number for number in lib.numbers(arrivals) if number % 3 == flow]
+                lib.equal(own, sorted(set(own)), f"order of a flow in {policy}")
 
 
 def what_cannot_be_is_said():
@@ -378,4 +600,7 @@ lib.main(the_rate_is_kept,
          a_device_is_deleted_with_packets,
          a_namespace_ends_with_packets,
          policies_work_as_they_are,
-         what_cannot_be_is_said)
+         what_cannot_be_is_said,
+         measured=[merged_packets_count_with_their_segments,
+                   policies_keep_their_books_when_they_drop,
+                   a_shaped_download_leaves_others_alone])
