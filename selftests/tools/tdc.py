@@ -17,8 +17,9 @@ done = subprocess.run([*APART, "python3", "-B", "tdc.py", "--outfile", RESULTS,
                        "--file", f"{HERE}/tc-testing/bpf.json"],
                       cwd=TDC, env=dict(os.environ, PYTHONPATH=f"{HERE}/tc-testing"),
                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-with open(RESULTS, encoding="utf-8") as file:
-    print(file.read(), end="")
-if done.returncode:
+if os.path.exists(RESULTS):
+    with open(RESULTS, encoding="utf-8") as file:
+        print(file.read(), end="")
+if done.returncode or not os.path.exists(RESULTS):
     print(*(f"# {line}" for line in done.stdout.splitlines()), sep="\n")
 sys.exit(done.returncode)
