@@ -82,13 +82,13 @@
  *
  *     rbtree.h		structures; what the usual push and pop inline
  *     rbtree_types.c	BTF: the order of keys, what values hold
- *     rbtree_tree.c	find, insert, remove
+ *     rbtree_tree.c	insert, remove
  *     rbtree_elem.c	memory for elements; elements that are values
  *     rbtree_owner.c	claims, who is alone with a map, all packets of an owner
  *     rbtree_packets.c	push and pop of packets
  *     rbtree_walk.c	walks: callbacks, batches, the iterator
  *     rbtree_maps.c	maps of maps
- *     rbtree_kfuncs.c	what programs call
+ *     rbtree_kfuncs.c	looks, and all that programs call
  *     rbtree_map.c	the operations of the map type
  */
 #ifndef _KERNEL_BPF_RBTREE_H
@@ -220,7 +220,6 @@ void rbtree_order_bytes(struct bpf_rbtree *rb);
 bool rbtree_holds_tasks(const struct bpf_map *map);
 
 /* rbtree_tree.c; all of it under the map's lock */
-struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *key);
 struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void *key, bool or_equal);
 void rbtree_insert(struct bpf_rbtree *rb, struct rbtree_elem *elem);
 void rbtree_link_front(struct bpf_rbtree *rb, struct rbtree_elem *elem);
@@ -235,7 +234,6 @@ void rbtree_free_work(struct work_struct *work);
 void rbtree_grow(struct bpf_rbtree *rb);
 int rbtree_grow_now(struct bpf_rbtree *rb, u32 slots);
 struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb);
-int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value, void **obj);
 void rbtree_free_dead(struct bpf_rbtree *rb);
 void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 		     void *key, void *value);
@@ -354,6 +352,23 @@ static __always_inline void rbtree_set_key(const struct bpf_rbtree *rb, struct r
 }
 
 /* ---- the tree, under the map's lock ---- */
+
+/* Oldest element of @key, or NULL. */
+static inline struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *key)
+{
+	struct rb_node *node = rb->root.rb_node;
+	u64 rank = rbtree_rank(rb, key);
+
+	while (node) {
+		struct rbtree_elem *elem = node_elem(node);
+		int c = rbtree_cmp(rb, rank, key, elem);
+
+		if (!c)
+			return elem;
+		node = c < 0 ? node->rb_left : node->rb_right;
+	}
+	return NULL;
+}
 
 /* @elem is the only node: what rb_link_node() and rb_insert_color() would do. */
 static __always_inline void rbtree_set_only(struct bpf_rbtree *rb, struct rbtree_elem *elem)

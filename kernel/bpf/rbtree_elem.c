@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The ordered map: memory for elements, and elements that are values */
+#include <linux/btf.h>
+#include <linux/sched/task.h>
 #include "rbtree.h"
 
 /* Bytes of the first chunk of elements, and of one that a push allocates. A map of so few
@@ -199,7 +201,7 @@ struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb)
  * *@obj, if given, becomes the element's object: what was there before, or
  * *@obj itself if the push fails, is the caller's to release.
  */
-int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value, void **obj)
+static int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value, void **obj)
 {
 	struct rbtree_elem *elem, *spare;
 	unsigned long flags;
@@ -319,6 +321,157 @@ int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const void *ke
 		rbtree_elem_free(rb, elem);
 	return err;
 }
+
+__bpf_kfunc_start_defs();
+
+/**
+ * bpf_rbtree_map_push() - store a value behind all others with an equal key
+ * @map__value_map: an ordered map that holds neither packets nor maps
+ * @key__mapkey: the key, as long as the map's keys
+ * @value__mapvalue: the value, as long as the map's values; its special fields are not
+ *                   read, and those of the new element are empty, but for what a program
+ *                   has stored into the value of an element that had been removed
+ *
+ * Context: any.
+ * Return: 0; -E2BIG if the map is full; -EPERM if it was created with
+ * BPF_F_RDONLY_PROG; -ENOMEM without memory for an element; -EDEADLK or
+ * -ETIMEDOUT if its lock could not be had.
+ */
+__bpf_kfunc int bpf_rbtree_map_push(void *map__value_map, const void *key__mapkey,
+				    const void *value__mapvalue)
+{
+	struct bpf_map *map = map__value_map;
+
+	if (map->map_flags & BPF_F_RDONLY_PROG)
+		return -EPERM;
+	return rbtree_push(to_rbtree(map), key__mapkey, value__mapvalue, NULL);
+}
+
+/**
+ * bpf_rbtree_map_pop() - take the first element out
+ * @map__value_map: an ordered map that holds neither packets nor maps
+ * @key__mapkey: where to store its key
+ * @value__mapvalue: where to store its value, special fields as zeroes; a worker
+ *                   releases what they hold, and until then the element takes room
+ *
+ * Context: any.
+ * Return: 0; -ENOENT if the map is empty; -EPERM if it was created with
+ * BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG; -EBUSY if its lock could not be had.
+ */
+__bpf_kfunc int bpf_rbtree_map_pop(void *map__value_map, void *key__mapkey,
+				   void *value__mapvalue)
+{
+	struct bpf_map *map = map__value_map;
+
+	if (map->map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
+		return -EPERM;
+	return rbtree_remove(to_rbtree(map), RBTREE_FIRST, NULL, key__mapkey, value__mapvalue);
+}
+
+/**
+ * bpf_rbtree_map_pop_until() - take the first element out, if its key is at most a bound
+ * @map__value_map: an ordered map that holds neither packets nor maps
+ * @bound__mapkey: the highest key to take, as long as the map's keys
+ * @key__mapkey: where to store the first key, whether its element is taken or not
+ * @value__mapvalue: where to store the value, as bpf_rbtree_map_pop() does
+ *
+ * Context: any.
+ * Return: as bpf_rbtree_map_pop(); -EAGAIN if the first key is above the bound.
+ */
+__bpf_kfunc int bpf_rbtree_map_pop_until(void *map__value_map, const void *bound__mapkey,
+					 void *key__mapkey, void *value__mapvalue)
+{
+	struct bpf_map *map = map__value_map;
+
+	if (map->map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
+		return -EPERM;
+	return rbtree_remove(to_rbtree(map), RBTREE_UNTIL, bound__mapkey, key__mapkey,
+			     value__mapvalue);
+}
+
+/**
+ * bpf_rbtree_map_pop_key() - take the oldest element of one key out
+ * @map__value_map: an ordered map that holds neither packets nor maps
+ * @key__mapkey: the key, as long as the map's keys
+ * @value__mapvalue: where to store the value, as bpf_rbtree_map_pop() does
+ *
+ * Context: any.
+ * Return: as bpf_rbtree_map_pop(); -ENOENT if there is no element of the key.
+ */
+__bpf_kfunc int bpf_rbtree_map_pop_key(void *map__value_map, const void *key__mapkey,
+				       void *value__mapvalue)
+{
+	struct bpf_map *map = map__value_map;
+
+	if (map->map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
+		return -EPERM;
+	return rbtree_remove(to_rbtree(map), RBTREE_KEY, key__mapkey, NULL, value__mapvalue);
+}
+
+/**
+ * bpf_rbtree_map_push_task() - store a task behind all others with an equal key
+ * @task: an acquired task; it is given away, whatever is returned
+ * @map__task_map: an ordered map whose value holds one task_struct kptr
+ * @key__mapkey: the key, as long as the map's keys
+ *
+ * The rest of the value is zero.
+ *
+ * Context: any but NMI.
+ * Return: as bpf_rbtree_map_push(); unless that is 0 the reference was dropped.
+ */
+__bpf_kfunc int bpf_rbtree_map_push_task(struct task_struct *task, void *map__task_map,
+					 const void *key__mapkey)
+{
+	void *obj = task;
+	int err;
+
+	err = rbtree_push(to_rbtree(map__task_map), key__mapkey, NULL, &obj);
+	if (obj)
+		put_task_struct_rcu_user(obj);
+	return err;
+}
+
+/**
+ * bpf_rbtree_map_pop_task() - take the first task out
+ * @map__task_map: an ordered map whose value holds one task_struct kptr
+ * @key__mapkey: where to store its key
+ *
+ * Elements without a task, whose task bpf_kptr_xchg() has taken, are removed on
+ * the way, 64 at most.
+ *
+ * Context: any.
+ * Return: the oldest task of the lowest key, with its reference; NULL if there is
+ * none among those, or the map's lock could not be had.
+ */
+__bpf_kfunc struct task_struct *bpf_rbtree_map_pop_task(void *map__task_map, void *key__mapkey)
+{
+	struct bpf_rbtree *rb = to_rbtree(map__task_map);
+	struct task_struct *task = NULL;
+	struct rbtree_elem *elem, *spare;
+	int steps = RBTREE_STEPS;
+	unsigned long flags;
+
+	do {
+		spare = NULL;
+		if (raw_res_spin_lock_irqsave(&rb->lock, flags))
+			return NULL;
+		elem = rb->first;
+		if (elem) {
+			memcpy(key__mapkey, elem->key, rb->map.key_size);
+			task = xchg((struct task_struct **)elem_obj(rb, elem), NULL);
+			rbtree_unlink(rb, elem);
+			if (rb->no_prealloc)
+				spare = elem;
+			else
+				rbtree_slot_put(rb, elem);
+		}
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
+		rbtree_spare_put(rb, spare);
+	} while (elem && !task && --steps);
+	return task;
+}
+
+__bpf_kfunc_end_defs();
 
 /* ---- nobody uses the map any more ---- */
 

@@ -2,23 +2,6 @@
 /* The ordered map: its tree, all of it under the map's lock */
 #include "rbtree.h"
 
-/* Oldest element of @key, or NULL. */
-struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *key)
-{
-	struct rb_node *node = rb->root.rb_node;
-	u64 rank = rbtree_rank(rb, key);
-
-	while (node) {
-		struct rbtree_elem *elem = node_elem(node);
-		int c = rbtree_cmp(rb, rank, key, elem);
-
-		if (!c)
-			return elem;
-		node = c < 0 ? node->rb_left : node->rb_right;
-	}
-	return NULL;
-}
-
 /* First element with a key above @key, or also with @key itself; or NULL. */
 struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void *key, bool or_equal)
 {
