@@ -81,8 +81,8 @@
  * Each file calls only those above it:
  *
  *     rbtree.h		structures; what the usual push and pop inline
- *     rbtree_types.c	BTF: the order of keys, what values hold
- *     rbtree_tree.c	insert, remove
+ *     rbtree_types.c	BTF: the parts of keys, what values hold
+ *     rbtree_tree.c	the order of keys; find, insert, remove
  *     rbtree_elem.c	memory for elements; elements that are values
  *     rbtree_owner.c	claims, who is alone with a map, all packets of an owner
  *     rbtree_packets.c	push and pop of packets
@@ -214,12 +214,13 @@ enum rbtree_which {
 };
 
 /* rbtree_types.c */
-u64 rbtree_rank_slow(const struct bpf_rbtree *rb, const void *key);
-int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, const void *b);
 void rbtree_order_bytes(struct bpf_rbtree *rb);
 bool rbtree_holds_tasks(const struct bpf_map *map);
 
-/* rbtree_tree.c; all of it under the map's lock */
+/* rbtree_tree.c; the tree is under the map's lock */
+u64 rbtree_rank_slow(const struct bpf_rbtree *rb, const void *key);
+int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, const void *b);
+struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *key);
 struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void *key, bool or_equal);
 void rbtree_insert(struct bpf_rbtree *rb, struct rbtree_elem *elem);
 void rbtree_link_front(struct bpf_rbtree *rb, struct rbtree_elem *elem);
@@ -352,23 +353,6 @@ static __always_inline void rbtree_set_key(const struct bpf_rbtree *rb, struct r
 }
 
 /* ---- the tree, under the map's lock ---- */
-
-/* Oldest element of @key, or NULL. */
-static inline struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *key)
-{
-	struct rb_node *node = rb->root.rb_node;
-	u64 rank = rbtree_rank(rb, key);
-
-	while (node) {
-		struct rbtree_elem *elem = node_elem(node);
-		int c = rbtree_cmp(rb, rank, key, elem);
-
-		if (!c)
-			return elem;
-		node = c < 0 ? node->rb_left : node->rb_right;
-	}
-	return NULL;
-}
 
 /* @elem is the only node: what rb_link_node() and rb_insert_color() would do. */
 static __always_inline void rbtree_set_only(struct bpf_rbtree *rb, struct rbtree_elem *elem)

@@ -201,7 +201,8 @@ struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb)
  * *@obj, if given, becomes the element's object: what was there before, or
  * *@obj itself if the push fails, is the caller's to release.
  */
-static int rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value, void **obj)
+static __always_inline int
+rbtree_push(struct bpf_rbtree *rb, const void *key, const void *value, void **obj)
 {
 	struct rbtree_elem *elem, *spare;
 	unsigned long flags;

@@ -134,8 +134,8 @@ int bpf_rbtree_push_front(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 	return rbtree_push_obj(map, owner, key, obj, true);
 }
 
-static noinline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner,
-				 const void *key, u64 *first, enum rbtree_which which)
+static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+					const void *key, u64 *first, enum rbtree_which which)
 {
 	struct rbtree_elem *elem, *spare = NULL;
 	struct bpf_rbtree *rb = to_rbtree(map);
@@ -164,6 +164,12 @@ unlock:
 
 	rbtree_spare_put(rb, spare);
 	return obj;
+}
+
+static noinline void *rbtree_pop_slow(struct bpf_map *map, struct bpf_rbtree_owner *owner,
+				      const void *key, u64 *first, enum rbtree_which which)
+{
+	return rbtree_pop(map, owner, key, first, which);
 }
 
 /* Several keys are there. */
@@ -206,7 +212,7 @@ void *bpf_rbtree_pop(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 	struct bpf_rbtree *rb = to_rbtree(map);
 
 	if (!rbtree_is_easy(rb, owner))
-		return rbtree_pop(map, owner, NULL, NULL, RBTREE_FIRST);
+		return rbtree_pop_slow(map, owner, NULL, NULL, RBTREE_FIRST);
 	return rb->first ? rbtree_pop_easy(rb, rb->first) : NULL;
 }
 
@@ -227,7 +233,7 @@ void *bpf_rbtree_pop_until(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 	struct rbtree_elem *elem;
 
 	if (!rbtree_is_easy(rb, owner))
-		return rbtree_pop(map, owner, bound, first, RBTREE_UNTIL);
+		return rbtree_pop_slow(map, owner, bound, first, RBTREE_UNTIL);
 	elem = rb->first;
 	if (!elem)
 		return NULL;

@@ -1,6 +1,88 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The ordered map: its tree, all of it under the map's lock */
+/* The ordered map: the order of keys, and the tree, which is under the map's lock */
 #include "rbtree.h"
+
+static noinline u64 field_load_bytes(const struct rbtree_field *f, const void *key)
+{
+	const u8 *p = key + f->off;
+	u64 v = 0;
+	int i;
+
+	if (f->size == sizeof(v))
+		return get_unaligned_be64(p);
+	for (i = 0; i < f->size; i++)
+		v = v << 8 | p[i];
+	return v;
+}
+
+static u64 field_load(const struct rbtree_field *f, const void *key)
+{
+	const void *p = key + f->off;
+	u64 v;
+
+	if (unlikely(f->is_bytes))
+		return field_load_bytes(f, key);
+	switch (f->size) {
+	case 1:
+		v = *(const u8 *)p;
+		break;
+	case 2:
+		v = get_unaligned((const u16 *)p);
+		break;
+	case 4:
+		v = get_unaligned((const u32 *)p);
+		break;
+	default:
+		v = get_unaligned((const u64 *)p);
+		break;
+	}
+	if (!f->is_signed)
+		return v;
+	/* Flip the sign bit: the signed order is then the unsigned one. */
+	return v ^ (1ULL << (f->size * 8 - 1));
+}
+
+u64 rbtree_rank_slow(const struct bpf_rbtree *rb, const void *key)
+{
+	int i, left = 64;
+	u64 rank = 0;
+
+	for (i = 0; i < rb->nr_ranked; i++) {
+		left -= rb->fields[i].size * 8;
+		rank |= field_load(&rb->fields[i], key) << left;
+	}
+	return rank;
+}
+
+int rbtree_cmp_slow(const struct bpf_rbtree *rb, const void *a, const void *b)
+{
+	int i;
+
+	for (i = rb->nr_ranked; i < rb->nr_fields; i++) {
+		u64 x = field_load(&rb->fields[i], a), y = field_load(&rb->fields[i], b);
+
+		if (x != y)
+			return x < y ? -1 : 1;
+	}
+	return 0;
+}
+
+/* Oldest element of @key, or NULL. */
+struct rbtree_elem *rbtree_find(const struct bpf_rbtree *rb, const void *key)
+{
+	struct rb_node *node = rb->root.rb_node;
+	u64 rank = rbtree_rank(rb, key);
+
+	while (node) {
+		struct rbtree_elem *elem = node_elem(node);
+		int c = rbtree_cmp(rb, rank, key, elem);
+
+		if (!c)
+			return elem;
+		node = c < 0 ? node->rb_left : node->rb_right;
+	}
+	return NULL;
+}
 
 /* First element with a key above @key, or also with @key itself; or NULL. */
 struct rbtree_elem *rbtree_above(const struct bpf_rbtree *rb, const void *key, bool or_equal)
