@@ -191,7 +191,9 @@ def merged_packets_count_with_their_segments():
                 stats = device.qdisc()
             _, _, segments, wire = zip(*came)
             for what, arrived in (("packets", sum(segments)), ("bytes", sum(wire))):
-                lib.equal((stats[what], arrived), (sent[what], sent[what]), f"{what}, of those on the wire, counted and given to the protocols")
+                lib.equal(stats[what], arrived, f"{what}, counted and given to the protocols")
+                on_its_way = {"packets": 2, "bytes": 2 * 1514}[what]    # TCP may send the last segment again
+                lib.true(0 <= sent[what] - arrived <= on_its_way, f"{what}: {arrived} of {sent[what]} on the wire")
             lib.equal([stats[what] for what in ("drops", "backlog")], [0, 0], "dropped and queued")
             if obj == CAKE:
                 lib.true(max(segments) == 1 and stats["stats"]["cut"] > 20, f"of {max(segments)} segments: {stats}")
