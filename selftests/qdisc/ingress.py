@@ -186,7 +186,7 @@ def merged_packets_count_with_their_segments():
                 while left > 0:
                     left -= take()
                 lib.equal(taken.recv(size, socket.MSG_WAITALL), bytes(size), "what was downloaded")
-                count, counts = len(came), []
+                count = len(came)
 
                 def all_are_there():
                     """TCP may send its last segment again: what is on its way when the wire is read comes later."""
@@ -195,9 +195,9 @@ def merged_packets_count_with_their_segments():
                         take()
                     _, _, segments, wire = zip(*came)
                     given = {"packets": sum(segments), "bytes": sum(wire)}
-                    counts[:] = [[each[what] for what in given] for each in (sent, device.qdisc(), given)]
-                    return counts[0] == counts[1] == counts[2]
-                lib.wait_until(all_are_there, f"on the wire, counted and given to the protocols: {counts}")
+                    stats = device.qdisc()
+                    return all(sent[what] == stats[what] == given[what] for what in given)
+                lib.wait_until(all_are_there, "as many are counted and given to the protocols as were on the wire")
                 stats = device.qdisc()
             _, _, segments, wire = zip(*came)
             lib.equal([stats[what] for what in ("drops", "backlog")], [0, 0], "dropped and queued")
