@@ -2,13 +2,14 @@
 # The commands of sch_bpf. Each does its own set-up; what is built is checked by
 # content in a second or two. `make help` lists them.
 
-.PHONY: help kernel kernel-debug kernel-kcsan kernel-upstream kernel-base tools demo check check-debug check-kcsan check-upstream mutants bench series lint deb check-packages clean FORCE
+.PHONY: help kernel kernel-debug kernel-kcsan kernel-rt kernel-upstream kernel-base tools demo check check-debug check-kcsan check-rt check-upstream mutants bench series lint deb check-packages clean FORCE
 
 help:
 	@echo 'make demo               boot, pace real TCP and UDP on a NIC to two rates, measure'
 	@echo 'make check [TEST=NAME]  all tests, or one, in a virtual machine'
 	@echo 'make check-debug        the same on a kernel with KASAN, lockdep and kmemleak'
 	@echo 'make check-kcsan        the same on a kernel that reports data races (KCSAN)'
+	@echo 'make check-rt           the same on a kernel with PREEMPT_RT and all that check-debug has'
 	@echo 'make mutants            plant bugs, one after the other: the tests must notice each'
 	@echo 'make check-upstream     the kernel'"'"'s own tests of maps, verifier and tc, here and on the unpatched kernel'
 	@echo 'make bench              what a packet costs, beside every native qdisc (build/bench)'
@@ -24,7 +25,7 @@ help:
 	@echo 'make clean              remove build/ (downloads and ccache stay)'
 	@echo 'vm/run COMMAND          run a command on this kernel; vm/run --help'
 
-kernel kernel-debug kernel-kcsan kernel-upstream kernel-base tools:
+kernel kernel-debug kernel-kcsan kernel-rt kernel-upstream kernel-base tools:
 	@scripts/build $@
 
 # The set-up first, then a make of its own, so that it sees the new headers
@@ -42,6 +43,9 @@ check-debug: kernel-debug tools
 
 check-kcsan: kernel-kcsan tools
 	@selftests/run --kcsan $(TEST)
+
+check-rt: kernel-rt tools
+	@selftests/run --rt $(TEST)
 
 mutants: kernel tools
 	@selftests/run --build
