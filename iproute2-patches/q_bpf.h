@@ -156,7 +156,7 @@ const char *bpffs_path(void);
 int make_dir(const char *path);
 void warn_of_private_bpffs(const char *bpffs);
 int make_globals_dir(void);
-int make_pin_dir(const char *path);
+int make_pin_dir(const char *path, bool *is_new);
 int pin_object(const struct bpf_object *obj, const char *dir);
 
 /* q_bpf_params.c */

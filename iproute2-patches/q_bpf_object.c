@@ -41,6 +41,7 @@ static struct {
 	struct bpf_object *obj[MAX_QUEUES];	/* the file descriptors are its; or NULL */
 	bool for_each;			/* tx queue, even if that is one */
 	char *pin_dir;			/* where to pin it when the qdisc has it; or NULL */
+	bool pin_dir_is_new;		/* made for this command */
 	struct setting setting[MAX_SETTINGS];	/* to store when the qdisc has it */
 	int settings;
 	struct target target;
@@ -612,11 +613,14 @@ static int do_what_is_kept(void)
 		}
 		if (loaded.settings)
 			ret |= store_kept_settings();
-	} else if (loaded.settings) {
+		return ret;
+	}
+	if (loaded.pin_dir && loaded.pin_dir_is_new)
+		rmdir(loaded.pin_dir);
+	if (loaded.settings)
 		complain("%s: tables stay as they are: the qdisc has not got the programs",
 			 loaded.origin);
-	}
-	return ret;
+	return 0;
 }
 
 static void forget_settings(void)
@@ -692,7 +696,7 @@ static int finish_later(const struct bpf_request *req, const struct target *targ
 
 static int prepare_pins(const struct bpf_request *req, const struct target *target)
 {
-	if (make_pin_dir(req->pin_dir))
+	if (make_pin_dir(req->pin_dir, &loaded.pin_dir_is_new))
 		return -1;
 	loaded.pin_dir = strdup(req->pin_dir);
 	if (loaded.pin_dir)

@@ -87,17 +87,17 @@ int make_globals_dir(void)
 }
 
 /* The folder of "pin", looked at before anything is done that would be hard to undo */
-int make_pin_dir(const char *path)
+int make_pin_dir(const char *path, bool *is_new)
 {
-	bool is_new = access(path, F_OK);
 	struct statfs st;
 
+	*is_new = access(path, F_OK);
 	if (mount_bpffs() || make_dir(path))
 		return -1;
 	if (!statfs(path, &st) && st.f_type == BPF_FS_MAGIC)
 		return 0;
 	complain("pin %s: not a folder in a bpffs, such as %s", path, bpffs_path());
-	if (is_new)
+	if (*is_new)
 		rmdir(path);
 	return -1;
 }

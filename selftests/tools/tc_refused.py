@@ -94,9 +94,25 @@ def another_qdisc_is_left_alone(tc, device):
     return words
 
 
+@with_both
+def a_folder_of_pins_is_not_left_empty(tc, device):
+    """One that was there before stays."""
+    made, own = (f"/sys/fs/bpf/{name}-{os.getpid()}" for name in ("made", "own"))
+    os.mkdir(own)
+    works(*tc, *qdisc(device, "add", *OBJECT))
+    try:
+        words = [fails(2, "Exclusivity flag on", *tc, *qdisc(device, "add", *OBJECT, "pin", folder)) for folder in (made, own)]
+        words.append(fails(1, "No such file", *tc, *qdisc(device, "change", "obj", "/nosuch.o", "pin", made)))
+        lib.equal([os.path.exists(folder) for folder in (made, own)], [False, True], "whether the folders are there")
+    finally:
+        os.rmdir(own)
+    return words
+
+
 lib.main(a_map_that_cannot_be_taken_over,
          an_array_of_maps_that_cannot_be_taken_over,
          maps_that_the_kernel_cannot_tell_apart,
          a_pinned_map_of_another_type,
          pins_that_cannot_be,
-         another_qdisc_is_left_alone)
+         another_qdisc_is_left_alone,
+         a_folder_of_pins_is_not_left_empty)
