@@ -212,17 +212,17 @@ class Link:
 
 
 TUNSETIFF = 0x400454CA
-IFF_TAP, IFF_BACKPRESSURE, IFF_MULTI_QUEUE, IFF_NO_PI = 0x2, 0x80, 0x100, 0x1000
+IFF_TAP, IFF_BACKPRESSURE, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x80, 0x100, 0x1000, 0x4000
 RING = 8                        # packets that a queue of a tap takes before it is stopped
 
 
 class Tap(Link):                # pylint: disable=super-init-not-called
     """A device whose driver stops a tx queue while nobody reads it; and the reader. With a number of queues its
-    driver has several."""
+    driver has several; with `offloads` each packet has a struct virtio_net_hdr before it."""
 
-    def __init__(self, queues=0):
+    def __init__(self, queues=0, offloads=False):
         self.a = f"a{next(self.numbers)}-{os.getpid()}"
-        flags = IFF_TAP | IFF_BACKPRESSURE | IFF_NO_PI | (IFF_MULTI_QUEUE if queues else 0)
+        flags = IFF_TAP | IFF_BACKPRESSURE | IFF_NO_PI | (IFF_MULTI_QUEUE if queues else 0) | (IFF_VNET_HDR if offloads else 0)
         self.files = [os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK) for _ in range(queues or 1)]
         for file in self.files:
             fcntl.ioctl(file, TUNSETIFF, struct.pack("16sH22x", self.a.encode(), flags))

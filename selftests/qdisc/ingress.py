@@ -28,6 +28,7 @@ PACKET_ORIGDEV, PACKET_OTHERHOST = 9, 3
 PIN = f"/sys/fs/bpf/ingress-{os.getpid()}"
 HERE, FAR = "192.0.2.2", "192.0.2.1"
 MSS, FRAME = 1448, 1514                 # of TCP with time stamps
+VIRTIO_NET_HDR_GSO_TCPV4 = 1
 SAY_NOTHING = 1                         # the mark by which stuck.bpf.c keeps a packet for good
 
 
@@ -403,6 +404,30 @@ def what_finds_no_room_is_dropped():
                   "packets that were traced")
 
 
+def a_gso_packet_that_says_nonsense_counts_as_one():
+    """Nobody can tell into how many it would be cut: its TCP header is shorter than one can be."""
+    device = lib.Tap(offloads=True)
+    try:
+        for command in commands(device.a, f"bpf obj {HOLD}"):
+            lib.run(*command)
+        ethernet = b"\xff" * 6 + b"\x02" * 6 + struct.pack("!H", lib.ETH_P_IP)
+        ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 3040, 0, 0, 64, socket.IPPROTO_TCP, 0,
+                         socket.inet_aton(FAR), socket.inet_aton(HERE))
+        tcp = struct.pack("!HHIIHHHH", 1, 2, 0, 0, 0, 0, 0, 0)         # a data offset of 0
+        frame = ethernet + ip + tcp + bytes(3000)
+        device.put(struct.pack("=BBHHHH", 0, VIRTIO_NET_HDR_GSO_TCPV4, 54, 1000, 0, 0) + frame)
+
+        def counted():
+            (found,) = [each for each in lib.qdiscs(device.a) if each.get("parent") == BELOW[1]]
+            return [found[what] for what in ("packets", "bytes", "drops", "qlen")]
+        lib.equal(counted(), [0, 0, 0, 1], "sent, dropped and queued")
+        lib.run("tc", "qdisc", "change", "dev", device.a, *BELOW, "bpf", "obj", RELEASE)
+        lib.wait_until(lambda: counted()[3] == 0, "it leaves")
+        lib.equal(counted(), [1, len(frame), 0, 0], "sent, dropped and queued")
+    finally:
+        device.delete()
+
+
 def a_flood_is_counted():
     """Of packets that pktgen has references on."""
     count, name = 20_000, f"flood-{os.getpid()}"
@@ -600,6 +625,7 @@ lib.main(the_rate_is_kept,
          what_is_held_is_not_there_yet,
          what_is_for_a_vlan_gets_there,
          what_finds_no_room_is_dropped,
+         a_gso_packet_that_says_nonsense_counts_as_one,
          a_flood_is_counted,
          a_change_loses_none,
          a_stuck_policy_is_replaced,
