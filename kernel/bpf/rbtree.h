@@ -59,10 +59,8 @@
  * then: bpf_rbtree_map_move() gives it another key without dropping any.
  *
  * Locking: one lock a map. No destructor runs and nothing is allocated under
- * it. The owner's path is the hot one: it runs with bottom halves off and takes
- * the lock plainly. Everybody else disables interrupts and holds it for one
- * O(log n) step, so that the owner, in a softirq, never finds the lock taken on
- * its own CPU. Tracing programs, which can run anywhere, are refused for maps of
+ * it. Who takes it disables interrupts and holds it for one O(log n) step, so that the
+ * owner, in a softirq, never finds the lock taken on its own CPU. Tracing programs, which can run anywhere, are refused for maps of
  * packets by the verifier; should one get through by another way (fentry), the
  * lock answers the second locker on the same CPU with an error instead of a
  * hang.

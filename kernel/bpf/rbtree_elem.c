@@ -76,6 +76,15 @@ static bool rbtree_chunk_add(struct bpf_rbtree *rb, struct rbtree_chunk *chunk)
 	return true;
 }
 
+/* kmalloc_nolock() has nothing on machines without a double cmpxchg. */
+static bool rbtree_can_alloc_now(void)
+{
+	void *probe = kmalloc_nolock(sizeof(struct rbtree_chunk), 0, NUMA_NO_NODE);
+
+	kfree_nolock(probe);
+	return probe;
+}
+
 int rbtree_alloc_elems(struct bpf_rbtree *rb)
 {
 	u32 count = rb->map.max_entries;
@@ -86,7 +95,7 @@ int rbtree_alloc_elems(struct bpf_rbtree *rb)
 		return bpf_mem_alloc_init(&rb->ma, rb->elem_size, false);
 	}
 
-	if (count > RBTREE_CHUNK_FEW && rb->elem_size <= RBTREE_CHUNK_LARGE)
+	if (count > RBTREE_CHUNK_FEW && rb->elem_size <= RBTREE_CHUNK_LARGE && rbtree_can_alloc_now())
 		count = (RBTREE_CHUNK - sizeof(*chunk)) / rb->elem_size;
 	count = min(count, rb->map.max_entries);
 	chunk = rbtree_chunk_alloc(rb, count);

@@ -2,18 +2,22 @@
 /* The ordered map: push and pop of packets, by their owner */
 #include "rbtree.h"
 
-/* A step of an owner begins: is there need of the lock? */
+/* A step of an owner begins: is there need of the lock? Then interrupts are off, as for everybody:
+ * one could wait for a lock whose holder, a tracing program on another CPU, waits for this one.
+ */
 static __always_inline int rbtree_step_begin(struct bpf_rbtree *rb,
-					     const struct bpf_rbtree_owner *owner, bool *locked)
+					     const struct bpf_rbtree_owner *owner, bool *locked,
+					     unsigned long *flags)
 {
 	*locked = READ_ONCE(rb->alone) != owner;
-	return unlikely(*locked) ? raw_res_spin_lock(&rb->lock) : 0;
+	return unlikely(*locked) ? raw_res_spin_lock_irqsave(&rb->lock, *flags) : 0;
 }
 
-static __always_inline void rbtree_step_end(struct bpf_rbtree *rb, bool locked)
+static __always_inline void rbtree_step_end(struct bpf_rbtree *rb, bool locked,
+					    unsigned long flags)
 {
 	if (unlikely(locked))
-		raw_res_spin_unlock(&rb->lock);
+		raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 }
 
 /* An element of a map that is plain is a key of eight bytes and an object. */
@@ -29,6 +33,7 @@ static noinline int rbtree_push_obj(struct bpf_map *map, struct bpf_rbtree_owner
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
 	struct rbtree_elem *elem, *spare;
+	unsigned long flags;
 	bool locked;
 	u32 slots;
 	int err;
@@ -40,14 +45,14 @@ static noinline int rbtree_push_obj(struct bpf_map *map, struct bpf_rbtree_owner
 			return err;
 	}
 again:
-	err = rbtree_step_begin(rb, owner, &locked);
+	err = rbtree_step_begin(rb, owner, &locked, &flags);
 	if (unlikely(err))
 		goto out;
 
 	if (unlikely(locked && rb->owner != owner)) {
 		err = rbtree_claim(rb, owner);
 		if (unlikely(err)) {
-			raw_res_spin_unlock(&rb->lock);
+			raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 			goto out;
 		}
 	}
@@ -60,7 +65,7 @@ again:
 		elem = rbtree_elem_get(rb, &spare);
 		if (unlikely(!elem)) {
 			slots = READ_ONCE(rb->slots);
-			rbtree_step_end(rb, locked);
+			rbtree_step_end(rb, locked, flags);
 			err = rbtree_grow_now(rb, slots);
 			if (!err)
 				goto again;
@@ -75,7 +80,7 @@ again:
 	else
 		rbtree_link(rb, elem);
 	rb->bytes += rbtree_packet_len(obj);
-	rbtree_step_end(rb, locked);
+	rbtree_step_end(rb, locked, flags);
 out:
 	rbtree_spare_put(rb, spare);
 	return err;
@@ -139,10 +144,11 @@ static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_o
 {
 	struct rbtree_elem *elem, *spare = NULL;
 	struct bpf_rbtree *rb = to_rbtree(map);
+	unsigned long flags;
 	void *obj = NULL;
 	bool locked;
 
-	if (unlikely(rbtree_step_begin(rb, owner, &locked)))
+	if (unlikely(rbtree_step_begin(rb, owner, &locked, &flags)))
 		return ERR_PTR(-EBUSY);
 	if (unlikely(locked && rb->owner != owner)) {
 		if (rbtree_count(rb))
@@ -160,7 +166,7 @@ static __always_inline void *rbtree_pop(struct bpf_map *map, struct bpf_rbtree_o
 	spare = rbtree_take(rb, elem, which, &obj);
 	rb->bytes -= rbtree_packet_len(obj);
 unlock:
-	rbtree_step_end(rb, locked);
+	rbtree_step_end(rb, locked, flags);
 
 	rbtree_spare_put(rb, spare);
 	return obj;

@@ -121,8 +121,12 @@ static const struct tcf_proto *sch_bpf_find_filters(struct net_device *dev, u32 
 	block = cops && cops->tcf_block ? cops->tcf_block(sch, 0, NULL) : NULL;
 	if (!block)
 		return ERR_PTR(-EOPNOTSUPP);
-	chain = READ_ONCE(block->chain0.chain);
-	return chain ? rcu_dereference_bh(chain->filter_chain) : NULL;
+	/* Not by chain0, which is not published for readers without RTNL */
+	list_for_each_entry_rcu(chain, &block->chain_list, list) {
+		if (!chain->index)
+			return rcu_dereference_bh(chain->filter_chain);
+	}
+	return NULL;
 }
 
 __bpf_kfunc_start_defs();
