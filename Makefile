@@ -9,7 +9,7 @@ help:
 	@echo 'make check [TEST=NAME]  all tests, or one, in a virtual machine'
 	@echo 'make check-debug        the same on a kernel with KASAN, lockdep and kmemleak'
 	@echo 'make check-kcsan        the same on a kernel that reports data races (KCSAN)'
-	@echo 'make check-rt           the same on a kernel with PREEMPT_RT and all that check-debug has'
+	@echo 'make check-rt           the same on a kernel with PREEMPT_RT and lockdep'
 	@echo 'make mutants            plant bugs, one after the other: the tests must notice each'
 	@echo 'make check-upstream     the kernel'"'"'s own tests of maps, verifier and tc, here and on the unpatched kernel'
 	@echo 'make bench              what a packet costs, beside every native qdisc (build/bench)'
