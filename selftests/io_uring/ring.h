@@ -5,7 +5,11 @@
 #ifndef SELFTESTS_RING_H
 #define SELFTESTS_RING_H
 
-/* The one of the kernel that is tested: the system's is older. */
+/* The header of the kernel that is tested: the system's is older. It takes what is in these two
+ * for granted.
+ */
+#include <linux/posix_types.h>
+#include <linux/stddef.h>
 #include "../../build/linux/include/uapi/linux/io_uring.h"
 #include <errno.h>
 #include <stdint.h>
