@@ -551,7 +551,7 @@ int BPF_PROG(idle, struct iou_ctx *iou, struct iou_loop_params *params)
 	steps++;
 	if (left || !bpf_uring_begin(&ring, iou))
 		return IOU_LOOP_STOP;
-	bpf_uring_wait(&ring, params, BPF_URING_CQ);
+	bpf_uring_wait(&ring, params, 1);
 	return IOU_LOOP_CONTINUE;
 }
 

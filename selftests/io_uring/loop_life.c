@@ -215,6 +215,7 @@ struct waiter {
 	pthread_barrier_t begun;
 	volatile pid_t tid;
 	int ret;
+	bool is_plain;
 };
 
 static void *wait_in_loop(void *argument)
@@ -225,8 +226,11 @@ static void *wait_in_loop(void *argument)
 	w->tid = gettid();
 	pthread_barrier_wait(&w->begun);
 	w->ret = ring_enter(&w->d.ring, 0);
-	if (w->ret == -EFAULT && !plain(&w->d.ring))
-		w->ret = 1;
+	/* The message that ended it */
+	if (ring_peek(&w->d.ring))
+		ring_seen(&w->d.ring);
+	if (w->ret == -EFAULT)
+		w->is_plain = plain(&w->d.ring);
 	return NULL;
 }
 
@@ -286,6 +290,7 @@ static bool detached_while_it_waits(void)
 	expect(wake(&w));
 	expect(!pthread_join(w.thread, NULL));
 	expect_equal(w.ret, -EFAULT);
+	expect(w.is_plain);
 	undrive(&w.d);
 	return true;
 }

@@ -96,11 +96,6 @@ LOOP("struct_ops.s", a_region_of_the_last_run, __refused("invalid mem access 'sc
 	return IOU_LOOP_CONTINUE;
 }
 
-LOOP("struct_ops.s", a_ring_of_its_own, __refused("R1 must be"))
-{
-	return bpf_io_uring_submit_sqes((void *)&kept, 1);
-}
-
 LOOP("struct_ops.s", write_to_the_ring, __refused("beyond struct iou_ctx"))
 {
 	*(__u32 *)iou = 0;
@@ -117,10 +112,10 @@ LOOP("struct_ops.s", write_behind_the_parameters, __refused("beyond struct iou_l
 
 LOOP("struct_ops.s", look_at_packets, __accepted)
 {
-	__u64 key = 0;
+	struct pkt *pkt = bpf_rbtree_map_first(&pkts, NUMBER);
 
-	if (bpf_rbtree_map_first(&pkts, &key))
-		kept = key;
+	if (pkt && pkt->skb)
+		kept = pkt->skb->len;
 	return bpf_rbtree_map_len(&pkts) && bpf_rbtree_map_bytes(&pkts);
 }
 
