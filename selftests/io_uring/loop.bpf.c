@@ -339,10 +339,10 @@ int BPF_PROG(many, struct iou_ctx *iou, struct iou_loop_params *params)
 
 /* ---- min-wait: user space is told of many datagrams at once, or of few that are old ---- */
 
-__u32 sock, teller;		/* file descriptors: datagrams come; the ring that user space waits on */
+__u32 sock, teller;		/* where datagrams come; the ring that user space waits on */
 __u32 window;			/* so many receives wait */
 __u32 enough;			/* tell of so many, */
-__u64 patience;			/* or of fewer after this, ns, which doubles each time that it ends */
+__u64 patience;			/* or of fewer after so many ns, which double when they end */
 __u64 patience_max;
 __u64 buffer;			/* of user space, for all */
 

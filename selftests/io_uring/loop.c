@@ -96,7 +96,7 @@ struct node {
 	uint64_t key;
 	int gives, least;		/* result by itself; a lower one is an error */
 	bool wrong;			/* the kernel refuses it with -EINVAL */
-	unsigned int nr;		/* of those that it waits for, in the order of their numbers */
+	unsigned int nr;		/* of those that it waits for, by their numbers */
 	struct {
 		unsigned int of, kind;
 	} waits[SMALL];

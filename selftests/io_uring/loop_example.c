@@ -24,7 +24,7 @@ struct job {
 
 static struct loop_example *example;
 
-/* A job that writes a letter; the next one is given, not put into the queue, where @queued is false. */
+/* A job that writes a letter; it is put into the queue only if @queued. */
 static bool add_job(unsigned int nr, uint64_t priority, int fd, const char *letter, bool queued)
 {
 	struct io_uring_sqe *sqe = &example->bss->jobs[nr].sqe;
