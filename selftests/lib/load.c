@@ -7,6 +7,8 @@
  *	accepted:		it must load
  *	refused:WORDS		it must not, and the verifier's log must have WORDS
  *
+ * A program of struct_ops NAME is loaded by a map NAME_ops.
+ *
  * Prints TAP. A program without annotation fails. Without OBJECT it is the one beside this
  * program and of its name, as kselftest has it.
  */
@@ -51,8 +53,14 @@ static int load_alone(const char *path, const char *name, unsigned int flags)
 {
 	struct bpf_object *obj = open_object(path);
 	struct bpf_program *prog;
+	char ops[256];
+	struct bpf_map *map;
 	int status;
 
+	snprintf(ops, sizeof(ops), "%s_ops", name);
+	bpf_object__for_each_map(map, obj)
+		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
+			bpf_map__set_autocreate(map, !strcmp(bpf_map__name(map), ops));
 	log_buf[0] = '\0';
 	bpf_object__for_each_program(prog, obj) {
 		bpf_program__set_autoload(prog, !strcmp(bpf_program__name(prog), name));

@@ -141,7 +141,7 @@ def the_documents_list_all_functions_of_ordered_maps():
     document = read(f"{lib.TOP}/Documentation/bpf/map_rbtree.rst")
     declared = declarations(read(MAPS), r"^extern ([^()]*\([^()]*\)) __ksym;$")
     lib.true(len(declared) > 10, f"{len(declared)} declarations")
-    lib.equal(declarations(document, r"^\t([^\n(]*\bbpf_rbtree_map_\w+\([^()]*\));$"), declared, "declarations")
+    lib.equal(declarations(document, r"^\t(\w[^\n(]*\bbpf_rbtree_map_\w+\([^()]*\));$"), declared, "declarations")
     of_packets = {name for name, comment in described(MAPS).items()
                   if re.search(r"^ \* @map: (any ordered map|an ordered map of packets)$", comment, re.M)}
     listed = rst.item(rst.of_title("sch_bpf", "Functions"), "both, and other program types, of ``<bpf/bpf_rbtree.h>``")

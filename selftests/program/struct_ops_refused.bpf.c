@@ -38,7 +38,7 @@ slow:
 }
 
 SEC(".struct_ops.link")
-struct Qdisc_ops refused_ops = {
+struct Qdisc_ops join_with_a_task_ops = {
 	.enqueue = (void *)join_with_a_task,
 	.id = "refused",
 };
