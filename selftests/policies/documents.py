@@ -136,6 +136,11 @@ def declarations(text, pattern):
     return sorted(re.sub(r"\w+(?=[,)])", "", " ".join(found.split())) for found in re.findall(pattern, text, re.M | re.S))
 
 
+def what_is_printed_for_senders_is_run_by_a_test():
+    (program,) = re.findall(r"^.. code-block:: c\n\n((?:\t.*\n|\n)+)", rst.of_title("sch_bpf", "Sending with io_uring"), re.M)
+    lib.contains(read(f"{lib.TOP}/selftests/io_uring/send.c"), re.sub(r"^\t", "", program.strip("\n"), flags=re.M))
+
+
 def the_documents_list_all_functions_of_ordered_maps():
     """And the reference of the qdisc those that maps of packets have."""
     document = read(f"{lib.TOP}/Documentation/bpf/map_rbtree.rst")
@@ -220,6 +225,7 @@ lib.main(there_are_twelve,
          the_documents_list_the_members_of_the_context,
          the_reference_lists_all_errors,
          the_reference_lists_all_building_blocks,
+         what_is_printed_for_senders_is_run_by_a_test,
          the_documents_list_all_functions_of_ordered_maps,
          each_function_is_used_by_an_example,
          the_cost_table_has_all_functions,
