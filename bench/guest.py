@@ -770,4 +770,5 @@ def main():
         print(json.dumps({"measure": number, **result, "took": time.monotonic() - begin}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

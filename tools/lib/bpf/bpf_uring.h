@@ -58,7 +58,7 @@ extern int bpf_io_uring_submit_sqes(struct iou_ctx *ctx, __u32 nr) __ksym;
  * Returns its address, which is valid until the program returns; NULL if it is smaller.
  */
 extern __u8 *bpf_io_uring_get_region(struct iou_ctx *ctx, __u32 region,
-				     const __u64 size) __ksym;
+				     const size_t size) __ksym;
 
 /* A ring in the hands of a program, for one run of it */
 struct bpf_uring {
