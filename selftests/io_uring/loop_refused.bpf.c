@@ -48,6 +48,12 @@ LOOP("struct_ops", submit_and_not_sleep, __refused("program must be sleepable to
 	return IOU_LOOP_STOP;
 }
 
+LOOP("struct_ops.s", memory_for_a_ring, __refused("expected STRUCT iou_ctx"))
+{
+	bpf_io_uring_submit_sqes((struct iou_ctx *)&kept, 1);
+	return IOU_LOOP_STOP;
+}
+
 LOOP("struct_ops.s", beyond_the_region, __refused("invalid access to memory, mem_size=4096 off=4096 size=1"))
 {
 	__u8 *sqes = SQES(iou, 4096);
