@@ -448,7 +448,7 @@ static bool nothing_is_early(void)
 	for (unsigned int i = 0; i < TIMED; i++) {
 		index[i] = i;
 		fill(&jobs[1 + i], IORING_OP_WRITE, fds[1], &index[i], 1);
-		jobs[1 + i].when = start + i * 77 % TIMED / 4 * 200 * US;
+		jobs[1 + i].when = start + i * 77 % TIMED / 4 * 40 * US;
 		jobs[1 + i].key = 1 + i * 77 % TIMED % 4;
 	}
 	if (!run_whole_graph())
