@@ -33,7 +33,7 @@
 #define SOURCE		0xc6120001	/* 198.18.0.1, and on: bench/published adds them */
 #define DESTINATION	"198.18.128.1"
 #define DISCARD		9
-#define FIRST_CLASS	0x10002		/* of htb: a packet's priority */
+#define FIRST_CLASS	0x10002		/* a packet's priority */
 
 #define NOPL(mark)	asm volatile(".byte 0x0f, 0x1f, 0x80, 'c', 's', 'b', " #mark)
 

@@ -60,10 +60,10 @@
  *
  * Locking: one lock a map. No destructor runs and nothing is allocated under
  * it. Who takes it disables interrupts and holds it for one O(log n) step, so that the
- * owner, in a softirq, never finds the lock taken on its own CPU. Tracing programs, which can run anywhere, are refused for maps of
- * packets by the verifier; should one get through by another way (fentry), the
- * lock answers the second locker on the same CPU with an error instead of a
- * hang.
+ * owner, in a softirq, never finds the lock taken on its own CPU. Tracing programs, which
+ * can run anywhere, are refused for maps of packets by the verifier; should one get through
+ * by another way (fentry), the lock answers the second locker on the same CPU with an error
+ * instead of a hang.
  *
  * An owner that is alone with its map takes no lock: whatever protects the owner, a
  * qdisc's root lock, protects the map. It is alone from its claim on if nobody but its

@@ -95,7 +95,8 @@ int rbtree_alloc_elems(struct bpf_rbtree *rb)
 		return bpf_mem_alloc_init(&rb->ma, rb->elem_size, false);
 	}
 
-	if (count > RBTREE_CHUNK_FEW && rb->elem_size <= RBTREE_CHUNK_LARGE && rbtree_can_alloc_now())
+	if (count > RBTREE_CHUNK_FEW && rb->elem_size <= RBTREE_CHUNK_LARGE &&
+	    rbtree_can_alloc_now())
 		count = (RBTREE_CHUNK - sizeof(*chunk)) / rb->elem_size;
 	count = min(count, rb->map.max_entries);
 	chunk = rbtree_chunk_alloc(rb, count);

@@ -40,7 +40,7 @@ static struct server {
 	struct group *skel;
 	struct bpf_link *link;
 	int file;			/* the block device */
-} server;
+} server = { .file = -1, .control_fd = -1 };
 
 /* ---- peers ---- */
 
@@ -164,11 +164,15 @@ static void clear(void)
 		let_go();
 		waitpid(server.pid, NULL, 0);
 	}
-	if (server.control_fd) {
+	if (server.file >= 0)
 		close(server.file);
+	if (server.control.mem)
 		control(UBLK_U_CMD_DEL_DEV, NULL, 0, 0);
-	}
+	if (server.control_fd >= 0)
+		close(server.control_fd);
 	memset(&server, 0, sizeof(server));
+	server.file = -1;
+	server.control_fd = -1;
 }
 
 /* The device, whose requests @count peers get */
@@ -201,6 +205,7 @@ static bool start(int count)
 	server.control_fd = open("/dev/ublk-control", O_RDWR | O_CLOEXEC);
 	expect(server.control_fd >= 0);
 	expect_equal(ring_setup(&server.control, 4, 8, RING_LOOP | IORING_SETUP_SQE128), 0);
+	control(UBLK_U_CMD_DEL_DEV, NULL, 0, 0);	/* of a test that was killed */
 	expect_equal(control(UBLK_U_CMD_ADD_DEV, &info, sizeof(info), 0), 0);
 	expect_equal(control(UBLK_U_CMD_SET_PARAMS, &params, sizeof(params), 0), 0);
 
@@ -247,7 +252,9 @@ static bool stop(void)
 	group__destroy(server.skel);
 	ring_close(&server.control);
 	close(server.control_fd);
-	server.control_fd = 0;
+	memset(&server, 0, sizeof(server));
+	server.file = -1;
+	server.control_fd = -1;
 	expect(access("/dev/ublkb0", F_OK) && access("/dev/ublkc0", F_OK));
 	return true;
 }

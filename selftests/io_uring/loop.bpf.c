@@ -527,8 +527,9 @@ int BPF_PROG(beside, struct iou_ctx *iou, struct iou_loop_params *params)
 		if (bpf_rbtree_map_first(&edt_pkts, &first))
 			wake_at(&ring, first);
 	}
+	waiting = ring.queued;		/* none if the last packet has left meanwhile: look again */
 	submit(&ring);
-	bpf_uring_wait(&ring, params, 1);
+	bpf_uring_wait(&ring, params, waiting ? 1 : 0);
 	return IOU_LOOP_CONTINUE;
 }
 

@@ -56,7 +56,8 @@ int BPF_PROG(run_jobs, struct iou_ctx *iou, struct iou_loop_params *params)
 		cqe = bpf_uring_cqe(&ring);
 		if (!cqe)
 			break;
-		end_job(cqe->user_data, cqe->res);
+		if (!(cqe->flags & IORING_CQE_F_MORE))
+			end_job(cqe->user_data, cqe->res);
 		bpf_uring_seen(&ring);
 	}
 	bpf_for(i, running, DEPTH) {

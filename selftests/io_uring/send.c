@@ -190,10 +190,10 @@ static bool leave_in_this_form(const struct form *f)
 	for (int i = 0; i < N; i++) {
 		int number = a[i].number;
 
-		expect_equal(order[number], i);
+		expect(!icount || order[number] == i);
 		expect(a[i].same && a[i].size == SIZE);
 		expect(arrived_in_time(&a[i], when[number]));
-		expect(d.sent_at[number] < start);
+		expect(!icount || d.sent_at[number] < start);
 		late = a[i].when - when[number];
 		latest = late > latest ? late : latest;
 		if (is_zc(f)) {
@@ -339,7 +339,7 @@ static bool example(void)
 	timed(from);
 	fill(2, SIZE);
 	expect(send_ring(&r, MOST, 0));
-	start = now_ns() + 200 * MS;
+	start = now_ns() + 1000 * MS;
 	for (int i = 0; i < 2; i++) {
 		headers[i].msg_control = controls[i];
 		headers[i].msg_controllen = sizeof(controls[i]);
@@ -503,8 +503,9 @@ static bool changed_meanwhile(void)
 	expect(submit(&r, &sendmsg_zc_fixed, from, MOST, SIZE));
 	child = fork();
 	if (!child) {
-		while (now_ns() < when[MOST - 1] && changes < 255)
+		do
 			changes += change();
+		while (now_ns() < when[MOST - 1] && changes < 255);
 		_exit(changes);
 	}
 	expect(reap_until(&r, &d, MOST, MOST));

@@ -24,16 +24,16 @@
 
 /* Macros of <linux/io_uring.h>: vmlinux.h has its types alone. */
 #ifndef IORING_CQE_F_MORE
-#define IORING_CQE_F_MORE		(1U << 1)
+#define IORING_CQE_F_MORE		0x02
 #endif
 #ifndef IORING_CQE_F_NOTIF
-#define IORING_CQE_F_NOTIF		(1U << 3)
+#define IORING_CQE_F_NOTIF		0x08
 #endif
 #ifndef IORING_TIMEOUT_ABS
-#define IORING_TIMEOUT_ABS		(1U << 0)
+#define IORING_TIMEOUT_ABS		0x01
 #endif
 #ifndef IORING_TIMEOUT_IMMEDIATE_ARG
-#define IORING_TIMEOUT_IMMEDIATE_ARG	(1U << 7)
+#define IORING_TIMEOUT_IMMEDIATE_ARG	0x80
 #endif
 
 /**
