@@ -33,6 +33,8 @@ struct peer {
 
 static struct peer *peers;
 
+#define NO_SERVER { .control_fd = -1, .file = -1 }
+
 static struct server {
 	struct ring control;
 	int control_fd, id;
@@ -40,7 +42,7 @@ static struct server {
 	struct group *skel;
 	struct bpf_link *link;
 	int file;			/* the block device */
-} server = { .file = -1, .control_fd = -1 };
+} server = NO_SERVER;
 
 /* ---- peers ---- */
 
@@ -170,9 +172,7 @@ static void clear(void)
 		control(UBLK_U_CMD_DEL_DEV, NULL, 0, 0);
 	if (server.control_fd >= 0)
 		close(server.control_fd);
-	memset(&server, 0, sizeof(server));
-	server.file = -1;
-	server.control_fd = -1;
+	server = (struct server)NO_SERVER;
 }
 
 /* The device, whose requests @count peers get */
@@ -252,9 +252,7 @@ static bool stop(void)
 	group__destroy(server.skel);
 	ring_close(&server.control);
 	close(server.control_fd);
-	memset(&server, 0, sizeof(server));
-	server.file = -1;
-	server.control_fd = -1;
+	server = (struct server)NO_SERVER;
 	expect(access("/dev/ublkb0", F_OK) && access("/dev/ublkc0", F_OK));
 	return true;
 }

@@ -6,8 +6,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <err.h>
-#include <libgen.h>
 #include <stdlib.h>
+#include "../lib/document.h"
 #include "../lib/expect.h"
 #include "ring.h"
 
@@ -77,41 +77,13 @@ static bool works(void)
 	return true;
 }
 
-/* A file, with a tab before each line that is not empty if @indent. */
-static char *text_of(const char *folder, const char *name, bool indent)
-{
-	static char text[2][1 << 16];
-	char path[4096], line[1024], *at = text[indent];
-	FILE *file;
-
-	snprintf(path, sizeof(path), "%s/%s", folder, name);
-	file = fopen(path, "r");
-	if (!file)
-		err(1, "%s", path);
-	while (fgets(line, sizeof(line), file))
-		at += sprintf(at, "%s%s", indent && *line != '\n' ? "\t" : "", line);
-	fclose(file);
-	return text[indent];
-}
-
-static bool is_in_the_document(char *folder)
-{
-	char *source = text_of(folder, "loop_example.bpf.c", true);
-	char *document = text_of(folder, "../../Documentation/bpf/map_rbtree.rst", false);
-
-	source = strstr(source, "\t#define JOBS");
-	expect(source);
-	*strstr(source, "\n\tchar LICENSE") = '\0';
-	expect(strstr(document, source));
-	return true;
-}
-
 int main(int argc, char **argv)
 {
 	if (argc != 2)
 		errx(2, "usage: loop_example OBJECT");
 	printf("1..2\n");
 	result(works(), "the example works");
-	result(is_in_the_document(dirname(argv[1])), "the document prints it");
+	result(is_in_the_document(argv[1], "loop_example.bpf.c", "\t#define JOBS"),
+	       "the document prints it");
 	return failed ? 1 : 0;
 }
