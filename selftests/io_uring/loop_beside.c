@@ -27,29 +27,6 @@ static int shell(const char *format, ...)
 	return system(command);
 }
 
-/* The map of this name that was created last */
-static int newest_map(const char *name)
-{
-	struct bpf_map_info info;
-	int fd, found = -1;
-	__u32 id = 0, size;
-
-	while (!bpf_map_get_next_id(id, &id)) {
-		fd = bpf_map_get_fd_by_id(id);
-		size = sizeof(info);
-		memset(&info, 0, size);
-		if (fd < 0)
-			continue;
-		if (bpf_map_get_info_by_fd(fd, &info, &size) || strcmp(info.name, name)) {
-			close(fd);
-			continue;
-		}
-		close(found);
-		found = fd;
-	}
-	return found;
-}
-
 static int udp(void)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9) };
@@ -80,10 +57,12 @@ static bool sends_when_there_is_room(void)
 	char data[1000] = "";
 	struct driven d;
 	uint64_t start;
+	int map;
 
 	expect(!ring_setup(&d.ring, SQ, CQ, RING_LOOP | IORING_SETUP_SUBMIT_ALL));
 	d.loop = loop_open("beside_ops", d.ring.fd);
-	expect(!bpf_map__reuse_fd(d.loop->maps.edt_pkts, newest_map("edt_pkts")));
+	expect(maps_named("edt_pkts", &map));
+	expect(!bpf_map__reuse_fd(d.loop->maps.edt_pkts, map));
 	expect(!loop__load(d.loop));
 	d.link = loop_attach(d.loop, "beside_ops");
 	expect(d.link);

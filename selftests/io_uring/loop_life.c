@@ -23,31 +23,11 @@ static int quiet(enum libbpf_print_level level, const char *format, va_list args
 	return 0;
 }
 
-/* Maps of this name that anybody has */
-static unsigned int alive(const char *name)
-{
-	struct bpf_map_info info;
-	unsigned int n = 0;
-	__u32 id = 0, size;
-	int fd;
-
-	while (!bpf_map_get_next_id(id, &id)) {
-		fd = bpf_map_get_fd_by_id(id);
-		size = sizeof(info);
-		memset(&info, 0, size);
-		if (fd < 0)
-			continue;
-		n += !bpf_map_get_info_by_fd(fd, &info, &size) && !strcmp(info.name, name);
-		close(fd);
-	}
-	return n;
-}
-
 static bool gone(const char *name)
 {
 	uint64_t end = now_ns() + 20000 * MS;
 
-	while (alive(name))
+	while (maps_named(name, NULL))
 		if (now_ns() > end || sched_yield())
 			return false;
 	return true;

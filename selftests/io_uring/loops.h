@@ -40,6 +40,35 @@ static inline struct bpf_map *loop_map(struct loop *loop, const char *name)
 	return map;
 }
 
+/* How many maps of this name anybody has; and, if wanted, a descriptor of the youngest, or -1 */
+static inline unsigned int maps_named(const char *name, int *youngest)
+{
+	struct bpf_map_info info;
+	int fd, found = -1;
+	unsigned int n = 0;
+	__u32 id = 0, size;
+
+	while (!bpf_map_get_next_id(id, &id)) {
+		fd = bpf_map_get_fd_by_id(id);
+		size = sizeof(info);
+		memset(&info, 0, size);
+		if (fd < 0)
+			continue;
+		if (bpf_map_get_info_by_fd(fd, &info, &size) || strcmp(info.name, name)) {
+			close(fd);
+			continue;
+		}
+		n++;
+		close(found);
+		found = fd;
+	}
+	if (youngest)
+		*youngest = found;
+	else
+		close(found);
+	return n;
+}
+
 /* The program of this name alone, not loaded, for a ring */
 static inline struct loop *loop_open(const char *ops, int ring_fd)
 {
