@@ -93,10 +93,10 @@ def as_tc(shown):
         options[what] = options[what] | {"tag": options[what]["tag"].hex()}
     if "object" in options:
         options["obj"] = options.pop("object")
-    app = stats.get("app", {})
-    lib.equal(shown.get("xstats", {}), app, "statistics, sent twice")
+    app = {name.replace("-", "_"): value for name, value in stats.get("app", {}).items()}
+    lib.equal(shown.get("xstats", {}), stats.get("app", {}), "statistics, sent twice")
     return {"kind": shown["kind"], "handle": shown["handle"], "parent": shown["parent"], "options": options,
-            "app": app | {"is_stuck": bool(app.pop("is-stuck"))} if app else {}} | stats["basic"] | stats["queue"]
+            "app": app | {"is_stuck": bool(app["is_stuck"])} if app else {}} | stats["basic"] | stats["queue"]
 
 
 def from_tc(shown):
