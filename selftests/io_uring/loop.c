@@ -680,16 +680,23 @@ static double chains(unsigned int waiting)
 	return (double)start / (JOBS - 1);
 }
 
+/* bench/send makes a table of it. */
+static void print_cost(const char *what, double instructions, double entries)
+{
+	printf("# cost\t%s\t%.0f\t%.6f\n", what, instructions, entries);
+}
+
 static bool cost(void)
 {
 	double links = user_links(), one = program("one_ops", 1), many = program("many_ops", 32),
 	       many_links = program("links_ops", 32), few = chains(64), lots = chains(4096);
 
-	printf("# a request: in links of two %.0f ns, an entry into the kernel for each link\n"
-	       "# by a program, one entry for all: one by one %.0f (%.2f of it), 32 at a time %.0f (%.2f),"
-	       " 32 links at a time %.0f (%.2f)\n# a graph: 64 are ready %.0f, 4096 are ready %.0f (%+.1f%%)\n",
-	       links, one, one / links, many, many / links, many_links, many_links / links,
-	       few, lots, 100 * (lots / few - 1));
+	print_cost("links of two, a call for each", links, 0.5);
+	print_cost("program, one by one", one, 1.0 / NOPS);
+	print_cost("program, 32 at a time", many, 1.0 / NOPS);
+	print_cost("program, 32 links of two at a time", many_links, 1.0 / NOPS);
+	print_cost("graph, one by one, 64 ready", few, 1.0 / (JOBS - 1));
+	print_cost("graph, one by one, 4096 ready", lots, 1.0 / (JOBS - 1));
 	if (!judged)
 		return true;
 	expect(one <= 0.92 * links);
