@@ -142,14 +142,11 @@ struct {
 
 static __u32 group_of(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 {
-	struct sock *sk;
-
 	switch (group_by) {
 	case BY_PRIORITY:
 		return (priomap[skb->priority % PRIORITIES] - '0') % GROUPS;
 	case BY_CGROUP:
-		sk = bpf_qdisc_socket(skb);
-		return sk ? sk->sk_cgrp_data.cgroup->kn->id % GROUPS : 0;
+		return cgroup_of(skb, 0) % GROUPS;
 	default:
 		return (ctx->classid & 0xffff) % GROUPS;
 	}

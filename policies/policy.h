@@ -6,6 +6,7 @@
 #define __POLICY_H
 
 #include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_qdisc.h>
@@ -32,6 +33,16 @@
 		__type(value, value_type);		\
 		__uint(max_entries, 1);			\
 	} name SEC(".maps")
+
+/* The id of the cgroup of a packet's socket; `nobody` if it has none, as without CONFIG_CGROUPS */
+static __always_inline __u64 cgroup_of(const struct sk_buff *skb, __u64 nobody)
+{
+	struct sock *sk = bpf_qdisc_socket(skb);
+
+	if (!sk || !bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
+		return nobody;
+	return sk->sk_cgrp_data.cgroup->kn->id;
+}
 
 /* ---- places in a table of a fixed size, found by a hash ---- */
 

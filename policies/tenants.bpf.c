@@ -541,13 +541,6 @@ static void release(struct sch_bpf_ctx *ctx)
 
 /* ---- enqueue ---- */
 
-static __u32 cgroup_of(struct sk_buff *skb)
-{
-	struct sock *sk = bpf_qdisc_socket(skb);
-
-	return sk ? sk->sk_cgrp_data.cgroup->kn->id : NOBODY;
-}
-
 /* Whose is the longest prefix that one of the packet's addresses has? */
 static __u32 whose_address(struct sk_buff *skb, bool source)
 {
@@ -653,7 +646,7 @@ int tenants_enqueue(struct sch_bpf_ctx *ctx)
 		number = ctx->classid & 0xffff;
 		break;
 	case BY_CGROUP:
-		number = cgroup_of(skb);
+		number = cgroup_of(skb, NOBODY);
 		break;
 	case BY_SOURCE:
 	case BY_DESTINATION:

@@ -23,6 +23,7 @@
 #define UBLK_U_IO_COMMIT_AND_FETCH_REQ	0xc0107521
 #define UBLK_IO_OP_WRITE		1
 #define IORING_RECVSEND_FIXED_BUF	(1U << 2)
+#define IORING_SEND_ZC_REPORT_USAGE	(1U << 3)
 #define MSG_WAITALL			0x100
 #define EIO				5
 
@@ -56,6 +57,7 @@ bool started;
 __u32 fetching;				/* tags whose command the device has, or a group */
 __u32 gone;				/* bits of peers whose connection has ended */
 __u64 came, sends, done, notifs;
+__u64 copied;				/* notifications of bytes that the kernel has copied */
 __u64 order[64];			/* sectors at which the first groups begin, as they came */
 int error;
 
@@ -104,7 +106,7 @@ static void start(struct bpf_uring *r, __u32 tag)
 		sqe->fd = sockets[i];
 		sqe->len = g->len;
 		sqe->msg_flags = MSG_WAITALL;
-		sqe->ioprio = IORING_RECVSEND_FIXED_BUF;
+		sqe->ioprio = IORING_RECVSEND_FIXED_BUF | IORING_SEND_ZC_REPORT_USAGE;
 		sqe->buf_index = tag;
 		g->pending++;
 		sends++;
@@ -165,6 +167,7 @@ static void completion(struct bpf_uring *r, const struct io_uring_cqe *cqe)
 			fetching--;	/* the device ends */
 	} else if (cqe->flags & IORING_CQE_F_NOTIF) {
 		notifs++;
+		copied += !!cqe->res;
 	} else {
 		sent(r, tag, cqe->user_data >> 16 & 0xffff, cqe->res);
 	}

@@ -291,6 +291,7 @@ static bool to_each_of(int count)
 	expect_equal(v->came, WRITES);
 	expect_equal(v->done, WRITES * count);
 	expect_equal(v->notifs, WRITES * count);
+	expect_equal(v->copied, 0);
 	expect(stop());
 	return close_peers(count);
 }
@@ -364,6 +365,7 @@ static bool lease(void)
 	ring_close(&r);
 	expect(end(0));
 	expect_equal(v->notifs, 3);
+	expect_equal(v->copied, 0);
 	expect(stop());
 	return close_peers(3);
 }

@@ -66,6 +66,17 @@ static __always_inline void push_later(__u32 nr, __u64 when)
 		later_len++;
 }
 
+/* The result of one is in the request of another. */
+static __always_inline void pass(struct job *job, __u32 edge, __s32 result)
+{
+	if (edge & EDGE_PASS)
+		job->sqe.len = result;
+	if (edge & EDGE_ADD)
+		job->sqe.len += result;
+	if (edge & EDGE_FD)
+		job->sqe.fd = result;
+}
+
 /* What waits for a job that is over is ready, if it waits for nothing else, or is cancelled
  * with it.
  */
@@ -82,10 +93,8 @@ static __always_inline void tell(__u32 edge, __s32 result, bool failed)
 	if (job->state != JOB_WAITS)
 		return;
 	if (!failed) {
-		if (edge & EDGE_PASS)
-			job->sqe.len = result;
-		if (edge & EDGE_ADD)
-			job->sqe.len += result;
+		if (edge & (EDGE_PASS | EDGE_ADD | EDGE_FD))
+			pass(job, edge, result);
 	} else if (edge & EDGE_HARD) {
 		job->state = JOB_CANCELLED;
 		push_ready(nr, 0);
@@ -563,6 +572,24 @@ int BPF_PROG(odd, struct iou_ctx *iou, struct iou_loop_params *params)
 	return IOU_LOOP_STOP + 1;
 }
 
+/* Adds up what user space has put into memory that it has registered, and puts the sum there. */
+SEC("struct_ops.s/memory")
+int BPF_PROG(memory, struct iou_ctx *iou, struct iou_loop_params *params)
+{
+	__u64 *numbers = (void *)bpf_io_uring_get_region(iou, IOU_REGION_MEM, 4096), sum = 0;
+	__u32 i;
+
+	steps++;
+	if (!numbers)
+		return IOU_LOOP_STOP;
+	bpf_for(i, 0, 4096 / sizeof(*numbers))
+		sum += numbers[i];
+	numbers[0] = sum;
+	if (bpf_io_uring_get_region(iou, IOU_REGION_MEM, 4097))
+		left++;
+	return IOU_LOOP_STOP;
+}
+
 /* More than the ring has: is it refused? */
 SEC("struct_ops.s/beyond")
 int BPF_PROG(beyond, struct iou_ctx *iou, struct iou_loop_params *params)
@@ -592,6 +619,7 @@ OPS(beside);
 OPS(runaway);
 OPS(idle);
 OPS(odd);
+OPS(memory);
 OPS(beyond);
 
 char LICENSE[] SEC("license") = "GPL";

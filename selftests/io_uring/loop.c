@@ -4,7 +4,9 @@
  * loop: their order and their ends against a reference, their times, messages to a second
  * ring, and what a request costs.
  */
+#define _GNU_SOURCE
 #include "loops.h"
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/socket.h>
 
@@ -385,6 +387,57 @@ static bool read_write_and_cancel(void)
 	return true;
 }
 
+/* What one opens another reads and a third closes; if it is not opened, neither is done. */
+static bool open_read_and_close(void)
+{
+	enum { START, OPEN, READ, CLOSE, NONE, READ_NONE, CLOSE_NONE, NR };
+	char bytes[100];
+
+	memset(bytes, 'x', sizeof(bytes));
+	begin_graph(NR, 8);
+	for (int i = OPEN; i <= NONE; i += NONE - OPEN) {
+		fill(&jobs[i], IORING_OP_OPENAT, AT_FDCWD, i == OPEN ? "/dev/zero" : "/dev/none", 0);
+		jobs[i].sqe.open_flags = O_RDONLY | O_CLOEXEC;
+		fill(&jobs[i + 1], IORING_OP_READ, -1, bytes, sizeof(bytes));
+		fill(&jobs[i + 2], IORING_OP_CLOSE, -1, NULL, 0);
+		waits(i + 1, i, EDGE_HARD | EDGE_FD);
+		waits(i + 2, i, EDGE_HARD | EDGE_FD);
+		waits(i + 2, i + 1, 0);
+	}
+	if (!run_whole_graph())
+		return false;
+	expect(jobs[OPEN].result > 2);
+	expect_equal(jobs[READ].result, sizeof(bytes));
+	expect(!bytes[0] && !memcmp(bytes, bytes + 1, sizeof(bytes) - 1));
+	expect_equal(jobs[CLOSE].result, 0);
+	expect_equal(fcntl(jobs[OPEN].result, F_GETFD), -1);
+	expect_equal(jobs[NONE].result, -ENOENT);
+	expect_equal(jobs[READ_NONE].result, -ECANCELED);
+	expect_equal(jobs[CLOSE_NONE].result, -ECANCELED);
+	return true;
+}
+
+/* The program links requests that it submits together: to the kernel they are a chain, which an
+ * error cuts. Those that are not linked know nothing of each other.
+ */
+static bool links_of_the_kernel(void)
+{
+	enum { START, FAILS, CUT, FIRST, SECOND, FAILS_ALONE, ALONE, NR };
+	static const int results[NR] = { 0, -EIO, -ECANCELED, 3, 4, -EIO, 6 };
+
+	begin_graph(NR, 8);
+	for (int i = FAILS; i < NR; i++) {
+		jobs[i].key = i;
+		gives(&jobs[i], i == CUT ? 2 : results[i]);
+	}
+	jobs[FAILS].sqe.flags = jobs[FIRST].sqe.flags = IOSQE_IO_LINK;
+	if (!run_whole_graph())
+		return false;
+	for (int i = 0; i < NR; i++)
+		expect_equal(jobs[i].result, results[i]);
+	return true;
+}
+
 /* Those that wait for each other are never issued; edges that lead nowhere are an error. */
 static bool what_cannot_end(void)
 {
@@ -627,16 +680,23 @@ static double chains(unsigned int waiting)
 	return (double)start / (JOBS - 1);
 }
 
+/* bench/send makes a table of it. */
+static void print_cost(const char *what, double instructions, double entries)
+{
+	printf("# cost\t%s\t%.0f\t%.6f\n", what, instructions, entries);
+}
+
 static bool cost(void)
 {
 	double links = user_links(), one = program("one_ops", 1), many = program("many_ops", 32),
 	       many_links = program("links_ops", 32), few = chains(64), lots = chains(4096);
 
-	printf("# a request: in links of two %.0f ns, an entry into the kernel for each link\n"
-	       "# by a program, one entry for all: one by one %.0f (%.2f of it), 32 at a time %.0f (%.2f),"
-	       " 32 links at a time %.0f (%.2f)\n# a graph: 64 are ready %.0f, 4096 are ready %.0f (%+.1f%%)\n",
-	       links, one, one / links, many, many / links, many_links, many_links / links,
-	       few, lots, 100 * (lots / few - 1));
+	print_cost("links of two, a call for each", links, 0.5);
+	print_cost("program, one by one", one, 1.0 / NOPS);
+	print_cost("program, 32 at a time", many, 1.0 / NOPS);
+	print_cost("program, 32 links of two at a time", many_links, 1.0 / NOPS);
+	print_cost("graph, one by one, 64 ready", few, 1.0 / (JOBS - 1));
+	print_cost("graph, one by one, 4096 ready", lots, 1.0 / (JOBS - 1));
 	if (!judged)
 		return true;
 	expect(one <= 0.92 * links);
@@ -651,12 +711,14 @@ int main(void)
 	const char *icount = getenv("SELFTESTS_ICOUNT");
 
 	judged = icount && !strcmp(icount, "1");
-	printf("1..6\n");
+	printf("1..8\n");
 	drive(&graph, "graph_ops");
 	if (ring_setup(&second, 8, 128, RING_PLAIN))
 		errx(1, "no second ring");
 	result(random_graphs(), "1000 random graphs, with errors, against a reference");
 	result(read_write_and_cancel(), "results are passed on, a request is cancelled, a second ring is told");
+	result(open_read_and_close(), "what one opens the next reads, and a third closes");
+	result(links_of_the_kernel(), "requests are linked when they are submitted");
 	result(what_cannot_end(), "a graph that cannot end, and edges that lead nowhere, are errors");
 	result(nothing_is_early(), "nothing is issued before its time");
 	ring_close(&second);

@@ -13,6 +13,7 @@ enum {
 	EDGE_HARD = 1 << 28,	/* an error cancels it */
 	EDGE_PASS = 1 << 29,	/* the result is its sqe.len, unless it is an error */
 	EDGE_ADD = 1 << 30,	/* ... is added to it */
+	EDGE_FD = 1U << 31,	/* ... is its sqe.fd */
 	EDGE_JOB = EDGE_HARD - 1,
 };
 

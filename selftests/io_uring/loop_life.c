@@ -112,6 +112,30 @@ static bool regions(void)
 	return true;
 }
 
+/* The memory that user space has registered is there for both, and is no larger than it is. */
+static bool memory(void)
+{
+	static __u64 numbers[4096 / sizeof(__u64)] __attribute__((aligned(4096)));
+	struct io_uring_region_desc region = {
+		.user_addr = (uintptr_t)numbers,
+		.size = sizeof(numbers),
+		.flags = IORING_MEM_REGION_TYPE_USER,
+	};
+	struct io_uring_mem_region_reg reg = { .region_uptr = (uintptr_t)&region };
+	struct driven d;
+
+	numbers[1] = 40;
+	numbers[sizeof(numbers) / sizeof(*numbers) - 1] = 2;
+	drive(&d, "memory_ops");
+	expect_equal(ring_register(&d.ring, IORING_REGISTER_MEM_REGION, &reg, 1), 0);
+	expect_equal(ring_enter(&d.ring, 0), 0);
+	expect_equal(d.loop->bss->steps, 1);
+	expect_equal(d.loop->bss->left, 0);
+	expect_equal(numbers[0], 42);
+	undrive(&d);
+	return true;
+}
+
 /* A ring of fewer SQEs than the program was made for, and of more CQEs */
 static bool other_sizes(void)
 {
@@ -156,10 +180,29 @@ static bool ends_by_a_signal(const char *ops)
 	return true;
 }
 
+struct told {
+	const struct loop *loop;
+	int fd;
+};
+
+/* The program has run. */
+static void *tell(void *argument)
+{
+	const struct told *told = argument;
+
+	while (!*(volatile __u64 *)&told->loop->bss->steps)
+		sched_yield();
+	if (write(told->fd, "", 1) != 1)
+		_exit(1);
+	return NULL;
+}
+
 static bool is_killed(const char *ops)
 {
 	struct driven d;
 	int status, fds[2];
+	struct told told;
+	pthread_t thread;
 	char byte;
 	pid_t pid;
 
@@ -167,7 +210,8 @@ static bool is_killed(const char *ops)
 	pid = fork();
 	if (!pid) {
 		drive(&d, ops);
-		if (write(fds[1], "", 1) != 1)
+		told = (struct told){ d.loop, fds[1] };
+		if (pthread_create(&thread, NULL, tell, &told))
 			_exit(1);
 		ring_enter(&d.ring, 0);
 		_exit(2);
@@ -406,10 +450,11 @@ static bool unprivileged(void)
 
 int main(void)
 {
-	printf("1..11\n");
+	printf("1..12\n");
 	result(rings(), "a ring without DEFER_TASKRUN, one that polls, and what is none, take no program");
 	result(one_program(), "a ring has one program; a verdict that makes no sense ends it");
 	result(regions(), "no region is larger than it is");
+	result(memory(), "memory that is registered is the program's and user space's");
 	result(other_sizes(), "a ring of another size is told from the program's");
 	result(signals(), "a program that never ends and one that waits end by a signal");
 	result(detached_while_it_waits(), "detached while it waits");

@@ -6,7 +6,10 @@
 #define _GNU_SOURCE
 #include "send.h"
 #include <linux/errqueue.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/net_tstamp.h>
+#include <net/if.h>
 #include <netinet/udp.h>
 #include <sys/wait.h>
 
@@ -86,6 +89,32 @@ static bool held(void)
 		}
 	}
 	return true;
+}
+
+/* A reader on this machine could keep a buffer, so the kernel copies, and says so. */
+static bool copied(void)
+{
+	struct sockaddr_in to = address(false, 4000);
+	int from = bound(false, SOCK_DGRAM, 0), at = bound(false, SOCK_DGRAM, 4000);
+	struct arrival a[N];
+	struct done d = {};
+	struct ring r;
+
+	expect(shell("tc qdisc replace dev lo root bpf obj %s/policies/fifo.bpf.o", top));
+	expect(!connect(from, (void *)&to, sizeof(to)));
+	fill(N, SIZE);
+	expect(send_ring(&r, 4 * MOST, 0));
+	expect(submit(&r, &ZC_FIXED, from, N, SIZE));
+	expect(reap_until(&r, &d, N, N));
+	expect(each_once(&r, &d, N, SIZE));
+	expect_equal(d.copied, N);
+	expect(collect(at, a, N));
+	for (int i = 0; i < N; i++)
+		expect(a[i].number == i && a[i].same && a[i].size == SIZE);
+	ring_close(&r);
+	close(from);
+	close(at);
+	return shell("tc qdisc del dev lo root");
 }
 
 /* A request that is done cannot be cancelled, wherever its packet is. */
@@ -385,6 +414,26 @@ static bool dropped_with(int mark, bool asks, int result)
 	return true;
 }
 
+/* A packet socket is told without asking. */
+static bool dropped_of_a_packet_socket(void)
+{
+	struct sockaddr_ll eth0 = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP),
+				    .sll_ifindex = if_nametoindex("eth0") };
+	int from = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+	struct done d = {};
+	struct ring r;
+
+	expect(!bind(from, (void *)&eth0, sizeof(eth0)));
+	set(from, SOL_SOCKET, SO_MARK, REFUSE);
+	expect(send_ring(&r, 4 * MOST, 0));
+	expect(submit(&r, &SEND, from, N, SIZE));
+	expect(reap_until(&r, &d, N, 0));
+	expect(each_once(&r, &d, N, -ENOBUFS));
+	ring_close(&r);
+	close(from);
+	return true;
+}
+
 static bool dropped(void)
 {
 	expect(attach("selftests/io_uring/send.bpf.o", ""));
@@ -393,7 +442,7 @@ static bool dropped(void)
 	expect(dropped_with(REFUSE, true, -ENOBUFS));
 	expect(dropped_with(LOSE, true, SIZE));
 	expect(dropped_with(LATE, true, SIZE));
-	return true;
+	return dropped_of_a_packet_socket();
 }
 
 /* The policy cuts packets into four segments and holds the last one of each: with that the buffer is
@@ -673,6 +722,7 @@ static bool overflow(void)
 
 static const struct test list[] = {
 	{ "a request is done when the qdisc has the packet, its buffer back when that is gone", held },
+	{ "a reader on this machine gets a copy, and the notification says so", copied },
 	{ "a packet in the qdisc is not cancelled", cancelled },
 	{ "datagrams leave at their times, in whatever order submitted", leave_at_their_times },
 	{ "the example of the document", example },

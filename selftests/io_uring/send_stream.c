@@ -67,6 +67,13 @@ static struct io_uring_sqe *request(struct ring *r, int op, int fd, int what)
 	return sqe;
 }
 
+static void cancel(struct ring *r, int what)
+{
+	struct io_uring_sqe *sqe = request(r, IORING_OP_ASYNC_CANCEL, -1, CANCELS);
+
+	sqe->addr = what;
+}
+
 /* Submit, and look for completions no further. */
 static int submit(struct ring *r)
 {
@@ -310,10 +317,13 @@ static bool poll_first(void)
 	return true;
 }
 
-/* A request waits while the packets that the qdisc has fill the socket's buffer. */
+/* A request waits while the packets that the qdisc has fill the socket's buffer. One that is cancelled
+ * then never comes to the qdisc.
+ */
 static bool full_socket(void)
 {
-	int from, at, waiting;
+	int from, at, waiting, seen = 0, last = MOST - 1;
+	struct io_uring_cqe *cqe;
 	struct arrival a[MOST];
 	struct done d = {};
 	struct ring r;
@@ -329,12 +339,24 @@ static bool full_socket(void)
 	expect_equal(ring_enter(&r, 0), MOST);
 	reap(&r, &d);
 	waiting = MOST - d.sent;
-	expect(waiting > 0 && d.sent > 0);
+	expect(waiting > 0 && d.sends[CANCELS] && !d.sends[last]);
+	cancel(&r, last);
+	for (int i = 0; i < 2; i++) {
+		cqe = next(&r);
+		expect(cqe);
+		expect_equal(cqe->res, (int)cqe->user_data == last ? -ECANCELED : 0);
+		seen += cqe->user_data;
+		ring_seen(&r);
+	}
+	expect_equal(seen, last + CANCELS);
 	set(from, SOL_SOCKET, SO_MARK, 0);
 	expect(let_go());
-	expect(reap_until(&r, &d, MOST, 0));
-	expect(each_once(&r, &d, MOST, SIZE));
-	expect(collect(at, a, MOST));
+	expect(reap_until(&r, &d, last, 0));
+	expect(each_once(&r, &d, last, SIZE));
+	expect(collect(at, a, last));
+	for (int i = 0; i < last; i++)
+		expect(a[i].number != last);
+	expect(none_arrives(from, at));
 	printf("# %d of %d requests waited\n", waiting, MOST);
 	ring_close(&r);
 	close(from);
@@ -399,13 +421,6 @@ static struct io_uring_sqe *fixed(struct ring *r, int op, int slot, int what)
 
 	sqe->flags |= IOSQE_FIXED_FILE;
 	return sqe;
-}
-
-static void cancel(struct ring *r, int what)
-{
-	struct io_uring_sqe *sqe = request(r, IORING_OP_ASYNC_CANCEL, -1, CANCELS);
-
-	sqe->addr = what;
 }
 
 /* One accept for all connections, each into a free slot of the ring; no descriptor is left. */
