@@ -318,6 +318,28 @@ static inline bool rbtree_can_be_shared(const struct bpf_map *map)
 	return bpf_rbtree_holds_packets(map) && map->id;
 }
 
+/* Keys and values of these sizes are frequent, and the call of memcpy() costs more than their
+ * copy.
+ */
+static __always_inline void rbtree_copy(void *to, const void *from, u32 size)
+{
+	switch (size) {
+	case 4:
+		put_unaligned(get_unaligned((const u32 *)from), (u32 *)to);
+		break;
+	case 8:
+		put_unaligned(get_unaligned((const u64 *)from), (u64 *)to);
+		break;
+	default:
+		memcpy(to, from, size);
+	}
+}
+
+static __always_inline bool rbtree_has_fields(const struct bpf_rbtree *rb)
+{
+	return !IS_ERR_OR_NULL(rb->map.record);
+}
+
 /* ---- order ---- */
 
 /* The order of keys is that of their ranks, except where these are equal. */

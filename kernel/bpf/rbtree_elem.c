@@ -229,10 +229,12 @@ again:
 	elem = rbtree_elem_get(rb, &spare);
 	if (elem) {
 		rbtree_set_key(rb, elem, key);
-		if (value)
+		if (!value)
+			zero_map_value(&rb->map, elem_value(rb, elem));
+		else if (rbtree_has_fields(rb))
 			copy_map_value(&rb->map, elem_value(rb, elem), (void *)value);
 		else
-			zero_map_value(&rb->map, elem_value(rb, elem));
+			rbtree_copy(elem_value(rb, elem), value, rb->map.value_size);
 		/* bpf_kptr_xchg() may have stored into a value that had left */
 		if (obj)
 			*obj = xchg(elem_obj(rb, elem), *obj);
@@ -275,6 +277,14 @@ void rbtree_free_dead(struct bpf_rbtree *rb)
 	}
 }
 
+/* Can an element be used again at once? A value without special fields holds nothing that has
+ * to be released first.
+ */
+static bool rbtree_is_bare(const struct bpf_rbtree *rb)
+{
+	return !rbtree_has_fields(rb) && !rb->no_prealloc && !rb->map.inner_map_meta;
+}
+
 /* An element is out of the tree. Objects are released by a worker, because a destructor
  * takes locks that a program may have interrupted, or that are held where it runs. Inner
  * maps are removed by system calls only, and popped by rbtree_map_pop_map().
@@ -296,8 +306,12 @@ void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
 		     void *key, void *value)
 {
 	if (key)
-		memcpy(key, elem->key, rb->map.key_size);
-	if (value) {
+		rbtree_copy(key, elem->key, rb->map.key_size);
+	if (!value)
+		return;
+	if (!rbtree_has_fields(rb)) {
+		rbtree_copy(value, elem_value(rb, elem), rb->map.value_size);
+	} else {
 		copy_map_value(&rb->map, value, elem_value(rb, elem));
 		check_and_init_map_value(&rb->map, value);
 	}
@@ -325,10 +339,14 @@ int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const void *ke
 	} else {
 		rbtree_copy_out(rb, elem, key_out, value_out);
 		rbtree_unlink(rb, elem);
+		if (rbtree_is_bare(rb)) {
+			rbtree_slot_put(rb, elem);
+			elem = NULL;
+		}
 	}
 	raw_res_spin_unlock_irqrestore(&rb->lock, flags);
 
-	if (!err)
+	if (!err && elem)
 		rbtree_elem_free(rb, elem);
 	return err;
 }

@@ -82,7 +82,7 @@ struct sch_bpf_data {
 	struct tcf_block *block;
 	struct Qdisc_class_hash classes;
 
-	struct tc_sch_bpf_xstats xstats;
+	struct tc_sch_bpf_xstats xstats;	/* rare events only: a packet touches no line of it */
 	char object[SCH_BPF_OBJECT_LEN];
 };
 
