@@ -142,7 +142,9 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 			more += q->run.more;
 			bytes += q->run.bytes;
 		}
-		if (q->run.state & SCH_BPF_RUN_RET)
+		/* A drop does not hide what became of the packet or segment before it. */
+		if (q->run.state & SCH_BPF_RUN_RET &&
+		    (!(q->run.ret & NET_XMIT_MASK) || (ret & NET_XMIT_MASK)))
 			ret = q->run.ret;
 		if (q->run.state & SCH_BPF_RUN_QUEUED) {
 			queued = true;

@@ -13,7 +13,7 @@ VERDICTS = compiled("verdicts")
 MARK_CE, OPEN = 7, 8            # also in verdicts.bpf.c
 SEGMENT = compiled("segment")
 # As in segment.bpf.c
-WHAT = ["KEEP", "DROP_ODD", "DROP_ALL", "PASS", "FORCE", "CUT_A_CLONE", "KEEP_A_CLONE", "TAKE_BACK", "STEAL_ODD",
+WHAT = ["KEEP", "DROP_ODD", "DROP_ALL", "PASS", "FORCE", "CUT_A_CLONE", "KEEP_A_CLONE", "TAKE_BACK", "STEAL_ODD", "STEAL_OR_PASS",
         "EMPTY_CLASS", "REPLACE", "OPEN_AND_LOOK",
         "LOOK_BEHIND_THE_LAST", "OPEN"]
 DRR = ("drr",)
@@ -143,6 +143,16 @@ def some_segments_are_stolen():
             queued(device, 3)
             lib.equal((set(dropped(device)), policy(device)["stolen"]), ({0}, 2), "drops, and stolen")
             let_go(device, sender, receiver, [0, 2, 4])
+
+
+def a_segment_that_is_dropped_hides_none_that_was_stolen():
+    """The class has no room for the last one."""
+    with cut() as (device, sender, _):
+        add_class(device, "pfifo", "limit", "1")
+        lib.true(send(sender, "PASS", 1), "the sender learns of a drop")
+        lib.true(send(sender, "STEAL_OR_PASS", 4), "the sender learns of a drop")
+        lib.equal((policy(device)["stolen"], policy(device)["drops"]), (2, 2), "stolen, and dropped")
+        queued(device, 1)
 
 
 def what_is_taken_back_in_the_end_nobody_waits_for():
@@ -279,6 +289,7 @@ lib.main(every_segment_is_marked,
          each_segment_comes_to_the_policy,
          of_a_packet_some_segments_are_dropped,
          some_segments_are_stolen,
+         a_segment_that_is_dropped_hides_none_that_was_stolen,
          what_is_taken_back_in_the_end_nobody_waits_for,
          what_is_held_while_a_class_drops_all,
          what_is_delivered_while_a_class_drops_all,

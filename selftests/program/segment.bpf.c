@@ -18,6 +18,7 @@ enum {				/* also in gso.py */
 	KEEP_A_CLONE,		/* as it is, and cut the packet */
 	TAKE_BACK,		/* keep the first, and drop it with the second, and so on */
 	STEAL_ODD,
+	STEAL_OR_PASS,		/* steal the first, pass the second to the first class, and so on */
 	EMPTY_CLASS,		/* by this packet, with one of the map held meanwhile */
 	REPLACE,		/* what the class has, by the packet of the map */
 	OPEN_AND_LOOK,		/* at the class, with the packet of the map held meanwhile */
@@ -116,6 +117,8 @@ int segment_enqueue(struct sch_bpf_ctx *ctx)
 		return bpf_qdisc_drop(ctx, skb, 0);
 	case STEAL_ODD:
 		return ++count % 2 ? push(ctx, skb) : bpf_qdisc_steal(ctx, skb);
+	case STEAL_OR_PASS:
+		return ++count % 2 ? bpf_qdisc_steal(ctx, skb) : bpf_qdisc_pass(ctx, skb, HANDLE | 1);
 	case DROP_ODD:
 		return ++count % 2 ? push(ctx, skb) : bpf_qdisc_drop(ctx, skb, 0);
 	case DROP_ALL:
