@@ -23,9 +23,9 @@ struct rbtree_elem;
  * @map_gone: called in process context when a map is gone in which the owner keeps objects:
  *	      bpf_rbtree_detach_gone() has them
  *
- * Embedded in the owner, a qdisc for instance. It lives until
- * bpf_rbtree_disown() has returned. It pushes and pops under a lock of its own, and in RCU's read
- * side: a map that bpf_rbtree_use() has found to be its alone has no other protection.
+ * Embedded in the owner, a qdisc for instance. It lives until bpf_rbtree_disown() has
+ * returned. An owner pushes and pops under one lock of its own and in an RCU read side. Both are
+ * required: nothing else protects a map that is its alone (bpf_rbtree_use()).
  */
 struct bpf_rbtree_owner {
 	struct list_head maps;

@@ -19,14 +19,13 @@
  * are cached: taking the first element and appending behind the last need no
  * descent.
  *
- * Every element has a number, in the order of arrival. Elements of one key leave
- * from the front: as long as the oldest of a key is not younger than some
- * element of that key, this element is still there. So a walk needs to remember
- * no more than key, number and address of the last element it has seen, whatever
- * happens meanwhile, and one that is told to stop at the number that was the
- * highest when it began comes to an end (rbtree_next()). A qdisc may also put a packet
- * back at the front of a key, or take the youngest of one: map->jumps tells a walk that
- * such a thing has happened, and it then goes on with the next key.
+ * Every element has a number, in the order of arrival. A walk remembers key, number and
+ * address of the last element that it has seen (rbtree_next()). Elements of a key leave
+ * oldest first, so that element is still there if the oldest of its key has a number that
+ * is not higher; else the walk goes on with the oldest. It comes to an end because it skips
+ * numbers above the one that was the highest when it began. A qdisc breaks the order when it
+ * puts a packet back at the front of a key, or takes the youngest of one: that increments
+ * map->jumps, and the walk then skips to the next key.
  *
  * Order is what the key's BTF type says: integers by value, with their sign and
  * width, structs member by member. Without BTF, or for other types, it is the
@@ -65,13 +64,15 @@
  * by another way (fentry), the lock answers the second locker on the same CPU with an error
  * instead of a hang.
  *
- * An owner that is alone with its map takes no lock: whatever protects the owner, a
- * qdisc's root lock, protects the map. It is alone from its claim on if nobody but its
- * programs names the map (bpf_rbtree_use()). Whoever else wants to look shares the map
- * first (bpf_rbtree_share()), where it may sleep: a system call before it looks, a program
- * of another type, of another owner, or with a timer before it can run, an inner map before it
- * is one. All steps of an owner are in RCU's read side: after a grace period it takes the lock.
- * A map that was shared stays so.
+ * While map->alone is set, nobody but that owner touches the tree, and it pushes and pops
+ * without the map's lock: whatever protects the owner, a qdisc's root lock, protects the map.
+ * That begins with a claim, if nobody but the owner's programs names the map
+ * (bpf_rbtree_use()). It ends with the claim, and for good when the map is shared. Whoever
+ * else wants to look shares the map first (bpf_rbtree_share()), where it may sleep: a system
+ * call before it looks, a program of another type, of another owner, or with a timer before it
+ * can run, an inner map before it is one. Sharing clears map->alone and waits for a grace
+ * period: each step of an owner is in an RCU read side, so the last one without the lock is
+ * over then.
  *
  * rbtree_owner_lock protects the owners' lists, and who is alone with a map. It nests inside a
  * map's lock.
@@ -154,10 +155,10 @@ struct bpf_rbtree {
 	struct rbtree_elem *first;
 	struct rbtree_elem *last;	/* oldest element of the highest key */
 	struct rbtree_elem *free;
-	struct bpf_rbtree_owner *easy;	/* alone, if the map is plain */
+	struct bpf_rbtree_owner *easy;	/* alone, if is_plain; else NULL */
 
 	rqspinlock_t lock;
-	u64 jumps;			/* what a walk could not tell from the numbers */
+	u64 jumps;			/* how often the order of numbers was broken */
 	struct llist_head returned;	/* free too; put there without the lock */
 	struct bpf_rbtree_owner *alone;	/* the owner, if it needs no lock */
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */

@@ -76,7 +76,7 @@ bool rbtree_leave_to_owner(struct bpf_rbtree *rb)
 	return gone;
 }
 
-/* Called with the map's lock held, by somebody else than the owner. A claim takes no
+/* Under the map's lock: @owner claims a map that is another's, or nobody's. A claim takes no
  * reference: a map that goes away ends it, see rbtree_leave_to_owner().
  */
 int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
@@ -185,7 +185,9 @@ void bpf_rbtree_unuse(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 
 	if (!rbtree_can_be_shared(map))
 		return;
-	/* No mutex, which a grace period may hold: others store only where there is none. */
+	/* Not under rbtree_use_mutex, which may be held for a grace period. cmpxchg() is enough:
+	 * everybody else stores an owner only over NULL.
+	 */
 	cmpxchg(&rb->user, owner, NULL);
 }
 
@@ -259,8 +261,8 @@ void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner)
 	return NULL;
 }
 
-/* Free the objects of a tree that was taken out whole, and return its elements. None is
- * looked at any more after that: nodes come after all below them.
+/* Free the objects of a tree that was taken out whole, and return its elements. Postorder: a
+ * node comes after all below it, so no element that was returned is read again.
  */
 static void rbtree_free_tree(struct bpf_rbtree *rb, struct rbtree_elem *top)
 {
@@ -430,8 +432,9 @@ u64 bpf_rbtree_mark(struct bpf_map *map, u64 mark)
 }
 
 /* A map that is not empty and whose last mark is another, with a reference. What is in maps
- * that are gone is about to be dropped. The walk goes from the tail, where it leaves what it has
- * found, so that the next one begins with it: maps that are gone stay at the head.
+ * that are gone is about to be dropped. Walks from the tail to the head. What it finds it moves
+ * to the tail, so that the next call finds it first. Maps that are gone are not moved:
+ * bpf_rbtree_detach_gone() expects them at the head.
  */
 static struct bpf_rbtree *rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, u64 mark)
 {

@@ -2,8 +2,9 @@
 /* The ordered map: push and pop of packets, by their owner */
 #include "rbtree.h"
 
-/* A step of an owner begins: is there need of the lock? Then interrupts are off, as for everybody:
- * one could wait for a lock whose holder, a tracing program on another CPU, waits for this one.
+/* A step of an owner takes the map's lock, unless the owner is alone with the map. Interrupts are
+ * off then, as for all who take it: else a tracing program (fentry) in an interrupt could wait here
+ * for another map's lock, whose holder on another CPU waits for this one.
  */
 static __always_inline int rbtree_step_begin(struct bpf_rbtree *rb,
 					     const struct bpf_rbtree_owner *owner, bool *locked,
@@ -86,8 +87,8 @@ out:
 	return err;
 }
 
-/* Without the lock, and of no other form than most: no call but the last thing in what follows,
- * so that no register is saved.
+/* Fast path: @owner is alone with the map, and the map is plain (rb->is_plain). What follows calls
+ * nothing except as a tail call, so it saves no registers.
  */
 static __always_inline bool rbtree_is_easy(const struct bpf_rbtree *rb,
 					   const struct bpf_rbtree_owner *owner)

@@ -12,18 +12,21 @@
  * made to qlen and backlog is made known to the parents and decides what the
  * caller gets. What a program returns means nothing.
  *
- * Maps: a map of packets belongs to the qdisc that pushes first, until it is
- * empty (kernel/bpf/rbtree.h). Reset takes the packets of all maps that the
- * qdisc holds, also of inner maps that user space has unlinked meanwhile.
+ * Maps: the first push claims a map of packets for its qdisc. A claim on an empty
+ * map gives way to whoever comes next (kernel/bpf/rbtree.h). Reset takes the packets
+ * of all maps that the qdisc holds, also of inner maps that user space has unlinked
+ * meanwhile.
  *
  * A policy can be slow but not silent. While packets are stored and the program
  * delivers nothing, it is asked again: at ctx->expire, at the horizon if that comes
- * first, or, without a time, soon. A policy is stuck if for five seconds it was asked
- * and has neither delivered nor dropped a packet nor given a time to wait for. The
- * kernel then takes its packets in key order and serves a FIFO of its own
- * (sch_bpf_fifo.c), until the programs are changed or the qdisc is reset. What is a
- * wait, and what a deliberate drop, no sender can turn into being stuck. The same FIFO
- * serves a tx queue for which bpf_mq was given no programs (sch_bpf_mq.c).
+ * first, or, without a time, soon. A policy is stuck if, for the length of its patience
+ * (five seconds by default), each run found packets stored, and neither delivered nor
+ * dropped one nor gave a time that was yet to come. No program runs then until the
+ * programs are changed or the qdisc is reset. The policy's packets stay where they
+ * are: the kernel takes one for each dequeue, and serves what has come since by a FIFO
+ * of its own (sch_bpf_fifo.c). Waiting and dropping are decisions of the policy: no
+ * sender can turn them into being stuck. The same FIFO serves a tx queue for which
+ * bpf_mq was given no programs (sch_bpf_mq.c).
  */
 #include <linux/bpf.h>
 #include <linux/filter.h>
@@ -155,11 +158,11 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 		again |= !!(q->run.state & SCH_BPF_RUN_AGAIN);
 	} while (unlikely(again) && sch_bpf_enqueue_next(q));
 
-	/* The parents count one packet of this length, and know that there is something
-	 * to take, if and only if this returns success. So it does whenever there is more
-	 * in the queue than before, if only a clone; but not for an empty queue, which a
-	 * parent would ask in vain. Whatever else the program has stored or dropped they do
-	 * not know of, nor that a class has emptied itself.
+	/* NET_XMIT_SUCCESS makes each parent count one packet of @len and ask this qdisc
+	 * later. So it is returned if and only if the queue is not empty, and the packet is
+	 * in it or the queue has grown, if only by a clone. qdisc_tree_reduce_backlog() tells
+	 * the parents the rest: what else has come or left, and that the queue has become
+	 * empty.
 	 */
 	if (qdisc_qlen(sch_bpf_qdisc(q)) && (queued || more > 0)) {
 		ret = NET_XMIT_SUCCESS;
@@ -171,9 +174,10 @@ noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
 	return ret;
 }
 
-/* netem, in a class, gives a duplicate to the root, whose enqueue has not returned: its turn
- * comes when the run is over, because there is one at a time. What a netem below a netem gives
- * when a dequeue program asks the class is dropped: no run of the enqueue program follows.
+/* There is one run at a time, because q->run has room for one. netem in a class enqueues a
+ * duplicate at the root, from within our run: it waits in q->given until the run is over. What a
+ * netem below a netem gives when a dequeue program asks the class is dropped: no run of the
+ * enqueue program follows.
  */
 static int sch_bpf_enqueue_given(struct sch_bpf_data *q, struct sk_buff *skb,
 				 struct sk_buff **to_free)
@@ -219,7 +223,10 @@ static noinline struct sk_buff *sch_bpf_dequeue_rescued(struct Qdisc *sch)
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff *skb = NULL;
 
-	/* hfsc and qfq look at the next packet as one comes: that is for later. */
+	/* A program of this qdisc has called a class. A parent (hfsc, qfq) to which netem there
+	 * has given a duplicate peeks from within its enqueue: give none. It asks again when it
+	 * dequeues.
+	 */
 	if (q->passing)
 		return NULL;
 	/* What is in classes has come before what is in the FIFO. */
@@ -256,15 +263,15 @@ static void sch_bpf_throttle(struct sch_bpf_data *q, u64 now)
 	qdisc_watchdog_schedule_range_ns(&q->watchdog, when, SCH_BPF_SLACK);
 }
 
-/* Nothing left although packets are there: see to it that the program is asked
- * again. Returns a packet if it has been found stuck.
+/* The program has delivered nothing, and packets are there: have it asked again. Returns a
+ * packet if the policy has been found stuck.
  */
 static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 {
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 	u64 now, wait = 0;
 
-	/* As it was: the watchdog asks again, and the clock need not be read. */
+	/* The time is the same as before, and its timer is queued: nothing to do. */
 	if (q->run.ctx.expire && q->run.ctx.expire == q->armed &&
 	    hrtimer_is_queued(&q->watchdog.timer)) {
 		qdisc_qstats_overlimit(sch);
@@ -278,8 +285,9 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 			return NULL;
 		}
 	}
-	/* To wait for a class is no fault of the policy, unless another one could send. Nor is
-	 * what it cannot reach: packets in a map that is gone stay until the work gets RTNL.
+	/* Two things are not trouble: a class holds its packets back, and no other class has
+	 * shown that it could send; or packets are in a map that is gone, which only the work
+	 * can drop, as soon as it gets RTNL.
 	 */
 	if (sch_bpf_waits_for_class(q) || delayed_work_pending(&q->work)) {
 		q->trouble = 0;
@@ -287,9 +295,10 @@ static noinline struct sk_buff *sch_bpf_rearm(struct sch_bpf_data *q)
 		sch_bpf_set_stuck(sch);
 		return sch_bpf_dequeue_rescued(sch);
 	}
-	/* A time that has come since the program has looked at the clock is no reason to
-	 * wait. A program that gives such a time again and again knows none. One that has
-	 * seen a packet and left it may give its class more to spend in each run.
+	/* A program that has seen a packet of a class and left it is asked in 1 ms: DRR adds to
+	 * the deficit in each run, and may need several. If ctx->expire has just passed, the
+	 * program read the clock before that: it is asked at once. If that happens again, it is
+	 * asked as one that gives no time.
 	 */
 	if (q->run.state & SCH_BPF_RUN_READY)
 		wait = SCH_BPF_RETRY;
@@ -308,10 +317,10 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q)
 	struct Qdisc *sch = sch_bpf_qdisc(q);
 	struct sk_buff *skb = q->run.ctx.skb;
 
-	/* What was dropped the parents count still. If it was all but the packet
-	 * that leaves, they must not think that there is nothing to take: that
-	 * packet may have been asked for by peek. That a class has emptied itself they do
-	 * not know, either.
+	/* The parents still count what was dropped: tell them. The packet that leaves counts
+	 * meanwhile, because a parent that has asked by peek() takes it later, and must not
+	 * deactivate this qdisc. EMPTIED: a class has told them of its drops while qlen was
+	 * held above 0; tell them that it is 0.
 	 */
 	if (q->run.state & SCH_BPF_RUN_OTHERS) {
 		if (q->run.more || q->run.bytes || (q->run.state & SCH_BPF_RUN_EMPTIED)) {
@@ -339,15 +348,17 @@ static noinline struct sk_buff *sch_bpf_dequeue_slow(struct sch_bpf_data *q)
 	    (qdisc_qlen(sch) && (q->run.ctx.expire || !sch_bpf_waits_for_class(q))))
 		return sch_bpf_rearm(q);
 
-	/* It has dropped all that it had. drr, ets, hfsc and qfq ask no other class then, and
-	 * are not asked again themselves.
+	/* The run has dropped all. A parent (drr, ets, hfsc, qfq) that gets NULL from an active
+	 * class asks no other class, and nobody asks the parent again: so wake the root.
 	 */
 	if (q->run.state & SCH_BPF_RUN_OTHERS && sch->parent != TC_H_ROOT)
 		qdisc_watchdog_schedule_ns(&q->watchdog, ktime_get_ns());
 	return NULL;
 }
 
-/* Apart, for the half of all calls that find nothing: these save no registers. */
+/* noinline, so that sch_bpf_dequeue() saves no registers in the half of all calls that find
+ * nothing.
+ */
 static noinline struct sk_buff *sch_bpf_dequeue_run(struct sch_bpf_data *q)
 {
 	q->run.ctx.skb = NULL;
@@ -371,7 +382,7 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 	if (unlikely(q->no_dequeue))
 		return sch_bpf_dequeue_rescued(sch);
 
-	/* Not qlen alone: that counts a packet that was peeked at, too. */
+	/* qlen alone does not say: it includes what is in gso_skb (peeked at, requeued). */
 	if (!q->stored && (!q->classes.hashelems || !qdisc_qlen(sch)))
 		return NULL;
 
@@ -401,7 +412,9 @@ static void sch_bpf_reset(struct Qdisc *sch)
 	sch->flags &= ~TCQ_F_CAN_BYPASS;
 }
 
-/* An instance that has no programs yet: bpf_mq puts them in before it can be found. */
+/* An instance that has no programs yet: bpf_mq puts them in before it can be found. A test run
+ * (sch_bpf_test_run.c) runs its program itself.
+ */
 static int sch_bpf_queue_init(struct Qdisc *sch, struct nlattr *opt,
 			      struct netlink_ext_ack *extack)
 {
@@ -494,7 +507,7 @@ static int sch_bpf_queue_change(struct Qdisc *sch, struct nlattr *opt,
 	return -EOPNOTSUPP;
 }
 
-/* The instances of bpf_mq: made without options, not changed alone */
+/* The instances of bpf_mq, and of test runs: made without options, not changed alone */
 struct Qdisc_ops sch_bpf_queue_ops __ro_after_init;
 
 static int __init sch_bpf_module_init(void)

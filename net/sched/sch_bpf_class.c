@@ -54,8 +54,8 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 	/* The child may free it at once, and its address may then be that of a clone. */
 	if (came)
 		q->run.ctx.skb = NULL;
-	/* It counts before it is there: if the child drops all others, the parents are not
-	 * to hear that nothing is left before the run is over.
+	/* qlen is held above 0 while the child runs. Else a child that drops all its packets
+	 * would tell our parents, in the middle of a run, that we are empty.
 	 */
 	qdisc_qlen_inc(sch);
 	q->passing = true;
@@ -63,7 +63,7 @@ int sch_bpf_class_enqueue(struct sch_bpf_data *q, struct sk_buff *skb, u32 class
 	q->passing = false;
 	if (ret == NET_XMIT_SUCCESS) {
 		qstats_backlog_add(sch, len);
-		/* hfsc looks for its next packet at once, and that may be dropped. */
+		/* hfsc peeks when it enqueues, and its leaf may drop the packet then. */
 		if (unlikely(!qdisc_qlen(sch)))
 			q->run.state |= SCH_BPF_RUN_EMPTIED;
 		if (came)
@@ -95,9 +95,9 @@ static struct sk_buff *sch_bpf_class_take(struct sch_bpf_class *cl)
 	return skb;
 }
 
-/* A dequeue program asks a class. As long as it holds packets that it may put back, or one
- * that it has delivered, the parents are not to hear from the child that nothing is left.
- * No program runs meanwhile for what the child gives the root: this run is not over.
+/* A dequeue program asks a class. If the program holds packets that it may put back, or has
+ * delivered one, qlen is held above 0 meanwhile, for the reason in sch_bpf_class_enqueue().
+ * No program runs for what the child gives the root: this run is not over.
  */
 static bool sch_bpf_class_ask(struct sch_bpf_data *q)
 {

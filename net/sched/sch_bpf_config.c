@@ -418,9 +418,9 @@ void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg)
 	sch_bpf_new_generation(q);
 }
 
-/* Does a packet stay where it is not reached, and what is its map called? The maps in ordered maps
- * of maps are marked again, under the tree lock, if one seems out of reach: their qdisc moves them
- * about.
+/* True if a map with packets has no mark; @name is set to its name. Before it says so, it marks the
+ * maps in ordered maps again, now under the tree lock: the first marking ran beside the programs,
+ * which move such maps between keys, and can have missed one.
  */
 static bool sch_bpf_out_of_reach(struct sch_bpf_data *q, const struct sch_bpf_config *cfg,
 				 char *name)
@@ -480,9 +480,10 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
  * sch_bpf_config_change() - change a qdisc in place
  * @sch: a qdisc of the kind bpf
  * @cfg: the configuration; if it has programs, it gets those that were in force before
- * @how: what about packets that the new programs do not reach; to force takes the
- *       programs that were in force before, and a policy that was stuck is again; what is in
- *       classes that these do not ask leaves before all others
+ * @how: what about packets that the new programs do not reach; SCH_BPF_FORCE and
+ *       SCH_BPF_FORCE_ALL are for a roll-back: @cfg has the former programs, and the change
+ *       does not fail. A policy that was stuck before is stuck again. What the former
+ *       programs do not reach, in maps or classes, leaves before all others
  * @extack: for the reason of a failure
  *
  * Context: process, under RTNL; between sch_bpf_reach_begin() and sch_bpf_reach_end()

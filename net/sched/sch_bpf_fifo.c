@@ -2,9 +2,9 @@
 /* Packets that the kernel moves and no program: those of a policy that is stuck, and all of them
  * when a qdisc is reset
  *
- * A stuck policy's packets leave by a FIFO: first those in its maps, in key order, then those in
- * the FIFO, which came later. rescued_last is the last packet in the FIFO that leaves before those
- * in maps.
+ * A stuck policy's packets leave in this order: those in classes (sch_bpf_dequeue_rescued()), those
+ * in the FIFO up to rescued_last, those in maps, in key order, and the rest of the FIFO, which came
+ * later.
  */
 #include <linux/bpf_rbtree.h>
 #include <linux/netdevice.h>
@@ -15,7 +15,9 @@
 /* So many packets of a stuck policy leave its maps at a time, under the root lock. */
 #define SCH_BPF_RESCUE_BATCH	64
 
-/* Not qdisc_dequeue_drop(), whose reasons the tracepoint does not show where it frees at once. */
+/* Not qdisc_dequeue_drop(), which does not trace qdisc_drop if the root has no
+ * TCQ_F_DEQUEUE_DROPS.
+ */
 static void sch_bpf_drop_in_dequeue(struct Qdisc *sch, struct sk_buff *skb)
 {
 	struct Qdisc *root;
@@ -37,9 +39,9 @@ static void sch_bpf_drop_in_dequeue(struct Qdisc *sch, struct sk_buff *skb)
  * @skb: the packet
  * @reason: why
  *
- * Context: under the qdisc's root lock, bottom halves off. The packet is freed
- * after the lock has been released; at once if it was stored, and the root is of a kind
- * that does not drop in dequeue itself.
+ * Context: under the qdisc's root lock, bottom halves off. The packet is freed after the
+ * lock has been released. Only if a dequeue program drops it and the root qdisc has no
+ * TCQ_F_DEQUEUE_DROPS, it is freed at once, under the lock.
  */
 void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
 		  enum qdisc_drop_reason reason)
@@ -126,7 +128,7 @@ int sch_bpf_fifo_enqueue(struct sk_buff *skb, struct Qdisc *sch, struct sk_buff 
 	return NET_XMIT_SUCCESS;
 }
 
-/* What is in the maps has come before what is in the FIFO, but for the rescued. */
+/* Classes have been asked before; the order is at the head of this file. */
 struct sk_buff *sch_bpf_fifo_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);

@@ -37,7 +37,8 @@ static noinline int sch_bpf_push_failed(struct sch_bpf_data *q, struct sk_buff *
 }
 
 /* The limit is for packets that come: what a run has taken it can put back, also after the
- * limit has been lowered.
+ * limit has been lowered. At the limit a run can store only packets other than ctx->skb, and
+ * only as long as fewer are stored than before it took the first.
  */
 static __always_inline bool sch_bpf_is_full(struct sch_bpf_data *q, const struct sk_buff *skb)
 {
@@ -633,7 +634,7 @@ __bpf_kfunc u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb
 	if (!skb->tstamp)
 		return ktime_get_ns();
 	when = sch_bpf_tstamp_to_mono(skb);
-	/* The horizon moves on: what is before one that was is before the present one. */
+	/* The horizon moves on: what is before an earlier one is before the present one. */
 	if (unlikely(when > q->horizon_was)) {
 		q->horizon_was = ktime_get_ns() + q->horizon;
 		if (when > q->horizon_was) {

@@ -6,6 +6,9 @@
  * (sch_bpf_config.c), packets that no program moves (sch_bpf_fifo.c), the type of the programs
  * (sch_bpf_prog.c), all tx queues of a device (sch_bpf_mq.c), and what is for tests and for eyes
  * (sch_bpf_test_run.c, sch_bpf_iter.c).
+ *
+ * The root lock and the tree lock are one: the spinlock of the root qdisc, which sch_tree_lock()
+ * takes with bottom halves off.
  */
 #ifndef _SCH_BPF_PRIV_H
 #define _SCH_BPF_PRIV_H
@@ -18,19 +21,19 @@
 /* A program that waits for longer is asked again after this time. */
 #define SCH_BPF_HORIZON		(10ULL * NSEC_PER_SEC)
 
-/* What a run did with packets, when it was not the usual thing alone. */
+/* What a run did. The fast paths are QUEUED alone (enqueue), and 0 or READY alone (dequeue). */
 #define SCH_BPF_RUN_QUEUED	BIT(0)	/* enqueue: the packet that came is in a map or class */
 #define SCH_BPF_RUN_RET		BIT(1)	/* enqueue: ret is set */
 #define SCH_BPF_RUN_OTHERS	BIT(2)	/* more, bytes and stored are set */
-#define SCH_BPF_RUN_EMPTIED	BIT(3)	/* a class dropped all: the program held others */
+#define SCH_BPF_RUN_EMPTIED	BIT(3)	/* qlen became 0 unheard: the parents are to be told */
 #define SCH_BPF_RUN_WAITING	BIT(4)	/* dequeue: a class holds its packets back */
 #define SCH_BPF_RUN_READY	BIT(5)	/* dequeue: the program knows of a packet that may leave */
 #define SCH_BPF_RUN_AGAIN	BIT(6)	/* enqueue: segments, or what a class gave, come next */
 
 /* One run of a program. The functions that it calls change the qdisc's counters
- * and leave here what became of the packet. An enqueue program stores ctx.skb as a
- * rule, a dequeue program finds the packet that leaves, and the parents count these
- * themselves; of all others they must be told.
+ * and leave here what became of the packet. The parents count one packet for each enqueue
+ * that succeeds and each dequeue that gives one. more and bytes are what a run has changed
+ * beyond that one: the parents must be told.
  */
 struct sch_bpf_run {
 	struct sch_bpf_ctx ctx;		/* what the program sees */
@@ -40,7 +43,7 @@ struct sch_bpf_run {
 	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
-	u32 stored;			/* in the maps, when the first of the others came or left */
+	u32 stored;			/* q->stored at the first of these: may be restored */
 	struct sk_buff *segments;	/* enqueue only: it runs for each of these next; or NULL */
 };
 
@@ -66,11 +69,11 @@ struct sch_bpf_data {
 	struct sk_buff *given;		/* what classes have given, until the run is over */
 	bool was_stuck;			/* before the last change of the programs */
 	struct sk_buff_head fifo;	/* counted in qlen, not in stored */
-	struct sk_buff *rescued_last;	/* of those in fifo that leave before those in maps */
+	struct sk_buff *rescued_last;	/* last in fifo to leave before those in maps, or NULL */
 	u64 trouble;			/* since when, ns; 0: a packet has left since */
 	u64 trouble_last;
 	u64 horizon;			/* ns: no program waits for longer without being asked */
-	s64 horizon_was;		/* at some time before: that time and horizon, ns */
+	s64 horizon_was;		/* end of an earlier horizon: up to it no clock is read */
 	u64 armed;			/* what the watchdog waits for on behalf of the program */
 	u64 patience;			/* ns: trouble for longer is being stuck */
 	struct qdisc_watchdog watchdog;
@@ -180,7 +183,9 @@ static inline void sch_bpf_count_others(struct sch_bpf_run *run, int more, int b
 	run->bytes += bytes;
 }
 
-/* Each file calls only those above it. */
+/* Each file calls only those above it. Those without functions here are called by none of
+ * these, and can call all.
+ */
 
 /* sch_bpf_fifo.c */
 void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,

@@ -3,10 +3,9 @@
  *
  * The program runs in a qdisc "bpf" of its own, which no device uses, so all it may
  * call works. What it has stored is taken out of its maps and freed after each
- * run. A map that holds packets of another qdisc is busy, as for any second qdisc;
- * one that such a qdisc uses and that is empty is taken from it for the length of
- * a run, in which that qdisc drops what it wants to store there. So test with
- * maps of the test's own.
+ * run. If a live qdisc uses the same map: while it has packets there, the test's push
+ * fails; while the map is empty, the test's push claims it, and the live qdisc's pushes
+ * fail until the run is over. So test with maps of the test's own.
  */
 #include <linux/bpf.h>
 #include <linux/etherdevice.h>
