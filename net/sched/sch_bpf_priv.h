@@ -43,7 +43,7 @@ struct sch_bpf_run {
 	int ret;			/* enqueue only: what became of the packet that came */
 	int more;			/* other packets that have come, or gone if negative */
 	int bytes;
-	u32 stored;			/* q->stored at the first of these: may be restored */
+	u32 stored;			/* in maps at the first of these, see sch_bpf_is_full() */
 	struct sk_buff *segments;	/* enqueue only: it runs for each of these next; or NULL */
 };
 
@@ -183,9 +183,7 @@ static inline void sch_bpf_count_others(struct sch_bpf_run *run, int more, int b
 	run->bytes += bytes;
 }
 
-/* Each file calls only those above it. Those without functions here are called by none of
- * these, and can call all.
- */
+/* Each file calls only those above it. No file that is listed here calls one that is not. */
 
 /* sch_bpf_fifo.c */
 void sch_bpf_drop(struct sch_bpf_data *q, struct sk_buff *skb,
