@@ -1339,24 +1339,34 @@ int key_in_front_too_short(struct sch_bpf_ctx *ctx)
 	return bpf_qdisc_push_front(ctx, &pkts, &key, ctx->skb);
 }
 
-SEC("qdisc/dequeue")
-__refused("is not a key of map 'pkts', 8 bytes")
-int key_of_the_youngest_too_short(struct sch_bpf_ctx *ctx)
-{
-	__u32 key = 0;
-	struct sk_buff *skb = bpf_qdisc_take_youngest(ctx, &pkts, &key);
-
-	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;
+#define TAKE_BY_A_SHORT_KEY(take)							\
+SEC("qdisc/dequeue")									\
+__refused("is not a key of map 'pkts', 8 bytes")					\
+int take##_by_a_short_key(struct sch_bpf_ctx *ctx)					\
+{											\
+	__u32 key = 0;									\
+	struct sk_buff *skb = bpf_qdisc_##take(ctx, &pkts, &key);			\
+											\
+	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;					\
 }
 
-SEC("qdisc/dequeue")
-__refused("is not a key of map 'pkts', 8 bytes")
-int lowest_key_too_short(struct sch_bpf_ctx *ctx)
-{
-	__u32 key = 0;
+TAKE_BY_A_SHORT_KEY(take_until)
+TAKE_BY_A_SHORT_KEY(take_key)
+TAKE_BY_A_SHORT_KEY(take_youngest)
+TAKE_BY_A_SHORT_KEY(take_from)
 
-	return bpf_qdisc_pop_from(ctx, &pkts, &key);
+#define POP_BY_A_SHORT_KEY(pop)							\
+SEC("qdisc/dequeue")									\
+__refused("is not a key of map 'pkts', 8 bytes")					\
+int pop##_by_a_short_key(struct sch_bpf_ctx *ctx)					\
+{											\
+	__u32 key = 0;									\
+											\
+	return bpf_qdisc_##pop(ctx, &pkts, &key);					\
 }
+
+POP_BY_A_SHORT_KEY(pop_key)
+POP_BY_A_SHORT_KEY(pop_from)
 
 SEC("qdisc/enqueue")
 __refused("is not a key of map 'pkts', 8 bytes")
