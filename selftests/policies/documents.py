@@ -60,6 +60,16 @@ def other_words_are_the_verifiers():
         lib.true(any(each in annotation for annotation in annotations), f"no program of refused.bpf.c is refused with {each!r}")
 
 
+def each_helper_that_is_listed_can_be_called():
+    """call_each_helper() of refused.bpf.c, which the verifier accepts, calls all of them."""
+    table = rst.of_title("sch_bpf_idioms", "Helpers that a program may call").split("\n====")[1]
+    listed = {name if name.startswith("bpf_") else f"bpf_map{name}" for name in re.findall(r"``(\w+)\(\)``", table)}
+    lib.true(len(listed) > 15, f"{len(listed)} helpers")
+    listed.discard("bpf_qdisc_socket")          # whose socket one of them takes
+    (program,) = re.findall(r"^__accepted\nint call_each_helper\(.*?^}", read(f"{lib.TOP}/selftests/program/refused.bpf.c"), re.M | re.S)
+    lib.equal(listed - set(re.findall(r"\b(\w+)\(", program)), set(), "helpers that no program calls")
+
+
 def described(header):
     """The functions of a header, with what their comments say."""
     return dict(re.findall(r"^/\*\*\n \* (bpf_\w+)\(\) - (.*?)\*/", read(header), re.M | re.S))
@@ -220,6 +230,7 @@ lib.main(there_are_twelve,
          *(named(f"cured: {each.title}", is_accepted, f"{each.name}_cured", each.cured) for each in REFUSED),
          *(named(f"idiom: {title}", is_accepted, name, program) for name, title, program in IDIOMS),
          other_words_are_the_verifiers,
+         each_helper_that_is_listed_can_be_called,
          the_documents_agree_where_a_function_can_be_called,
          the_documents_list_all_functions_that_take_a_packet,
          the_documents_list_the_members_of_the_context,
