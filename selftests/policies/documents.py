@@ -151,16 +151,19 @@ def what_is_printed_for_senders_is_run_by_a_test():
     lib.contains(read(f"{lib.TOP}/selftests/io_uring/send.c"), re.sub(r"^\t", "", program.strip("\n"), flags=re.M))
 
 
+def functions_of_packet_maps():
+    return {name for name, comment in described(MAPS).items()
+            if re.search(r"^ \* @map: (any ordered map|an ordered map of packets)$", comment, re.M)}
+
+
 def the_documents_list_all_functions_of_ordered_maps():
     """And the reference of the qdisc those that maps of packets have."""
     document = read(f"{lib.TOP}/Documentation/bpf/map_rbtree.rst")
     declared = declarations(read(MAPS), r"^extern ([^()]*\([^()]*\)) __ksym;$")
     lib.true(len(declared) > 10, f"{len(declared)} declarations")
     lib.equal(declarations(document, r"^\t(\w[^\n(]*\bbpf_rbtree_map_\w+\([^()]*\));$"), declared, "declarations")
-    of_packets = {name for name, comment in described(MAPS).items()
-                  if re.search(r"^ \* @map: (any ordered map|an ordered map of packets)$", comment, re.M)}
     listed = rst.item(rst.of_title("sch_bpf", "Functions"), "both, and other program types, of ``<bpf/bpf_rbtree.h>``")
-    lib.equal(set(re.findall(r"``(\w+)\(\)``", listed)), of_packets, "functions for maps of packets")
+    lib.equal(set(re.findall(r"``(\w+)\(\)``", listed)), functions_of_packet_maps(), "functions for maps of packets")
 
 
 def each_function_is_used_by_an_example():
@@ -177,15 +180,19 @@ def each_function_is_used_by_an_example():
         lib.equal(described(header).keys() - used, set(), "functions without an example")
 
 
-# Of the qdisc's functions, and why
+# Of what policies call, and why
 WITHOUT_A_COST = {"pop": "once a run: of those that deliver a packet it is the base", "cb": "note is this, as a type",
                   "filter": "classify, and what follows from it", "cut": "segment, where a comparison says so",
+                  "tx_time_most": "tx_time, and a comparison", "time_sub": "as much as time_add",
+                  "aqm_drops_counted": "aqm_drops, and an addition",
                   **{name: "a comparison or two" for name in ("is_full", "exceeds", "begins_anew", "socket")}}
 
 
 def the_cost_table_has_all_functions():
-    """Of the qdisc: each has a row, or one with another that undoes it."""
-    names = {re.sub(r"bpf_(qdisc|skb(_tc)?)_", "", name) for name in described(HEADER)}
+    """Of the qdisc, the building blocks, and of ordered maps those for packets: each has a row, or one with another
+    that undoes it."""
+    names = {re.sub(r"bpf_((qdisc|skb(_tc)?|rbtree_map)_)?", "", name)
+             for name in described(HEADER).keys() | described(BLOCKS).keys() | functions_of_packet_maps()}
     one = "|".join(sorted(names, key=len, reverse=True))
     rows = re.findall(r"^\| (\w+(?:, \w+)?) \| -?\d+ \|$", read(f"{lib.TOP}/bench/README.md"), re.M)
     lib.true(len(rows) > 40, f"{len(rows)} rows")
