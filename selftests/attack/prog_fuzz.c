@@ -142,12 +142,12 @@ static const char *const doing_names[] = {
 	"use an inner map", "find one in an ordered map", "move one there", "look at tasks",
 	"use a map of pairs", "write to packets", "read bytes", "set stamps",
 	"read length", "read segments", "read network offset", "count in a table", "count in a variable",
-	"join two paths", "iterate", "call subprograms", "call back",
+	"join two paths", "iterate", "call subprograms", "call back", "walk packets",
 	"look at sockets", "ask the qdisc", "begin anew", "reserve time", "filter", "cut",
 };
 enum { USE_INNER, FIND_INNER, MOVE_INNER, LOOK_AT_TASKS, USE_PAIRS,
        WRITE, READ_BYTES, STAMP, LENGTH, SEGMENTS, NETWORK_OFFSET, COUNT_IN_TABLE,
-       COUNT_IN_VARIABLE, JOIN, ITERATE, CALL_SUBPROGRAM, CALL_BACK, LOOK_AT_SOCKET,
+       COUNT_IN_VARIABLE, JOIN, ITERATE, CALL_SUBPROGRAM, CALL_BACK, WALK, LOOK_AT_SOCKET,
        ASK_QDISC, BEGIN_ANEW, RESERVE, FILTER, CUT_LONG, DOINGS };
 static bool does[DOINGS];	/* the program, somewhere */
 
@@ -158,6 +158,7 @@ static bool does[DOINGS];	/* the program, somewhere */
 static struct subprogram {
 	int call;			/* where the caller names it */
 	bool callback, owns, same, classified;
+	bool walks;			/* it is called for each packet of a map */
 } subprograms[SUBPROGRAMS];
 static int subprogram_count, starts[SUBPROGRAMS];
 static bool within;			/* one of them */
@@ -1062,7 +1063,7 @@ static void do_subprogram(void)
 
 	if (within || subprogram_count == SUBPROGRAMS)
 		return;
-	*sub = (struct subprogram){ .callback = dice(2), .same = same, .classified = classified };
+	*sub = (struct subprogram){ .callback = dice(2), .walks = dice(2), .same = same, .classified = classified };
 	subprogram_count++;
 	if (sub->callback) {
 		emit(BPF_STX | BPF_MEM | BPF_DW, FP, CTX, CONTEXT, 0);
@@ -1071,12 +1072,15 @@ static void do_subprogram(void)
 		/* Not 0: the verifier looks at no callback that is never called, removes it as dead
 		 * code, and finds its address without it ("No program to jit").
 		 */
-		set(R1, 1 + (int)dice(6));
+		if (sub->walks)
+			map_argument(R1);
+		else
+			set(R1, 1 + (int)dice(6));
 		move(R3, FP);
 		emit(BPF_ALU64 | BPF_ADD | BPF_K, R3, 0, 0, slip() ? KEY : CONTEXT);
 		set(R4, slip());
-		helper(BPF_FUNC_loop);
-		does[CALL_BACK] = true;
+		helper(sub->walks ? BPF_FUNC_for_each_map_elem : BPF_FUNC_loop);
+		does[sub->walks ? WALK : CALL_BACK] = true;
 		return;
 	}
 	sub->owns = owns && dice(3);
@@ -1232,6 +1236,8 @@ static void look_up_inner(void)
 /* What the subprogram does; a callback at most takes packets, and gives them away. */
 static void subprogram(const struct subprogram *sub)
 {
+	int none;
+
 	starts[sub - subprograms] = length;
 	insns[sub->call].imm = length - sub->call - 1;
 	within = true;
@@ -1241,7 +1247,13 @@ static void subprogram(const struct subprogram *sub)
 	classified = sub->classified;
 	keeps = !sub->owns;
 	if (sub->callback) {
-		emit(BPF_LDX | BPF_MEM | BPF_DW, CTX, R2, 0, 0);
+		emit(BPF_LDX | BPF_MEM | BPF_DW, CTX, sub->walks ? R4 : R2, 0, 0);
+		if (sub->walks) {	/* what it is called for is the map's */
+			emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R3, 0, 0);
+			none = jump(BPF_JEQ, OTHER, 0);
+			look_at(OTHER);
+			land(none);
+		}
 		choose_key();
 		for (unsigned int n = 1 + dice(2); n--;)
 			do_other();
