@@ -80,16 +80,14 @@ struct {
 	__uint(max_entries, MAX_FLOWS);
 } srpt_flows SEC(".maps");
 
-static __u32 generation;
-
-/* A reset and a flush take all packets and leave the ranks. */
-static void forget_who_is_gone(struct sch_bpf_ctx *ctx)
+/* Where no packet waits no rank is right: a reset and a flush take all packets, and leave those. */
+static void forget_who_is_gone(void)
 {
 	struct rank rank;
 	__u8 nothing;
 	int i;
 
-	if (!bpf_qdisc_begins_anew(ctx, &generation) || bpf_rbtree_map_len(&srpt_pkts))
+	if (bpf_rbtree_map_len(&srpt_pkts) || !bpf_rbtree_map_len(&srpt_ranks))
 		return;
 	bpf_for(i, 0, MAX_PACKETS)
 		if (bpf_rbtree_map_pop(&srpt_ranks, &rank, &nothing))
@@ -156,7 +154,7 @@ int srpt_enqueue(struct sch_bpf_ctx *ctx)
 	__u8 nothing = 0;
 	int i;
 
-	forget_who_is_gone(ctx);
+	forget_who_is_gone();
 	if (rank.remaining)
 		told++;
 	else
@@ -191,7 +189,6 @@ int srpt_dequeue(struct sch_bpf_ctx *ctx)
 	struct rank rank;
 	int i;
 
-	forget_who_is_gone(ctx);
 	bpf_for(i, 0, MAX_PACKETS) {
 		if (!bpf_rbtree_map_first(&srpt_ranks, &rank))
 			return 0;

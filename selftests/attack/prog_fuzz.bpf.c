@@ -118,6 +118,7 @@ struct book {
 struct events {
 	__u64 lost, dropped;		/* the packet that came, as it came */
 	__u64 found, passed;		/* a class, by a filter, and a packet there */
+	__u64 passed_below_mq;		/* to a class of an instance of bpf_mq */
 	__u64 held;			/* a class has packets, and gives none */
 	__u64 chosen, not_chosen;	/* another tx queue than the first; any, below mq */
 	__s64 numbers;			/* put into `numbers` and not taken out */
@@ -206,6 +207,15 @@ int BPF_PROG(on_pass, struct sk_buff *skb, struct sch_bpf_ctx *run, __u32 classi
 {
 	if (classid && classid == run->classid)
 		COUNT(passed, 1);
+	return 0;
+}
+
+/* The kernel has chosen the handles of instances. */
+SEC("fexit/bpf_qdisc_pass_skb")
+int BPF_PROG(after_pass, struct sk_buff *skb, struct sch_bpf_ctx *run, __u32 classid, int ret)
+{
+	if (!ret && run->qdisc->handle >> 31)
+		COUNT(passed_below_mq, 1);
 	return 0;
 }
 

@@ -29,7 +29,7 @@ struct book {
 };
 
 struct events {
-	uint64_t lost, dropped, found, passed, held, chosen, not_chosen;
+	uint64_t lost, dropped, found, passed, passed_below_mq, held, chosen, not_chosen;
 	int64_t numbers;
 	uint64_t maps_in, maps_out, gone, tasks_in, tasks_out;
 };
@@ -120,6 +120,7 @@ static int map_fds[DEVICES][KINDS], arrays[DEVICES], outers[DEVICES], wrong_maps
 static int pid_offset;		/* in a task */
 static int sk_offset, state_offset;	/* in a packet, and in its socket */
 static int qdisc_offsets[3];	/* of what bpf_qdisc_is_full() and bpf_qdisc_exceeds() read */
+static int handle_offset;	/* in a qdisc */
 
 /* Of a packet what can be written, then what the inline functions read; where it is */
 static struct field {
@@ -142,12 +143,12 @@ static const char *const doing_names[] = {
 	"use an inner map", "find one in an ordered map", "move one there", "look at tasks",
 	"use a map of pairs", "write to packets", "read bytes", "set stamps",
 	"read length", "read segments", "read network offset", "count in a table", "count in a variable",
-	"join two paths", "iterate", "call subprograms", "call back",
+	"join two paths", "iterate", "call subprograms", "call back", "walk packets",
 	"look at sockets", "ask the qdisc", "begin anew", "reserve time", "filter", "cut",
 };
 enum { USE_INNER, FIND_INNER, MOVE_INNER, LOOK_AT_TASKS, USE_PAIRS,
        WRITE, READ_BYTES, STAMP, LENGTH, SEGMENTS, NETWORK_OFFSET, COUNT_IN_TABLE,
-       COUNT_IN_VARIABLE, JOIN, ITERATE, CALL_SUBPROGRAM, CALL_BACK, LOOK_AT_SOCKET,
+       COUNT_IN_VARIABLE, JOIN, ITERATE, CALL_SUBPROGRAM, CALL_BACK, WALK, LOOK_AT_SOCKET,
        ASK_QDISC, BEGIN_ANEW, RESERVE, FILTER, CUT_LONG, DOINGS };
 static bool does[DOINGS];	/* the program, somewhere */
 
@@ -158,6 +159,7 @@ static bool does[DOINGS];	/* the program, somewhere */
 static struct subprogram {
 	int call;			/* where the caller names it */
 	bool callback, owns, same, classified;
+	bool walks;			/* it is called for each packet of a map */
 } subprograms[SUBPROGRAMS];
 static int subprogram_count, starts[SUBPROGRAMS];
 static bool within;			/* one of them */
@@ -383,10 +385,12 @@ static void read_bytes(int skb)
 	does[READ_BYTES] = true;
 }
 
-/* One that there is, as a rule */
-static int32_t class_of_ours(void)
+/* One that there is, as a rule. The handle of an instance of bpf_mq is the kernel's choice. */
+static void class_of_ours(int reg)
 {
-	return HANDLE + (dice(4) ? 1 : 2);
+	emit(BPF_LDX | BPF_MEM | BPF_DW, (uint8_t)reg, CTX, 8, 0);
+	emit(BPF_LDX | BPF_MEM | BPF_W, (uint8_t)reg, (uint8_t)reg, (int16_t)handle_offset, 0);
+	emit(BPF_ALU | BPF_OR | BPF_K, (uint8_t)reg, 0, 0, dice(4) ? 1 : 2);
 }
 
 /* Give a packet to one of the functions that take one */
@@ -410,8 +414,10 @@ static void give(int skb)
 		key_argument(R4);
 	} else if (found) {
 		emit(BPF_LDX | BPF_MEM | BPF_W, R3, CTX, CLASSID, 0);
-	} else if (way == DROP || way == PASS) {
-		set(R3, way == DROP ? (int)dice(200) : class_of_ours());
+	} else if (way == DROP) {
+		set(R3, (int)dice(200));
+	} else if (way == PASS) {
+		class_of_ours(R3);
 	}
 	call(way);
 }
@@ -605,7 +611,7 @@ static void do_pop(void)
 		which = CLASS_LEN;
 	ctx_argument(R1);
 	if (which >= POP_CLASS) {
-		set(R2, class_of_ours());
+		class_of_ours(R2);
 	} else {
 		map_argument(R2);
 		if (which != POP)
@@ -1062,7 +1068,7 @@ static void do_subprogram(void)
 
 	if (within || subprogram_count == SUBPROGRAMS)
 		return;
-	*sub = (struct subprogram){ .callback = dice(2), .same = same, .classified = classified };
+	*sub = (struct subprogram){ .callback = dice(2), .walks = dice(2), .same = same, .classified = classified };
 	subprogram_count++;
 	if (sub->callback) {
 		emit(BPF_STX | BPF_MEM | BPF_DW, FP, CTX, CONTEXT, 0);
@@ -1071,12 +1077,15 @@ static void do_subprogram(void)
 		/* Not 0: the verifier looks at no callback that is never called, removes it as dead
 		 * code, and finds its address without it ("No program to jit").
 		 */
-		set(R1, 1 + (int)dice(6));
+		if (sub->walks)
+			map_argument(R1);
+		else
+			set(R1, 1 + (int)dice(6));
 		move(R3, FP);
 		emit(BPF_ALU64 | BPF_ADD | BPF_K, R3, 0, 0, slip() ? KEY : CONTEXT);
 		set(R4, slip());
-		helper(BPF_FUNC_loop);
-		does[CALL_BACK] = true;
+		helper(sub->walks ? BPF_FUNC_for_each_map_elem : BPF_FUNC_loop);
+		does[sub->walks ? WALK : CALL_BACK] = true;
 		return;
 	}
 	sub->owns = owns && dice(3);
@@ -1232,6 +1241,8 @@ static void look_up_inner(void)
 /* What the subprogram does; a callback at most takes packets, and gives them away. */
 static void subprogram(const struct subprogram *sub)
 {
+	int none;
+
 	starts[sub - subprograms] = length;
 	insns[sub->call].imm = length - sub->call - 1;
 	within = true;
@@ -1241,7 +1252,13 @@ static void subprogram(const struct subprogram *sub)
 	classified = sub->classified;
 	keeps = !sub->owns;
 	if (sub->callback) {
-		emit(BPF_LDX | BPF_MEM | BPF_DW, CTX, R2, 0, 0);
+		emit(BPF_LDX | BPF_MEM | BPF_DW, CTX, sub->walks ? R4 : R2, 0, 0);
+		if (sub->walks) {	/* what it is called for is the map's */
+			emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R3, 0, 0);
+			none = jump(BPF_JEQ, OTHER, 0);
+			look_at(OTHER);
+			land(none);
+		}
 		choose_key();
 		for (unsigned int n = 1 + dice(2); n--;)
 			do_other();
@@ -1342,6 +1359,7 @@ struct stats {
 	struct gnet_stats_queue queue;
 	struct gnet_stats_basic basic;
 	struct tc_sch_bpf_xstats app;
+	uint32_t handle;
 };
 
 static int netlink;
@@ -1405,6 +1423,7 @@ static struct stats query(int ifindex, uint32_t parent, uint32_t handle)
 	size = talk();
 	if (size < 0)
 		errx(1, "no qdisc %x: %s", (handle ?: parent) >> 16, strerror(-size));
+	stats.handle = ((struct tcmsg *)NLMSG_DATA(answer))->tcm_handle;
 	at = (struct rtattr *)(answer + NLMSG_SPACE(sizeof(struct tcmsg)));
 	size -= (int)NLMSG_SPACE(sizeof(struct tcmsg));
 	for (; RTA_OK(at, size); at = RTA_NEXT(at, size)) {
@@ -1473,13 +1492,14 @@ static int give_programs(const struct device *device, attach_function *function,
 
 static bool attach(struct device *device)
 {
+	uint32_t handle;
+
 	expect_equal(give_programs(device, bpf_qdisc_attach, bpf_program__fd(skel->progs.plain_enqueue),
 				   bpf_program__fd(skel->progs.plain_dequeue), 0), 0);
-	if (!device->mq) {
-		begin(RTM_NEWTCLASS, NLM_F_ACK | NLM_F_CREATE, device->ifindex, HANDLE, HANDLE + 1);
-		attribute(TCA_KIND, "bpf", 4);
-		expect_equal(talk(), 0);
-	}
+	handle = query_own(device).handle;
+	begin(RTM_NEWTCLASS, NLM_F_ACK | NLM_F_CREATE, device->ifindex, handle, handle + 1);
+	attribute(TCA_KIND, "bpf", 4);
+	expect_equal(talk(), 0);
 	if (device->inside)
 		shell(device->inside);
 	if (device->mq)
@@ -1854,6 +1874,7 @@ static void set_up(void)
 	qdisc_offsets[0] = offset_in(btf, "Qdisc", "q") + offset_in(btf, "qdisc_skb_head", "qlen");
 	qdisc_offsets[1] = offset_in(btf, "Qdisc", "qstats") + offset_in(btf, "gnet_stats_queue", "backlog");
 	qdisc_offsets[2] = offset_in(btf, "Qdisc", "limit");
+	handle_offset = offset_in(btf, "Qdisc", "handle");
 	sk_offset = offset_in(btf, "sk_buff", "sk");
 	state_offset = offset_in(btf, "sock", "__sk_common") + offset_in(btf, "sock_common", "skc_state");
 	skb = (uint32_t)btf__find_by_name_kind(btf, "sk_buff", BTF_KIND_STRUCT);
@@ -1990,6 +2011,7 @@ static bool much_happened(void)
 	expect(all_cut > all_packets / 100 && stolen && stuck);
 	printf("# %llu times a filter found a class, %llu packets passed there, %llu times a class held its packets back\n",
 	       (unsigned long long)events.found, (unsigned long long)events.passed, (unsigned long long)events.held);
+	printf("# %llu packets passed to a class below bpf_mq\n", (unsigned long long)events.passed_below_mq);
 	printf("# %llu packets dropped as they came, %llu lost; %u times a sender was told; %lld numbers are left\n",
 	       (unsigned long long)events.dropped, (unsigned long long)events.lost, told, (long long)events.numbers);
 	printf("# %llu times a tx queue was chosen, %llu times not, below mq\n",
@@ -2008,7 +2030,7 @@ static bool much_happened(void)
 	printf("# %llu times something was counted in the table, %llu times in the variable\n",
 	       (unsigned long long)in_table, (unsigned long long)skel->data_stats->counted);
 	expect(in_table && skel->data_stats->counted && skel->data_stats->generation && skel->data_stats->link);
-	expect(events.found > all_packets / 1000 && events.passed && events.held);
+	expect(events.found > all_packets / 1000 && events.passed && events.passed_below_mq && events.held);
 	expect(events.dropped > all_packets / 100 && events.lost > all_packets / 100 && told > all_packets / 100);
 	expect_equal(events.numbers, run("numbers_len"));
 	return true;

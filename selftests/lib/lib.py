@@ -16,6 +16,7 @@ import fcntl
 import glob
 import itertools
 import json
+import mmap
 import os
 import pathlib
 import re
@@ -159,6 +160,21 @@ def policy_stats(map_id):
     """The only element of a policy's statistics map."""
     (entry,) = bpftool("map", "dump", "id", str(map_id))
     return entry["formatted"]["value"]
+
+
+def ring_records(map_id):
+    """What stands in a ring buffer that nobody has read, one after the other."""
+    page, size = mmap.PAGESIZE, bpftool("map", "show", "id", str(map_id))["max_entries"]
+    get, records, at = struct.pack("III", map_id, 0, 0), [], page
+    fd = ctypes.CDLL(None).syscall(321, 14, get, len(get))      # bpf(BPF_MAP_GET_FD_BY_ID)
+    with mmap.mmap(fd, page + size, prot=mmap.PROT_READ, offset=page) as ring:
+        os.close(fd)
+        (end,) = struct.unpack_from("Q", ring)
+        while at < page + end:
+            (length,) = struct.unpack_from("I", ring, at)
+            records.append(ring[at + 8:at + 8 + length])
+            at += 8 + (length + 7) // 8 * 8
+    return records
 
 
 # --- devices and the qdisc ---------------------------------------------------

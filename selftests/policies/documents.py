@@ -60,6 +60,16 @@ def other_words_are_the_verifiers():
         lib.true(any(each in annotation for annotation in annotations), f"no program of refused.bpf.c is refused with {each!r}")
 
 
+def each_helper_that_is_listed_can_be_called():
+    """call_each_helper() of refused.bpf.c, which the verifier accepts, calls all of them."""
+    table = rst.of_title("sch_bpf_idioms", "Helpers that a program may call").split("\n====")[1]
+    listed = {name if name.startswith("bpf_") else f"bpf_map{name}" for name in re.findall(r"``(\w+)\(\)``", table)}
+    lib.true(len(listed) > 15, f"{len(listed)} helpers")
+    listed.discard("bpf_qdisc_socket")          # whose socket one of them takes
+    (program,) = re.findall(r"^__accepted\nint call_each_helper\(.*?^}", read(f"{lib.TOP}/selftests/program/refused.bpf.c"), re.M | re.S)
+    lib.equal(listed - set(re.findall(r"\b(\w+)\(", program)), set(), "helpers that no program calls")
+
+
 def described(header):
     """The functions of a header, with what their comments say."""
     return dict(re.findall(r"^/\*\*\n \* (bpf_\w+)\(\) - (.*?)\*/", read(header), re.M | re.S))
@@ -141,16 +151,19 @@ def what_is_printed_for_senders_is_run_by_a_test():
     lib.contains(read(f"{lib.TOP}/selftests/io_uring/send.c"), re.sub(r"^\t", "", program.strip("\n"), flags=re.M))
 
 
+def functions_of_packet_maps():
+    return {name for name, comment in described(MAPS).items()
+            if re.search(r"^ \* @map: (any ordered map|an ordered map of packets)$", comment, re.M)}
+
+
 def the_documents_list_all_functions_of_ordered_maps():
     """And the reference of the qdisc those that maps of packets have."""
     document = read(f"{lib.TOP}/Documentation/bpf/map_rbtree.rst")
     declared = declarations(read(MAPS), r"^extern ([^()]*\([^()]*\)) __ksym;$")
     lib.true(len(declared) > 10, f"{len(declared)} declarations")
     lib.equal(declarations(document, r"^\t(\w[^\n(]*\bbpf_rbtree_map_\w+\([^()]*\));$"), declared, "declarations")
-    of_packets = {name for name, comment in described(MAPS).items()
-                  if re.search(r"^ \* @map: (any ordered map|an ordered map of packets)$", comment, re.M)}
     listed = rst.item(rst.of_title("sch_bpf", "Functions"), "both, and other program types, of ``<bpf/bpf_rbtree.h>``")
-    lib.equal(set(re.findall(r"``(\w+)\(\)``", listed)), of_packets, "functions for maps of packets")
+    lib.equal(set(re.findall(r"``(\w+)\(\)``", listed)), functions_of_packet_maps(), "functions for maps of packets")
 
 
 def each_function_is_used_by_an_example():
@@ -167,15 +180,19 @@ def each_function_is_used_by_an_example():
         lib.equal(described(header).keys() - used, set(), "functions without an example")
 
 
-# Of the qdisc's functions, and why
+# Of what policies call, and why
 WITHOUT_A_COST = {"pop": "once a run: of those that deliver a packet it is the base", "cb": "note is this, as a type",
                   "filter": "classify, and what follows from it", "cut": "segment, where a comparison says so",
+                  "tx_time_most": "tx_time, and a comparison", "time_sub": "as much as time_add",
+                  "aqm_drops_counted": "aqm_drops, and an addition",
                   **{name: "a comparison or two" for name in ("is_full", "exceeds", "begins_anew", "socket")}}
 
 
 def the_cost_table_has_all_functions():
-    """Of the qdisc: each has a row, or one with another that undoes it."""
-    names = {re.sub(r"bpf_(qdisc|skb(_tc)?)_", "", name) for name in described(HEADER)}
+    """Of the qdisc, the building blocks, and of ordered maps those for packets: each has a row, or one with another
+    that undoes it."""
+    names = {re.sub(r"bpf_((qdisc|skb(_tc)?|rbtree_map)_)?", "", name)
+             for name in described(HEADER).keys() | described(BLOCKS).keys() | functions_of_packet_maps()}
     one = "|".join(sorted(names, key=len, reverse=True))
     rows = re.findall(r"^\| (\w+(?:, \w+)?) \| -?\d+ \|$", read(f"{lib.TOP}/bench/README.md"), re.M)
     lib.true(len(rows) > 40, f"{len(rows)} rows")
@@ -184,12 +201,13 @@ def the_cost_table_has_all_functions():
 
 
 def policies_are_as_long_as_said():
-    """All lines, and those that are neither comments nor empty nor name a header."""
+    """All lines, and those that are neither comments nor empty nor name a header. None has an epoch."""
     with open(f"{lib.POLICIES}/README.md", encoding="utf-8") as file:
-        said = re.findall(r"^\| \[`\w+`\]\(../(selftests/\w+/\w+.bpf.c)\).*?\| (\d+), (\d+) \|", file.read(), re.M)
-    lib.equal(len(said), 2, "policies")
+        said = re.findall(r"^\| \[`\w+`\]\((\S+\.bpf\.c)\).*?\| (\d+), (\d+) \|", file.read(), re.M)
+    lib.equal(len(said), 3, "policies")
     for path, *lines in said:
-        text = read(f"{lib.TOP}/{path}")
+        text = read(f"{lib.POLICIES}/{path}")
+        lib.true("generation" not in text and "begins_anew" not in text, f"{path} asks for the generation")
         code = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.S).splitlines()
         lib.equal([int(count) for count in lines],
                   [len(text.splitlines()), sum(bool(line.strip()) and not line.startswith("#include") for line in code)], path)
@@ -220,6 +238,7 @@ lib.main(there_are_twelve,
          *(named(f"cured: {each.title}", is_accepted, f"{each.name}_cured", each.cured) for each in REFUSED),
          *(named(f"idiom: {title}", is_accepted, name, program) for name, title, program in IDIOMS),
          other_words_are_the_verifiers,
+         each_helper_that_is_listed_can_be_called,
          the_documents_agree_where_a_function_can_be_called,
          the_documents_list_all_functions_that_take_a_packet,
          the_documents_list_the_members_of_the_context,

@@ -151,6 +151,15 @@ def a_drop_says_why():
         lib.equal(reasons(lines(), device), ["HORIZON_LIMIT"], "reasons")
 
 
+def user_space_is_told_of_each_drop():
+    """By the packet's length."""
+    with behind("Helpers that a program may call", "limit", "2") as (device, sender, _):
+        lib.equal([sender.send(number, size) for number, size in enumerate((100, 200, 300, 400))],
+                  [True, True, False, False], "packets taken")
+        (events,) = lib.maps_named("events").intersection(device.below()["options"]["enqueue"]["map_ids"])
+        lib.equal([int.from_bytes(record, "little") for record in lib.ring_records(events)], [300, 400], "lengths told")
+
+
 def a_delay_line_holds_no_sender_up():
     """What waits takes no room in its socket; of what is lost the sender hears nothing; and a packet may come twice."""
     def change(*words):
@@ -376,6 +385,7 @@ lib.main(groups_stand_together,
          classes_have_rounds,
          a_band_has_a_limit_and_shows_its_drops,
          a_drop_says_why,
+         user_space_is_told_of_each_drop,
          a_delay_line_holds_no_sender_up,
          a_large_packet_goes_behind_the_others,
          who_has_sent_least_goes_first,

@@ -8,8 +8,6 @@ selftests/run gives this test a VM with --icount, whose time does not depend on 
 
 import collections
 import contextlib
-import ctypes
-import mmap
 import os
 import random
 import struct
@@ -371,18 +369,11 @@ Event = collections.namedtuple("Event", "time len captured dropped forced bytes"
 def red_events(device):
     """What stands in the ring buffer of the policy, which nobody has read."""
     (map_id,) = lib.maps_named("red_events").intersection(device.below()["options"]["enqueue"]["map_ids"])
-    page, size = 4096, lib.bpftool("map", "show", "id", str(map_id))["max_entries"]
-    get = struct.pack("III", map_id, 0, 0)
-    fd = ctypes.CDLL(None).syscall(321, 14, get, len(get))      # bpf(BPF_MAP_GET_FD_BY_ID)
-    with mmap.mmap(fd, page + size, prot=mmap.PROT_READ, offset=page) as ring:
-        os.close(fd)
-        (end,), at, events = struct.unpack_from("Q", ring), 0, []
-        while at < end:
-            (length,) = struct.unpack_from("I", ring, page + at)
-            event = struct.unpack_from("QIH??", ring, page + at + 8)
-            events.append(Event(*event, ring[page + at + 24:page + at + 24 + event[2]]))
-            at += 8 + (length + 7) // 8 * 8
-        return events
+    events = []
+    for record in lib.ring_records(map_id):
+        event = struct.unpack_from("QIH??", record)
+        events.append(Event(*event, record[16:16 + event[2]]))
+    return events
 
 
 def red_reports_each_drop_and_mark():

@@ -7,7 +7,8 @@
 enum {				/* also in errors.py */
 	PUSH, PUSH_FRONT, PUSH_SHARED, FRONT_SHARED, PASS_NOWHERE, PASS_FULL, PASS_SLOW,
 	SET_QUEUE, LOOK,
-	POP_SHARED, POP_FROM_SHARED, POP_NOTHING, POP_LATER, POP_NO_KEY, POP_FROM_NO_KEY,
+	POP_SHARED, POP_UNTIL_SHARED, POP_KEY_SHARED, POP_FROM_SHARED,
+	POP_NOTHING, POP_LATER, POP_NO_KEY, POP_FROM_NO_KEY,
 	POP_NO_CLASS, POP_EMPTY_CLASS, POP_SLOW_CLASS, HEAD_NO_CLASS, HEAD_EMPTY_CLASS, HEAD_SLOW_CLASS,
 	LEN_NO_CLASS, LEN_EMPTY_CLASS, LEN_SLOW_CLASS, TAKEN_SHARED, TAKEN_NO_KEY,
 	POP, POP_AGAIN, POP_UNTIL_AGAIN, POP_KEY_AGAIN, POP_FROM_AGAIN, POP_CLASS_AGAIN, DELIVER_AGAIN,
@@ -106,6 +107,8 @@ static void try_without_a_packet(struct sch_bpf_ctx *ctx)
 	__u64 key = 500, above = 1001, there = 1000;
 
 	note(POP_SHARED, bpf_qdisc_pop(ctx, &errors_shared));
+	note(POP_UNTIL_SHARED, bpf_qdisc_pop_until(ctx, &errors_shared, &there));
+	note(POP_KEY_SHARED, bpf_qdisc_pop_key(ctx, &errors_shared, &there));
 	note(POP_FROM_SHARED, bpf_qdisc_pop_from(ctx, &errors_shared, &key));
 	note(POP_NOTHING, bpf_qdisc_pop(ctx, &errors_none));
 	note(POP_LATER, bpf_qdisc_pop_until(ctx, &errors_pkts, &key));
@@ -120,11 +123,14 @@ static void try_without_a_packet(struct sch_bpf_ctx *ctx)
 	note(LEN_NO_CLASS, bpf_qdisc_class_len(ctx, handle | NO_CLASS));
 	note(LEN_EMPTY_CLASS, bpf_qdisc_class_len(ctx, handle | FULL_CLASS));
 	note(LEN_SLOW_CLASS, bpf_qdisc_class_len(ctx, handle | SLOW_CLASS));
-	note(TAKEN_SHARED, taken(ctx, bpf_qdisc_take_key(ctx, &errors_shared, &there)) +
+	note(TAKEN_SHARED, taken(ctx, bpf_qdisc_take(ctx, &errors_shared)) +
+	     taken(ctx, bpf_qdisc_take_until(ctx, &errors_shared, &there)) +
+	     taken(ctx, bpf_qdisc_take_key(ctx, &errors_shared, &there)) +
 	     taken(ctx, bpf_qdisc_take_youngest(ctx, &errors_shared, &there)) +
 	     taken(ctx, bpf_qdisc_take_from(ctx, &errors_shared, &there)) +
 	     taken(ctx, bpf_qdisc_take_last(ctx, &errors_shared)));
-	note(TAKEN_NO_KEY, taken(ctx, bpf_qdisc_take_key(ctx, &errors_pkts, &key)) +
+	note(TAKEN_NO_KEY, taken(ctx, bpf_qdisc_take_until(ctx, &errors_pkts, &key)) +
+	     taken(ctx, bpf_qdisc_take_key(ctx, &errors_pkts, &key)) +
 	     taken(ctx, bpf_qdisc_take_youngest(ctx, &errors_pkts, &key)) +
 	     taken(ctx, bpf_qdisc_take_from(ctx, &errors_pkts, &above)));
 }

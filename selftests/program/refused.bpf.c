@@ -4,6 +4,7 @@
  * must be accepted. selftests/lib/load.c reads the annotations.
  */
 #include "../../policies/policy.h"
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_rbtree.h>
 
 #define __refused(words) __attribute__((btf_decl_tag("refused:" words)))
@@ -1339,24 +1340,34 @@ int key_in_front_too_short(struct sch_bpf_ctx *ctx)
 	return bpf_qdisc_push_front(ctx, &pkts, &key, ctx->skb);
 }
 
-SEC("qdisc/dequeue")
-__refused("is not a key of map 'pkts', 8 bytes")
-int key_of_the_youngest_too_short(struct sch_bpf_ctx *ctx)
-{
-	__u32 key = 0;
-	struct sk_buff *skb = bpf_qdisc_take_youngest(ctx, &pkts, &key);
-
-	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;
+#define TAKE_BY_A_SHORT_KEY(take)							\
+SEC("qdisc/dequeue")									\
+__refused("is not a key of map 'pkts', 8 bytes")					\
+int take##_by_a_short_key(struct sch_bpf_ctx *ctx)					\
+{											\
+	__u32 key = 0;									\
+	struct sk_buff *skb = bpf_qdisc_##take(ctx, &pkts, &key);			\
+											\
+	return skb ? bpf_qdisc_drop(ctx, skb, 0) : 0;					\
 }
 
-SEC("qdisc/dequeue")
-__refused("is not a key of map 'pkts', 8 bytes")
-int lowest_key_too_short(struct sch_bpf_ctx *ctx)
-{
-	__u32 key = 0;
+TAKE_BY_A_SHORT_KEY(take_until)
+TAKE_BY_A_SHORT_KEY(take_key)
+TAKE_BY_A_SHORT_KEY(take_youngest)
+TAKE_BY_A_SHORT_KEY(take_from)
 
-	return bpf_qdisc_pop_from(ctx, &pkts, &key);
+#define POP_BY_A_SHORT_KEY(pop)							\
+SEC("qdisc/dequeue")									\
+__refused("is not a key of map 'pkts', 8 bytes")					\
+int pop##_by_a_short_key(struct sch_bpf_ctx *ctx)					\
+{											\
+	__u32 key = 0;									\
+											\
+	return bpf_qdisc_##pop(ctx, &pkts, &key);					\
 }
+
+POP_BY_A_SHORT_KEY(pop_key)
+POP_BY_A_SHORT_KEY(pop_from)
 
 SEC("qdisc/enqueue")
 __refused("is not a key of map 'pkts', 8 bytes")
@@ -1735,6 +1746,84 @@ int tail_call(struct sch_bpf_ctx *ctx)
 {
 	bpf_tail_call(ctx, &hash, 0);
 	return bpf_qdisc_drop(ctx, ctx->skb, 0);
+}
+
+/* ---- what else a program may call ---- */
+
+struct kept {
+	struct bpf_spin_lock lock;
+	struct bpf_timer timer;
+	__u64 number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct kept);
+	__uint(max_entries, 8);
+} keeps SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ring SEC(".maps");
+
+static long pass_over(struct bpf_map *map, const __u64 *key, struct pkt *pkt, void *unused)
+{
+	return 0;
+}
+
+static int later(void *map, __u64 *key, struct kept *kept)
+{
+	return 0;
+}
+
+static long do_nothing(__u64 i, void *unused)
+{
+	return 0;
+}
+
+/* The table of sch_bpf_idioms.rst: documents.py looks for each of its words here. */
+SEC("qdisc/enqueue")
+__accepted
+int call_each_helper(struct sch_bpf_ctx *ctx)
+{
+	__u64 number = bpf_ktime_get_ns() + bpf_ktime_get_boot_ns() + bpf_ktime_get_tai_ns() +
+		       bpf_jiffies64() + bpf_get_prandom_u32() + bpf_get_smp_processor_id();
+	struct kept none = {}, *kept = bpf_map_lookup_elem(&keeps, KEY);
+	struct sk_buff *skb = ctx->skb;
+	struct sock *sk = bpf_qdisc_socket(skb);
+	struct bpf_dynptr bytes;
+	__u8 buffer[14], *header;
+	__u32 i;
+
+	if (kept) {
+		bpf_spin_lock(&kept->lock);
+		kept->number += number;
+		bpf_spin_unlock(&kept->lock);
+		bpf_timer_init(&kept->timer, &keeps, 1 /* CLOCK_MONOTONIC */);
+		bpf_timer_set_callback(&kept->timer, later);
+		bpf_timer_start(&kept->timer, NSEC_PER_SEC, 0);
+	}
+	bpf_map_update_elem(&keeps, KEY, &none, BPF_NOEXIST);
+	bpf_map_delete_elem(&keeps, KEY);
+	bpf_for_each_map_elem(&pkts, pass_over, NULL, 0);
+	bpf_loop(2, do_nothing, NULL, 0);
+	bpf_for(i, 0, 2)
+		number += i;
+	bpf_repeat(2)
+		number++;
+	if (sk)
+		number += bpf_core_cast(sk, struct tcp_sock)->snd_una;
+	if (!bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &bytes)) {
+		bpf_dynptr_read(buffer, sizeof(buffer), &bytes, 0, 0);
+		header = bpf_dynptr_slice(&bytes, 0, buffer, sizeof(buffer));
+		number += header ? *header : 0;
+	}
+	bpf_probe_read_kernel(&i, sizeof(i), &skb->len);
+	bpf_printk("%u %llu", i, number);
+	bpf_ringbuf_output(&ring, &number, sizeof(number), 0);
+	return bpf_qdisc_drop(ctx, skb, 0);
 }
 
 /* ---- what an iterator shows is a copy, no packet ---- */
