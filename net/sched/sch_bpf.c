@@ -396,9 +396,6 @@ static void sch_bpf_reset(struct Qdisc *sch)
 	struct sch_bpf_data *q = qdisc_priv(sch);
 	struct sk_buff_head list;
 
-	/* Not initialised if another kind's init failed before ours. */
-	if (q->watchdog.qdisc != sch)
-		return;
 	qdisc_watchdog_cancel(&q->watchdog);
 	__qdisc_qstats_drop(sch, qdisc_qlen(sch));	/* those in classes, too */
 	__skb_queue_head_init(&list);
@@ -454,8 +451,6 @@ static void sch_bpf_destroy(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	if (q->watchdog.qdisc != sch)
-		return;
 	sch_bpf_reset(sch);
 	bpf_rbtree_disown(&q->owner);	/* no map that goes away asks for work any more */
 	cancel_delayed_work_sync(&q->work);

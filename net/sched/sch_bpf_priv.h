@@ -85,7 +85,7 @@ struct sch_bpf_data {
 	struct tcf_block *block;
 	struct Qdisc_class_hash classes;
 
-	struct tc_sch_bpf_xstats xstats;	/* rare events only: a packet touches no line of it */
+	struct tc_sch_bpf_xstats xstats;	/* rare events only, none for each packet */
 	char object[SCH_BPF_OBJECT_LEN];
 };
 
