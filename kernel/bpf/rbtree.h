@@ -169,6 +169,7 @@ struct bpf_rbtree {
 	bool rank_is_key;		/* no two keys have the same rank */
 	bool no_prealloc;
 	bool is_plain;			/* preallocated packets by u64, and nothing beside them */
+	bool is_bare;			/* preallocated values that hold nothing to be released */
 	bool has_packets;
 	bool has_objects;		/* that are not released wherever an element is removed */
 	u8 nr_fields;
@@ -235,8 +236,7 @@ void rbtree_grow(struct bpf_rbtree *rb);
 int rbtree_grow_now(struct bpf_rbtree *rb, u32 slots);
 struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb);
 void rbtree_free_dead(struct bpf_rbtree *rb);
-void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
-		     void *key, void *value);
+void rbtree_copy_fields(struct bpf_rbtree *rb, struct rbtree_elem *elem, void *value);
 int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const void *key,
 		  void *key_out, void *value_out);
 
@@ -334,11 +334,6 @@ static __always_inline void rbtree_copy(void *to, const void *from, u32 size)
 	default:
 		memcpy(to, from, size);
 	}
-}
-
-static __always_inline bool rbtree_has_fields(const struct bpf_rbtree *rb)
-{
-	return !IS_ERR_OR_NULL(rb->map.record);
 }
 
 /* ---- order ---- */
@@ -459,6 +454,19 @@ static __always_inline bool rbtree_beyond(const struct bpf_rbtree *rb,
 					  const struct rbtree_elem *elem, const void *key)
 {
 	return rbtree_cmp(rb, rbtree_rank(rb, key), key, elem) < 0;
+}
+
+static __always_inline void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
+					    void *key, void *value)
+{
+	if (key)
+		rbtree_copy(key, elem->key, rb->map.key_size);
+	if (!value)
+		return;
+	if (likely(rb->is_bare))
+		rbtree_copy(value, elem_value(rb, elem), rb->map.value_size);
+	else
+		rbtree_copy_fields(rb, elem, value);
 }
 
 /* ---- memory for elements ---- */

@@ -207,8 +207,8 @@ struct rbtree_elem *rbtree_slots_more(struct bpf_rbtree *rb)
 
 /* ---- elements of maps without packets ---- */
 
-/* Store @key, with @value or with zeroes, behind all others with an equal key.
- * *@obj, if given, becomes the element's object: what was there before, or
+/* Store @key behind all others with an equal key, with @value, or, if @obj is given, with
+ * zeroes. *@obj becomes the element's object: what was there before, or
  * *@obj itself if the push fails, is the caller's to release.
  */
 static __always_inline int
@@ -229,12 +229,12 @@ again:
 	elem = rbtree_elem_get(rb, &spare);
 	if (elem) {
 		rbtree_set_key(rb, elem, key);
-		if (!value)
+		if (obj)
 			zero_map_value(&rb->map, elem_value(rb, elem));
-		else if (rbtree_has_fields(rb))
-			copy_map_value(&rb->map, elem_value(rb, elem), (void *)value);
-		else
+		else if (likely(rb->is_bare))
 			rbtree_copy(elem_value(rb, elem), value, rb->map.value_size);
+		else
+			copy_map_value(&rb->map, elem_value(rb, elem), (void *)value);
 		/* bpf_kptr_xchg() may have stored into a value that had left */
 		if (obj)
 			*obj = xchg(elem_obj(rb, elem), *obj);
@@ -277,14 +277,6 @@ void rbtree_free_dead(struct bpf_rbtree *rb)
 	}
 }
 
-/* Can an element be used again at once? A value without special fields holds nothing that has
- * to be released first.
- */
-static bool rbtree_is_bare(const struct bpf_rbtree *rb)
-{
-	return !rbtree_has_fields(rb) && !rb->no_prealloc && !rb->map.inner_map_meta;
-}
-
 /* An element is out of the tree. Objects are released by a worker, because a destructor
  * takes locks that a program may have interrupted, or that are held where it runs. Inner
  * maps are removed by system calls only, and popped by rbtree_map_pop_map().
@@ -302,19 +294,10 @@ static void rbtree_elem_free(struct bpf_rbtree *rb, struct rbtree_elem *elem)
 	rbtree_elem_release(rb, elem);
 }
 
-void rbtree_copy_out(struct bpf_rbtree *rb, struct rbtree_elem *elem,
-		     void *key, void *value)
+void rbtree_copy_fields(struct bpf_rbtree *rb, struct rbtree_elem *elem, void *value)
 {
-	if (key)
-		rbtree_copy(key, elem->key, rb->map.key_size);
-	if (!value)
-		return;
-	if (!rbtree_has_fields(rb)) {
-		rbtree_copy(value, elem_value(rb, elem), rb->map.value_size);
-	} else {
-		copy_map_value(&rb->map, value, elem_value(rb, elem));
-		check_and_init_map_value(&rb->map, value);
-	}
+	copy_map_value(&rb->map, value, elem_value(rb, elem));
+	check_and_init_map_value(&rb->map, value);
 }
 
 /* Take an element out: the first, the first if its key is at most @key, or the oldest
@@ -339,7 +322,7 @@ int rbtree_remove(struct bpf_rbtree *rb, enum rbtree_which which, const void *ke
 	} else {
 		rbtree_copy_out(rb, elem, key_out, value_out);
 		rbtree_unlink(rb, elem);
-		if (rbtree_is_bare(rb)) {
+		if (likely(rb->is_bare)) {
 			rbtree_slot_put(rb, elem);
 			elem = NULL;
 		}

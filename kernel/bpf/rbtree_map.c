@@ -74,6 +74,7 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	INIT_LIST_HEAD(&rb->owner_node);
 	refcount_set(&rb->users, 1);
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
+	rb->is_bare = !rb->no_prealloc && !attr->inner_map_fd;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
 	rb->elem_size = rb->value_off + round_up(attr->value_size, 8);
 	rbtree_order_bytes(rb);

@@ -265,6 +265,8 @@ int bpf_rbtree_check_btf(struct bpf_map *map, const struct btf *btf,
 		bpf_log(log, "rbtree map: %s.\n", reason);
 		return -EINVAL;
 	}
+	if (!IS_ERR_OR_NULL(map->record))
+		rb->is_bare = false;
 	rb->has_objects = btf_record_has_nmi_unsafe_fields(map->record);
 	rb->has_packets = bpf_rbtree_holds_packets(map);
 	if (rb->has_packets || rbtree_holds_tasks(map))

@@ -701,7 +701,7 @@ static bool cost(void)
 		return true;
 	expect(one <= 0.92 * links);
 	expect(many_links <= 0.50 * links);
-	expect(few <= 1100 && lots <= 1200);
+	expect(few <= 1000 && lots <= 1000);
 	expect(lots <= 1.10 * few);
 	return true;
 }
