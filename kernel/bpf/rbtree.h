@@ -189,7 +189,7 @@ struct bpf_rbtree {
 	struct irq_work work_soon;
 	struct work_struct work;
 
-	refcount_t users;		/* the map, or its owner if it is gone; who looks at it */
+	refcount_t refs;		/* the map, or its owner if it is gone; who looks at it */
 	bool is_gone;			/* but for what the owner keeps in it */
 
 	struct llist_head detached;	/* trees; put there under the lock, taken without */
@@ -199,7 +199,7 @@ struct bpf_rbtree {
 	struct bpf_mem_alloc ma;	/* of a map without preallocation */
 	u64 mark;			/* the last */
 
-	struct bpf_rbtree_owner *user;	/* whose programs alone name the map */
+	struct bpf_rbtree_owner *sole_user;	/* whose programs alone name the map */
 	bool shared;			/* no owner is alone with it, ever again */
 };
 

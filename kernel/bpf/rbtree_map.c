@@ -72,7 +72,7 @@ static struct bpf_map *rbtree_map_alloc(union bpf_attr *attr)
 	init_irq_work(&rb->work_soon, rbtree_work_soon);
 	INIT_WORK(&rb->work, rbtree_work);
 	INIT_LIST_HEAD(&rb->owner_node);
-	refcount_set(&rb->users, 1);
+	refcount_set(&rb->refs, 1);
 	rb->no_prealloc = attr->map_flags & BPF_F_NO_PREALLOC;
 	rb->is_bare = !rb->no_prealloc && !attr->inner_map_fd;
 	rb->value_off = offsetof(struct rbtree_elem, key) + round_up(attr->key_size, 8);
@@ -111,7 +111,7 @@ static void rbtree_map_free(struct bpf_map *map)
 	/* The map's reference becomes the owner's. */
 	if (rb->has_packets && rbtree_leave_to_owner(rb))
 		return;
-	if (refcount_dec_and_test(&rb->users))
+	if (refcount_dec_and_test(&rb->refs))
 		rbtree_free(rb);
 }
 

@@ -23,7 +23,7 @@ static LLIST_HEAD(rbtree_detached);
  */
 static void rbtree_put(struct bpf_rbtree *rb)
 {
-	if (refcount_dec_and_test(&rb->users)) {
+	if (refcount_dec_and_test(&rb->refs)) {
 		INIT_WORK(&rb->work, rbtree_free_work);
 		queue_work(rbtree_wq, &rb->work);
 	}
@@ -44,7 +44,7 @@ static void rbtree_unclaim(struct bpf_rbtree *rb)
 	WRITE_ONCE(rb->owner, NULL);
 	rbtree_set_alone(rb, NULL);
 	if (rb->is_gone)
-		refcount_dec(&rb->users);
+		refcount_dec(&rb->refs);
 	rb->is_gone = false;
 	raw_spin_unlock(&rbtree_owner_lock);
 }
@@ -89,7 +89,7 @@ int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	list_move_tail(&rb->owner_node, &owner->maps);
 	rb->owner = owner;
-	rbtree_set_alone(rb, READ_ONCE(rb->user) == owner ? owner : NULL);
+	rbtree_set_alone(rb, READ_ONCE(rb->sole_user) == owner ? owner : NULL);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return 0;
 }
@@ -104,7 +104,7 @@ static void rbtree_share(struct bpf_rbtree *rb)
 
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	alone = rb->alone;
-	rb->user = NULL;
+	rb->sole_user = NULL;
 	rbtree_set_alone(rb, NULL);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	if (alone)	/* its steps without the lock come to an end */
@@ -155,17 +155,17 @@ void bpf_rbtree_share_fd(u32 ufd)
  */
 void bpf_rbtree_use(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 {
-	struct bpf_rbtree_owner *user;
+	struct bpf_rbtree_owner *sole_user;
 	struct bpf_rbtree *rb = to_rbtree(map);
 
 	if (!rbtree_can_be_shared(map))
 		return;
 	mutex_lock(&rbtree_use_mutex);
-	user = READ_ONCE(rb->user);
-	if (user && user != owner)
+	sole_user = READ_ONCE(rb->sole_user);
+	if (sole_user && sole_user != owner)
 		rbtree_share(rb);
-	else if (!user && !rb->shared)
-		WRITE_ONCE(rb->user, owner);
+	else if (!sole_user && !rb->shared)
+		WRITE_ONCE(rb->sole_user, owner);
 	mutex_unlock(&rbtree_use_mutex);
 }
 
@@ -188,7 +188,7 @@ void bpf_rbtree_unuse(struct bpf_map *map, struct bpf_rbtree_owner *owner)
 	/* Not under rbtree_use_mutex, which may be held for a grace period. cmpxchg() is enough:
 	 * everybody else stores an owner only over NULL.
 	 */
-	cmpxchg(&rb->user, owner, NULL);
+	cmpxchg(&rb->sole_user, owner, NULL);
 }
 
 /* ---- all packets of an owner ---- */
@@ -204,7 +204,7 @@ static struct bpf_rbtree *rbtree_owner_first(struct bpf_rbtree_owner *owner, boo
 	if (rb && gone && !rb->is_gone)
 		rb = NULL;
 	if (rb)
-		refcount_inc(&rb->users);
+		refcount_inc(&rb->refs);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return rb;
 }
@@ -327,7 +327,7 @@ static u32 rbtree_detach_one(struct bpf_rbtree *rb, struct bpf_rbtree_owner *own
 			 * the next owner's flush waits for this tree, too.
 			 */
 			if (llist_add(&node_elem(rb->root.rb_node)->detached, &rb->detached)) {
-				refcount_inc(&rb->users);
+				refcount_inc(&rb->refs);
 				listed = llist_add(&rb->detached_node, &rbtree_detached);
 			}
 			rb->root = RB_ROOT;
@@ -449,7 +449,7 @@ static struct bpf_rbtree *rbtree_owner_unmarked(struct bpf_rbtree_owner *owner, 
 		rb = list_entry(here.prev, struct bpf_rbtree, owner_node);
 		list_move_tail(&here, &rb->owner_node);
 		if (rbtree_count(rb) && READ_ONCE(rb->mark) != mark && !rb->is_gone) {
-			refcount_inc(&rb->users);
+			refcount_inc(&rb->refs);
 			found = rb;
 			list_move_tail(&rb->owner_node, &owner->maps);
 		} else if (++steps % RBTREE_STEPS == 0) {

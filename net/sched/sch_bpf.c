@@ -124,7 +124,7 @@ static noinline bool sch_bpf_enqueue_next(struct sch_bpf_data *q)
 }
 
 /**
- * sch_bpf_enqueue_ret() - what a run of the enqueue program comes to
+ * sch_bpf_enqueue_finish() - what a run of the enqueue program comes to
  * @q: the qdisc, after the run
  *
  * Runs the program for the segments of the packet, if it was cut into some, and for what
@@ -134,7 +134,7 @@ static noinline bool sch_bpf_enqueue_next(struct sch_bpf_data *q)
  * Context: under the qdisc's root lock, bottom halves off.
  * Return: what enqueue returns to its caller, a NET_XMIT code.
  */
-noinline int sch_bpf_enqueue_ret(struct sch_bpf_data *q)
+noinline int sch_bpf_enqueue_finish(struct sch_bpf_data *q)
 {
 	int ret = NET_XMIT_DROP, more = 0, bytes = 0;
 	u32 len = q->run.len;
@@ -199,7 +199,7 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	if (unlikely(q->no_enqueue))
+	if (unlikely(q->enqueue_slow))
 		return q->passing ? sch_bpf_enqueue_given(q, skb, to_free) :
 				    sch_bpf_fifo_enqueue(skb, sch, to_free);
 
@@ -207,7 +207,7 @@ static int sch_bpf_enqueue(struct sk_buff *skb, struct Qdisc *sch,
 	sch_bpf_enqueue_run(q, skb, to_free);
 	if (likely(q->run.state == SCH_BPF_RUN_QUEUED))
 		return NET_XMIT_SUCCESS;
-	return sch_bpf_enqueue_ret(q);
+	return sch_bpf_enqueue_finish(q);
 }
 
 /* ---- dequeue ---- */
@@ -379,7 +379,7 @@ static struct sk_buff *sch_bpf_dequeue(struct Qdisc *sch)
 {
 	struct sch_bpf_data *q = qdisc_priv(sch);
 
-	if (unlikely(q->no_dequeue))
+	if (unlikely(q->dequeue_slow))
 		return sch_bpf_dequeue_rescued(sch);
 
 	/* qlen alone does not say: it includes what is in gso_skb (peeked at, requeued). */

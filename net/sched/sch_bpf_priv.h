@@ -62,8 +62,8 @@ struct sch_bpf_data {
 			bool rescued;	/* stuck, fifo may hold packets, or classes_first */
 			bool unused;
 		};
-		u16 no_enqueue;		/* stuck or passing: enqueue does not run the program */
-		u32 no_dequeue;		/* any: nor does dequeue, as it is */
+		u16 enqueue_slow;		/* stuck or passing: enqueue does not run the program */
+		u32 dequeue_slow;		/* any: nor does dequeue, as it is */
 	};
 	bool classes_first;		/* classes have packets that the programs do not ask for */
 	struct sk_buff *given;		/* what classes have given, until the run is over */
@@ -243,7 +243,7 @@ int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 /* sch_bpf.c */
 extern struct Qdisc_ops sch_bpf_queue_ops;
 
-int sch_bpf_enqueue_ret(struct sch_bpf_data *q);
+int sch_bpf_enqueue_finish(struct sch_bpf_data *q);
 
 /* sch_bpf_test_run.c */
 int sch_bpf_test_run(struct bpf_prog *prog, const union bpf_attr *kattr,

@@ -94,7 +94,7 @@ static u32 sch_bpf_test_enqueue(struct Qdisc *sch, const struct bpf_prog *prog,
 	*time -= ktime_get_ns();
 	bpf_prog_run(prog, &q->run.ctx);
 	*time += ktime_get_ns();
-	ret = sch_bpf_enqueue_ret(q);
+	ret = sch_bpf_enqueue_finish(q);
 
 	while ((stored = bpf_rbtree_drain(&q->owner))) {
 		sch_bpf_count_taken(q, stored);
