@@ -349,9 +349,16 @@ struct test {
 	bool (*run)(void);
 };
 
+static inline bool is_set(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value && !strcmp(value, "1");
+}
+
 static inline int run_tests(const struct test *list, int count, char **argv)
 {
-	icount = getenv("SELFTESTS_ICOUNT") && !strcmp(getenv("SELFTESTS_ICOUNT"), "1");
+	icount = is_set("SELFTESTS_ICOUNT");
 	if (!argv[1] || !realpath(argv[1], top))
 		errx(2, "usage: %s OBJECT", argv[0]);
 	for (int i = 0; i < 3; i++)
@@ -360,9 +367,11 @@ static inline int run_tests(const struct test *list, int count, char **argv)
 	if (!shell("ip neigh replace 10.0.0.2 lladdr 52:54:00:00:00:02 dev eth0") ||
 	    !shell("ip -n peer neigh replace 10.0.0.1 lladdr 52:54:00:00:00:01 dev eth1"))
 		return 1;
+	setlinebuf(stdout);	/* what was said is known, however it ends */
 	printf("1..%d\n", count);
 	for (int i = 0; i < count; i++) {
-		alarm(icount ? 60 : 300);	/* who waits for ever */
+		/* who waits for ever */
+		alarm(icount ? 60 : is_set("SELFTESTS_DEBUG") ? 3000 : 300);
 		result(list[i].run(), list[i].name);
 	}
 	detach();
