@@ -39,22 +39,22 @@
  * With bpf_mq each tx queue has all that, without a common lock. One for all queues is until when
  * the link is used, and each ceiling; and where the link has a rate each tenant has a share, its
  * weight in that of all tenants that have packets. Of each of these a packet that leaves adds the
- * time that it takes, in one atomic step, and what comes out is its queue's next turn. So queues
- * that have packets of one subscriber, or of one tenant, take turns, a packet each, and one that
- * was silent waits for nobody. A packet beyond the share is `borrowed`: it goes if the link has
- * been free for a quarter of `burst`, so when nobody wants his own, and is given back within
- * `burst`; a queue from which the tenant has sent just now waits for half of it, so that the others
- * come first. So tenants have their shares whatever the number of their flows and queues, and no
- * capacity is lost.
+ * time that it takes, in one atomic step, and its queue waits for that part of what is used by then
+ * that the packet has of an MTU. So queues that have packets of one subscriber, or of one tenant,
+ * take turns and send as many bytes, and one that was silent waits for nobody. A packet beyond the
+ * share is `borrowed`: it goes if the link has been free for a quarter of `burst`, so when nobody
+ * wants his own, and is given back within `burst`; a queue from which the tenant has sent just now
+ * waits for half of it, so that the others come first. So tenants have their shares whatever the
+ * number of their flows and queues, and no capacity is lost.
  *
  * Guarantees:
  *
  * - A ceiling, or the rate of the link, is exceeded by what `burst` carries, or by a packet that
- *   takes longer, after a pause; and by a packet of each queue.
+ *   takes longer, after a pause; and by an MTU or a longer packet of each queue.
  * - While two siblings in one queue have packets, and no ceiling holds them, what they have had
  *   differs from their ratio by a round and a packet of each. Over several queues, with a rate,
- *   what a tenant has had differs from its share by what `burst` carries, twice at most, and by a
- *   packet of each queue.
+ *   what a tenant has had differs from its share by what `burst` carries, twice at most, and by an
+ *   MTU or a longer packet of each queue.
  * - The link is not idle while a subscriber has packets that is below its ceilings. With several
  *   queues, not for longer than half of `burst`, and that is made up for.
  *
@@ -62,15 +62,16 @@
  * instructions in the programs. Who could send and is late (a timer, a CPU, a link that others use)
  * makes up for the last `burst` of it, or for a packet: with several queues `burst` should be the
  * times of some packets. Of several queues each shares by weight among the subscribers of a tenant,
- * but not all together; nor do tenants, if the link has no rate. Queues that borrow take turns as
- * well as the CPUs' timers are exact. A turn is a packet, whatever its length. A tenant whose
- * subscribers are all held by their ceilings has no share meanwhile, and then the link after
- * others. A queue that stands still, or is not used any more (ethtool -L), keeps the weight of its
- * tenants in the sum: others then borrow what these leave. More than 16 flows of a subscriber that
- * wait share places. What CoDel drops, its flow has paid for. Rates and ceilings hold for the next
- * packet: at one that was a mistake a packet of each queue holds up the next ones, for 10 s at
- * most. A rate below 10 kbit/s is a weight to one part in ten. A subscriber that is no longer in
- * the table keeps its memory, which is 1.5 kB in each tx queue in which it had packets.
+ * but not all together; nor do tenants, if the link has no rate. Queues that borrow take turns by
+ * packets, as well as the CPUs' timers are exact; a packet longer than an MTU is a turn, too, so
+ * `split_gso` should cut it. A tenant whose subscribers are all held by their ceilings has no share
+ * meanwhile, and then the link after others. A queue that stands still, or is not used any more
+ * (ethtool -L), keeps the weight of its tenants in the sum: others then borrow what these leave.
+ * More than 16 flows of a subscriber that wait share places. What CoDel drops, its flow has paid
+ * for. Rates and ceilings hold for the next packet: at one that was a mistake a packet of each
+ * queue holds up the next ones, for 10 s at most. A rate below 10 kbit/s is a weight to one part in
+ * ten. A subscriber that is no longer in the table keeps its memory, which is 1.5 kB in each tx
+ * queue in which it had packets.
  *
  * Statistics, by `tc -s qdisc show`, of each tx queue, in packets: of nobody in the table, dropped
  * because of a limit, by CoDel, or for want of memory, marked, and borrowed.
@@ -87,7 +88,7 @@
 #define RELEASED	8		/* nodes whose time has come, in one run */
 #define ROUNDS		64000		/* a second, of siblings that use all of their rates */
 #define PARTS		1024		/* of a byte, in which weights are counted */
-#define MTU		1514		/* CoDel leaves that much waiting */
+#define MTU		1514		/* CoDel leaves that much waiting; a turn of a tx queue */
 #define LONGEST		(10 * NSEC_PER_SEC)	/* for which one packet holds up the next one */
 #define DEFAULT_RATE	125000		/* the weight of who has no rate: 1 Mbit/s */
 #define NOBODY		(~0U)
@@ -358,15 +359,19 @@ static void pay(struct bpf_drr_flow *drr, __u64 *latest, const struct terms *ter
 /* ---- ceilings ---- */
 
 /* What several queues share is time, until when it is used. A packet that leaves adds what it
- * takes, and then is its queue's next turn: those of the others come before. Who is late, because
- * others had the link, makes up for a packet at least.
+ * takes, and its queue's next turn is when that part of the time is over that the packet has of an
+ * MTU: those of the others come meanwhile, and all have as many bytes. Who is late, because others
+ * had the link, makes up for a packet at least. Returns until when the time is used.
  */
-static void spend(__u64 *until, __u64 *turn, __u64 bytes_a_second, __u32 len)
+static __u64 spend(__u64 *until, __u64 *turn, __u64 bytes_a_second, __u32 len)
 {
-	__u64 cost = bpf_qdisc_tx_time_most(len, bytes_a_second, LONGEST);
+	__u64 part = several && len < MTU ? len : MTU;
+	__u64 cost = bpf_qdisc_tx_time_most(len, bytes_a_second, LONGEST * part / MTU);
 	__u64 floor = bpf_qdisc_time_sub(now, cost > burst ? cost : burst);
+	__u64 end = bpf_qdisc_link_reserve(until, floor, cost) + cost;
 
-	*turn = bpf_qdisc_link_reserve(until, floor, cost) + cost;
+	*turn = end > now ? now + (end - now) * part / MTU : end;
+	return end;
 }
 
 static void spend_ceiling(__u64 id, __u64 *turn, const struct terms *terms, __u32 len)
@@ -736,10 +741,8 @@ static struct sk_buff *serve_leaf(struct sch_bpf_ctx *ctx, struct group *group, 
 		skb = take(ctx, leaf, number);
 	if (skb) {
 		len = bpf_qdisc_pkt_len(skb);
-		if (rate) {
-			spend(&the_link()->free, &the_queue()->turn, rate, len);
-			group->last = the_queue()->turn;
-		}
+		if (rate)
+			group->last = spend(&the_link()->free, &the_queue()->turn, rate, len);
 		if (is_shared())
 			spend_share(group, tenant, terms, len);
 		pay(&group->drr, &the_queue()->round, terms, len);

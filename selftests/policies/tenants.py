@@ -487,7 +487,7 @@ def other_programs_go_on_with_the_shares_of_all_queues():
         lib.equal(totals(device), (total, 0, 0), "sent, dropped and queued")
 
 
-LEFT = "what another one leaves"        # to which queues come when their timers do
+LEFT = "what another one leaves"        # to which queues come when their timers do, a packet each
 TURNS = {"link": ("rate=8mbit",),
          "tenant's ceiling": ("rate=80mbit", "tenant[1]=1mbit,8mbit"),
          "own ceiling": ("rate=0", "tenant[1]=1mbit", "subscriber[0]=1,1mbit,8mbit"),
@@ -495,8 +495,8 @@ TURNS = {"link": ("rate=8mbit",),
 
 
 def queues_of_a_subscriber_take_turns():
-    """Whatever holds it: three queues have packets all the time, and the fourth one now and then, which wait for
-    a packet of each of the others at most. All are number 0, whom no mark names."""
+    """Whatever holds it: three queues have packets all the time, of different lengths, and send as many bytes; the fourth
+    one has some now and then, which wait for a packet of each of the others at most. All are number 0, whom no mark names."""
     sent = 0
     with queues("subscriber[0]=1", "subscriber[9]=2") as (device, sender, receiver):
         lib.to_queues(device.a, TX)
@@ -504,8 +504,10 @@ def queues_of_a_subscriber_take_turns():
             change(device, *sets, kind="bpf_mq")
             traffic, when = Traffic(sender), {}
             traffic.send(9, 250 if what == LEFT else 0, flows=64)
-            for queue in (1, 2, 3):
-                traffic.send(queue, 320, port=1000 + queue)
+            for step in range(20):
+                for queue in (1, 2, 3):
+                    parts = 1 if what == LEFT else 2 ** (queue - 1)
+                    traffic.send(queue, 16 * parts, size=SIZE // parts, port=1000 + queue)
             for number in range(45):
                 time.sleep(0.02)
                 when[4 << 32 | number] = time.monotonic_ns()
@@ -521,6 +523,33 @@ def queues_of_a_subscriber_take_turns():
             lib.true(delays[-1] < 5 * MS, f"{what}: the fourth queue waited for {delays[-1] / MS:.2f} ms")
             sent += total
             lib.equal(totals(device), (sent, 0, 0), "sent, dropped and queued")
+
+
+def small_flows_wait_for_turns_of_the_queues():
+    """A tenant offers more than the link takes, of which the queues have these parts; a small flow in each
+    does not wait for the second packet of any queue."""
+    with queues("rate=8mbit") as (device, sender, receiver):
+        lib.to_queues(device.a, TX)
+        for parts in ((90, 5, 3, 2), (25, 25, 25, 25)):
+            owed, when, start = [0] * TX, {}, time.monotonic_ns()
+            for number in range(2000):          # in 1.6 s
+                time.sleep(max(0, start + number * 800_000 - time.monotonic_ns()) / NSEC)
+                owed = [debt + part for debt, part in zip(owed, parts)]
+                large = owed.index(max(owed))
+                owed[large] -= 100
+                small = [] if number % 7 else [number // 7 % TX]
+                for queue, size in ((large, SIZE), *((queue, SIZE // 4) for queue in small)):
+                    sender.set(SO_MARK, queue + 1)
+                    key = size << 32 | number
+                    when[key] = time.monotonic_ns()
+                    lib.true(sender.send(key, size, port=size + queue), "a packet was not taken")
+            end = time.monotonic_ns()
+            arrivals = receiver.collect(len(when))
+            delays = sorted(arrival.when - when[arrival.number] for arrival in arrivals
+                            if of(arrival) != SIZE and when[arrival.number] > start + 100 * MS)
+            print(f"# {parts} %: small flows wait for {delays[len(delays) // 2] / MS:.2f} ms (p50), {delays[-1] / MS:.2f} at most")
+            full([arrival for arrival in judged(arrivals) if arrival.when < end], 1_000_000)
+            lib.true(delays[-1] < 6 * MS, f"{parts} %: a packet of a small flow waited for {delays[-1] / MS:.2f} ms")
 
 
 # --- who is who --------------------------------------------------------------------
@@ -731,6 +760,7 @@ lib.main(ceilings_of_subscriber_tenant_and_link,
          what_a_tenant_leaves_the_others_have_on_all_queues,
          other_programs_go_on_with_the_shares_of_all_queues,
          queues_of_a_subscriber_take_turns,
+         small_flows_wait_for_turns_of_the_queues,
          who_is_unknown_goes_to_number_0,
          subscribers_by_class,
          subscribers_by_cgroup,
