@@ -39,10 +39,11 @@ static int udp(void)
 	return fd;
 }
 
-/* 1000 bytes and headers at 8 Mbit/s: about 1 ms each */
+/* 1000 bytes and headers at 8 Mbit/s: about 1 ms each. Nobody else sends. */
 static bool add_qdisc(void)
 {
-	expect(!shell("ip link add beside0 type dummy && ip link set beside0 up && "
+	expect(!shell("ip link add beside0 type dummy && "
+		      "sysctl -qw net.ipv6.conf.beside0.disable_ipv6=1 && ip link set beside0 up && "
 		      "ip addr add 10.77.0.1/24 dev beside0 && "
 		      "ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev beside0 nud permanent && "
 		      "tc qdisc add dev beside0 root bpf obj %s/policies/edt.bpf.o limit %d set edt_rate[beside0]=8mbit && "
