@@ -62,8 +62,8 @@ struct sch_bpf_data {
 			bool rescued;	/* stuck, fifo may hold packets, or classes_first */
 			bool unused;
 		};
-		u16 enqueue_slow;		/* stuck or passing: enqueue does not run the program */
-		u32 dequeue_slow;		/* any: nor does dequeue, as it is */
+		u16 enqueue_slow;	/* stuck or passing: enqueue does not run the program */
+		u32 dequeue_slow;	/* any: nor does dequeue, as it is */
 	};
 	bool classes_first;		/* classes have packets that the programs do not ask for */
 	struct sk_buff *given;		/* what classes have given, until the run is over */
