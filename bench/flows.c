@@ -2,6 +2,7 @@
 /*
  * flows DEVICE FLOWS RATE SPREAD OFFER WARM SECONDS: so many UDP sockets, each with an
  * SO_MAX_PACING_RATE of its own, send to a device; bench/published counts what that costs.
+ * flows DEVICE FLOWS RATE SPREAD: print the rates of the flows, in bytes a second.
  *
  *	RATE	packets a second of all flows
  *	SPREAD	the intervals between packets of a flow lie within this part of their mean
@@ -10,7 +11,8 @@
  *
  * The first two packets of a flow come at once; so with OFFER 1 one of each stands. It wakes up
  * each TICK and sends what is due. Prints numbers of packets, as JSON: refused in all, sent and left
- * in the measured time, and those that stand at its end.
+ * in the measured time, whose ns are there, too, and those that stand at its end. It keeps its
+ * sockets until its standard input ends.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -72,6 +74,17 @@ static double scatter(uint32_t n, uint32_t factor)
 	return (uint32_t)(n * factor) / 4294967296.0;
 }
 
+/* Seconds between packets of a flow */
+static double interval_of(uint32_t flow, uint32_t flows, double rate, double spread)
+{
+	return flows / rate * (1 + spread * (2 * scatter(flow, 0xc13fa9a9) - 1));
+}
+
+static uint64_t bytes_a_second(double interval)
+{
+	return FRAME / interval + 0.5;
+}
+
 static int make_socket(uint32_t flow, double interval)
 {
 	struct sockaddr_in from = {
@@ -80,7 +93,7 @@ static int make_socket(uint32_t flow, double interval)
 		.sin_port = htons(FIRST_PORT + flow % PORTS),
 	};
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(DISCARD) };
-	uint64_t rate = FRAME / interval + 0.5;
+	uint64_t rate = bytes_a_second(interval);
 	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), priority = FIRST_CLASS + flow;
 
 	inet_pton(AF_INET, DESTINATION, &to.sin_addr);
@@ -122,16 +135,21 @@ int main(int argc, char **argv)
 	double rate, spread, offer, warm, seconds;
 	size_t events = 0, room, i = 0;
 	struct event *event;
-	int64_t start, begin, end;
+	int64_t start, begin, end, since = 0, until;
 	bool measured = false;
 	int *socks;
 
-	if (argc != 8)
+	if (argc != 8 && argc != 5)
 		return 2;
 	device = argv[1];
 	flows = atoi(argv[2]);
 	rate = atof(argv[3]);
 	spread = atof(argv[4]);
+	if (argc == 5) {
+		for (flow = 0; flow < flows; flow++)
+			printf("%lu\n", bytes_a_second(interval_of(flow, flows, rate, spread)));
+		return 0;
+	}
 	offer = atof(argv[5]);
 	warm = atof(argv[6]);
 	seconds = atof(argv[7]);
@@ -142,8 +160,7 @@ int main(int argc, char **argv)
 	if (!event || !socks)
 		die("memory");
 	for (flow = 0; flow < flows; flow++) {
-		double part = 1 + spread * (2 * scatter(flow, 0xc13fa9a9) - 1);
-		double interval = flows / rate * part;
+		double interval = interval_of(flow, flows, rate, spread);
 		double when = interval * scatter(flow, 0x91e10da5);
 
 		socks[flow] = make_socket(flow, interval);
@@ -161,6 +178,7 @@ int main(int argc, char **argv)
 			measured = true;
 			message[1] = 1;
 			before = left();
+			since = now();
 			NOPL(1);
 		}
 		if (now() >= end)
@@ -178,7 +196,10 @@ int main(int argc, char **argv)
 	sleep_until(end);
 	NOPL(2);
 	after = left();
-	printf("{\"sent\": %lu, \"refused\": %lu, \"left\": %lu, \"stand\": %lu}\n", sent, refused,
-	       after - before, all - after);
+	until = now();
+	printf("{\"sent\": %lu, \"refused\": %lu, \"left\": %lu, \"ns\": %ld, \"stand\": %lu}\n",
+	       sent, refused, after - before, until - since, all - after);
+	fflush(stdout);
+	getchar();
 	return 0;
 }
