@@ -349,16 +349,9 @@ struct test {
 	bool (*run)(void);
 };
 
-static inline bool is_set(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && !strcmp(value, "1");
-}
-
 static inline int run_tests(const struct test *list, int count, char **argv)
 {
-	icount = is_set("SELFTESTS_ICOUNT");
+	icount = setting("SELFTESTS_ICOUNT", 0);
 	if (!argv[1] || !realpath(argv[1], top))
 		errx(2, "usage: %s OBJECT", argv[0]);
 	for (int i = 0; i < 3; i++)
@@ -371,7 +364,7 @@ static inline int run_tests(const struct test *list, int count, char **argv)
 	printf("1..%d\n", count);
 	for (int i = 0; i < count; i++) {
 		/* who waits for ever */
-		alarm(icount ? 60 : is_set("SELFTESTS_DEBUG") ? 3000 : 300);
+		alarm(icount ? 60 : setting("SELFTESTS_DEBUG", 0) ? 3000 : 300);
 		result(list[i].run(), list[i].name);
 	}
 	detach();

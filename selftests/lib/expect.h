@@ -6,8 +6,17 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static int tests, failed;
+
+/* What the environment says, or the usual */
+static inline unsigned int setting(const char *name, unsigned int usual)
+{
+	const char *text = getenv(name);
+
+	return text ? (unsigned int)strtoul(text, NULL, 0) : usual;
+}
 
 static inline void result(bool ok, const char *name)
 {

@@ -17,14 +17,6 @@
 
 static struct bpf_object *obj;
 
-/* What the environment says, or the usual */
-static inline unsigned int setting(const char *name, unsigned int usual)
-{
-	const char *text = getenv(name);
-
-	return text ? (unsigned int)strtoul(text, NULL, 0) : usual;
-}
-
 /* The object is the argument, or lies beside the test, as kselftest has it. */
 static inline void load(int argc, char **argv)
 {
