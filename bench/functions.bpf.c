@@ -91,6 +91,12 @@ PROGRAM(first, MUST(bpf_rbtree_map_first(&pkts, &key)))
 PROGRAM(last, MUST(bpf_rbtree_map_last(&pkts, &key)))
 PROGRAM(lower_bound, MUST(bpf_rbtree_map_lower_bound(&pkts, &key)))
 PROGRAM(upper_bound, key -= key == KEYS - 1; MUST(bpf_rbtree_map_upper_bound(&pkts, &key)))
+PROGRAM(first_load_bytes, {
+	struct pkt *pkt = bpf_rbtree_map_first(&pkts, &key);
+	__u8 to[34];
+
+	MUST(pkt && bpf_qdisc_load_bytes(ctx, &pkts, pkt, to, sizeof(to)) > 0);
+})
 PROGRAM(len, MUST(bpf_rbtree_map_len(&pkts)))
 PROGRAM(bytes, MUST(bpf_rbtree_map_bytes(&pkts)))
 PROGRAM(pkt_len, MUST(bpf_qdisc_pkt_len(skb)))

@@ -96,6 +96,7 @@ void *bpf_rbtree_pop_key_youngest(struct bpf_map *map, struct bpf_rbtree_owner *
 void *bpf_rbtree_pop_last(struct bpf_map *map, struct bpf_rbtree_owner *owner);
 void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner,
 			  const void *key);
+void *bpf_rbtree_peek(struct bpf_map *map, struct bpf_rbtree_owner *owner, void *value);
 void *bpf_rbtree_drain(struct bpf_rbtree_owner *owner);
 u32 bpf_rbtree_detach(struct bpf_rbtree_owner *owner, void (*free)(void *obj));
 u32 bpf_rbtree_detach_gone(struct bpf_rbtree_owner *owner, void (*free)(void *obj),

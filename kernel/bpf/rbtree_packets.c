@@ -307,3 +307,32 @@ void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner, c
 {
 	return rbtree_pop(map, owner, key, NULL, RBTREE_FROM);
 }
+
+/**
+ * bpf_rbtree_peek() - look at the object of an element
+ * @map: an ordered map of packets
+ * @owner: who looks
+ * @value: the value of one of its elements, which may have been taken out, and be in use again
+ *
+ * Nobody but the owner takes an object out, so it stays until the owner does.
+ *
+ * Context: bottom halves off, not in hard interrupt or NMI.
+ * Return: the object, still the map's; NULL if the element holds none any more; ERR_PTR(-EBUSY)
+ * if another owner keeps objects in @map, or if its lock could not be had.
+ */
+void *bpf_rbtree_peek(struct bpf_map *map, struct bpf_rbtree_owner *owner, void *value)
+{
+	struct bpf_rbtree *rb = to_rbtree(map);
+	unsigned long flags;
+	void *obj = NULL;
+	bool locked;
+
+	if (unlikely(rbtree_step_begin(rb, owner, &locked, &flags)))
+		return ERR_PTR(-EBUSY);
+	if (likely(!locked || rb->owner == owner))
+		obj = *elem_obj(rb, value_elem(rb, value));
+	else if (rbtree_count(rb))
+		obj = ERR_PTR(-EBUSY);
+	rbtree_step_end(rb, locked, flags);
+	return obj;
+}

@@ -528,6 +528,35 @@ __bpf_kfunc int bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, u32 classid)
 }
 
 /**
+ * bpf_qdisc_load_bytes() - copy the first bytes of a packet that waits
+ * @ctx: context of the program
+ * @map__packet_map: an ordered map of packets
+ * @value__mapelem: the value of one of its elements, as a walk or bpf_rbtree_map_first() gives it
+ * @to: where to copy them
+ * @to__sz: how many, bytes
+ *
+ * The packet stays where it is. The bytes begin where those of bpf_dynptr_from_skb() do.
+ *
+ * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
+ * Return: how many bytes were copied, fewer than @to__sz if the packet is shorter; or, with
+ * nothing copied, -ENOENT if the element's packet has been taken out; -EBUSY if another
+ * qdisc keeps packets in the map; -EFAULT if the packet could not be read.
+ */
+__bpf_kfunc int bpf_qdisc_load_bytes(struct sch_bpf_ctx *ctx, void *map__packet_map,
+				     void *value__mapelem, void *to, u32 to__sz)
+{
+	struct sch_bpf_data *q = sch_bpf_data(ctx);
+	struct sk_buff *skb;
+	int len;
+
+	skb = bpf_rbtree_peek(map__packet_map, &q->owner, value__mapelem);
+	if (IS_ERR_OR_NULL(skb))
+		return skb ? PTR_ERR(skb) : -ENOENT;
+	len = min(to__sz, skb->len);
+	return skb_copy_bits(skb, 0, to, len) ?: len;
+}
+
+/**
  * bpf_qdisc_clone() - make another packet of the same bytes
  * @ctx: context of the program
  * @skb: the packet
@@ -709,6 +738,7 @@ BTF_ID_FLAGS(func, bpf_qdisc_pop_from)
 BTF_ID_FLAGS(func, bpf_qdisc_pop_class)
 BTF_ID_FLAGS(func, bpf_qdisc_class_head)
 BTF_ID_FLAGS(func, bpf_qdisc_class_len)
+BTF_ID_FLAGS(func, bpf_qdisc_load_bytes)
 BTF_ID_FLAGS(func, bpf_qdisc_clone, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_qdisc_orphan)
 BTF_ID_FLAGS(func, bpf_qdisc_ecn_mark)

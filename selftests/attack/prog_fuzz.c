@@ -88,7 +88,7 @@ static const char *const kfunc_names[] = {
 	"bpf_qdisc_pop", "bpf_qdisc_pop_until", "bpf_qdisc_pop_key", "bpf_qdisc_pop_from",
 	"bpf_qdisc_pop_class", "bpf_qdisc_class_head", "bpf_qdisc_class_len",
 	"bpf_qdisc_take", "bpf_qdisc_take_last", "bpf_qdisc_take_until", "bpf_qdisc_take_key",
-	"bpf_qdisc_take_youngest", "bpf_qdisc_take_from", "bpf_qdisc_clone",
+	"bpf_qdisc_take_youngest", "bpf_qdisc_take_from", "bpf_qdisc_clone", "bpf_qdisc_load_bytes",
 	"bpf_rbtree_map_len", "bpf_rbtree_map_bytes", "bpf_rbtree_map_first", "bpf_rbtree_map_last",
 	"bpf_rbtree_map_lower_bound", "bpf_rbtree_map_upper_bound",
 	"bpf_qdisc_ecn_mark", "bpf_qdisc_orphan", "bpf_qdisc_set_queue", "bpf_qdisc_departure",
@@ -102,7 +102,7 @@ static const char *const kfunc_names[] = {
 };
 enum { PUSH, PUSH_FRONT, DROP, LOSE, PASS, STEAL, SEGMENT, DELIVER,
        POP, POP_UNTIL, POP_KEY, POP_FROM, POP_CLASS, CLASS_HEAD, CLASS_LEN,
-       TAKE, TAKE_LAST, TAKE_UNTIL, TAKE_KEY, TAKE_YOUNGEST, TAKE_FROM, CLONE,
+       TAKE, TAKE_LAST, TAKE_UNTIL, TAKE_KEY, TAKE_YOUNGEST, TAKE_FROM, CLONE, LOAD_BYTES,
        LEN, BYTES, FIRST, LAST, LOWER_BOUND, UPPER_BOUND,
        ECN_MARK, ORPHAN, SET_QUEUE, DEPARTURE, SET_DEPARTURE, BYPASS, CLASSIFY, GET_HASH, FROM_SKB,
        NUMBER_PUSH, NUMBER_POP, NUMBER_POP_UNTIL, NUMBER_POP_KEY, NUMBER_MOVE,
@@ -641,12 +641,38 @@ static void use(int skb)
 	}
 }
 
+/* Copy what the packet of the element in R0 begins with. The map is the one that is loaded in
+ * the instructions from @map on, or, which is a mistake, another one.
+ */
+static void load_bytes(int map, int map_end)
+{
+	bool other = !slips && !dice(10);
+
+	move(R3, R0);
+	ctx_argument(R1);
+	if (other)
+		load_map(R2, map_fds[(on_device + 1) % DEVICES][0]);
+	for (; map < map_end && !other; map++) {
+		insns[length] = insns[map];
+		if (insns[map].code)
+			insns[length].dst_reg = R2;
+		length++;
+	}
+	mistaken |= other;
+	move(R4, FP);
+	emit(BPF_ALU64 | BPF_ADD | BPF_K, R4, 0, 0, BYTES_READ);
+	set(R5, 1 + (int)dice(DYNPTR - BYTES_READ) + (slip() ? 100 : 0));
+	call(LOAD_BYTES);
+	use_result();
+}
+
 /* Look at a packet that waits. It is the map's: more is a mistake. */
 static void do_look(void)
 {
-	int which = LEN + (int)dice(6), none, taken;
+	int which = LEN + (int)dice(6), none, taken, map = length, map_end;
 
 	map_argument(R1);
+	map_end = length;
 	if (which > BYTES)
 		key_argument(R2);
 	call(which);
@@ -655,14 +681,18 @@ static void do_look(void)
 		return;
 	}
 	none = slip() ? -1 : jump(BPF_JEQ, R0, 0);
-	emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R0, 0, 0);
-	taken = jump(BPF_JEQ, OTHER, 0);
-	look_at(OTHER);
-	if (!slips && !dice(5)) {
-		mistaken = true;
-		use(OTHER);
+	if (dice(3)) {
+		emit(BPF_LDX | BPF_MEM | BPF_DW, OTHER, R0, 0, 0);
+		taken = jump(BPF_JEQ, OTHER, 0);
+		look_at(OTHER);
+		if (!slips && !dice(5)) {
+			mistaken = true;
+			use(OTHER);
+		}
+		land(taken);
+	} else {
+		load_bytes(map, map_end);
 	}
-	land(taken);
 	if (none >= 0)
 		land(none);
 }

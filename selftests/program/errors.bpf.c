@@ -10,7 +10,7 @@ enum {				/* also in errors.py */
 	POP_SHARED, POP_UNTIL_SHARED, POP_KEY_SHARED, POP_FROM_SHARED,
 	POP_NOTHING, POP_LATER, POP_NO_KEY, POP_FROM_NO_KEY,
 	POP_NO_CLASS, POP_EMPTY_CLASS, POP_SLOW_CLASS, HEAD_NO_CLASS, HEAD_EMPTY_CLASS, HEAD_SLOW_CLASS,
-	LEN_NO_CLASS, LEN_EMPTY_CLASS, LEN_SLOW_CLASS, TAKEN_SHARED, TAKEN_NO_KEY,
+	LEN_NO_CLASS, LEN_EMPTY_CLASS, LEN_SLOW_CLASS, TAKEN_SHARED, TAKEN_NO_KEY, LOAD_SHARED,
 	POP, POP_AGAIN, POP_UNTIL_AGAIN, POP_KEY_AGAIN, POP_FROM_AGAIN, POP_CLASS_AGAIN, DELIVER_AGAIN,
 	CASES,
 };
@@ -104,8 +104,12 @@ static int taken(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
 static void try_without_a_packet(struct sch_bpf_ctx *ctx)
 {
 	__u32 handle = ctx->qdisc->handle;
-	__u64 key = 500, above = 1001, there = 1000;
+	__u64 key = 500, above = 1001, there = 1000, first = 0;
+	struct pkt *shared = bpf_rbtree_map_first(&errors_shared, &first);
+	__u8 byte = 0;
 
+	if (shared)
+		note(LOAD_SHARED, bpf_qdisc_load_bytes(ctx, &errors_shared, shared, &byte, sizeof(byte)));
 	note(POP_SHARED, bpf_qdisc_pop(ctx, &errors_shared));
 	note(POP_UNTIL_SHARED, bpf_qdisc_pop_until(ctx, &errors_shared, &there));
 	note(POP_KEY_SHARED, bpf_qdisc_pop_key(ctx, &errors_shared, &there));

@@ -6,7 +6,7 @@
 #include <bpf/bpf_rbtree.h>
 
 enum {				/* mark / 256, also in order.py */
-	PUSH, PUSH_FRONT, DROP_KEY, DROP_YOUNGEST, DROP_FROM, DROP_LAST, PUT_BACK, MOVE, MARK, LOOK, OPEN,
+	PUSH, PUSH_FRONT, DROP_KEY, DROP_YOUNGEST, DROP_FROM, DROP_LAST, PUT_BACK, MOVE, MARK, LOOK, WALK, OPEN,
 };
 
 #define CLOSED	(~0U)
@@ -18,6 +18,11 @@ struct look {			/* keys, and lengths of packets; 0: there is none */
 	__u32 from, from_len;
 	__u32 above, above_len;
 	__u32 tos, marks;	/* of the packet that was marked last: before, how often */
+};
+
+struct walk_seen {
+	__u32 packets, lengths, toses;	/* sums of the bytes that were copied of each, and of TOS */
+	__s32 gone;			/* what is said of one that has been taken */
 };
 
 #ifndef ORDER_FLAGS
@@ -35,6 +40,13 @@ struct {
 	__type(value, struct look);
 	__uint(max_entries, 1);
 } order_seen SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct walk_seen);
+	__uint(max_entries, 1);
+} order_walk SEC(".maps");
 
 struct {			/* the generation in the last run of enqueue */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -69,6 +81,44 @@ static void look(__u32 key)
 	seen->from_len = len_of(bpf_rbtree_map_lower_bound(&order_pkts, &seen->from));
 	seen->above = key;
 	seen->above_len = len_of(bpf_rbtree_map_upper_bound(&order_pkts, &seen->above));
+}
+
+struct walk {
+	struct sch_bpf_ctx *ctx;
+	struct walk_seen *seen;
+};
+
+static long walk_one(void *map, const __u32 *key, struct pkt *pkt, struct walk *walk)
+{
+	__u8 bytes[300] = {};
+	__s32 copied = bpf_qdisc_load_bytes(walk->ctx, &order_pkts, pkt, bytes, sizeof(bytes));
+
+	walk->seen->packets++;
+	walk->seen->lengths += copied;
+	walk->seen->toses += bytes[ETH_HLEN + 1];
+	return 0;
+}
+
+/* All that waits is looked into; then the last, after it was taken out. */
+static void walk(struct sch_bpf_ctx *ctx)
+{
+	struct walk_seen *seen = bpf_map_lookup_elem(&order_walk, &(__u32){ 0 });
+	struct walk walk = { ctx, seen };
+	struct sk_buff *skb;
+	struct pkt *last;
+	__u32 key = 0;
+	__u8 byte = 0;
+
+	if (!seen)
+		return;
+	__builtin_memset(seen, 0, sizeof(*seen));
+	bpf_for_each_map_elem(&order_pkts, walk_one, &walk, 0);
+	last = bpf_rbtree_map_last(&order_pkts, &key);
+	skb = bpf_qdisc_take_last(ctx, &order_pkts);
+	if (last)
+		seen->gone = bpf_qdisc_load_bytes(ctx, &order_pkts, last, &byte, sizeof(byte));
+	if (skb)
+		bpf_qdisc_push(ctx, &order_pkts, &key, skb);
 }
 
 static struct sk_buff *take(struct sch_bpf_ctx *ctx, __u32 what, __u32 key)
@@ -112,6 +162,8 @@ static int obey(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u32 what, __u32 
 
 	if (what == LOOK)
 		look(key);
+	else if (what == WALK)
+		walk(ctx);
 	else if (what == OPEN)
 		from = key;
 	else

@@ -4,6 +4,7 @@
 program remembers of its packets is stale."""
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from lib import SO_MARK, compiled
 ORDER = compiled("order")
 ALLOCATED = compiled("order_allocated")
 # As in order.bpf.c
-WHAT = ["PUSH", "PUSH_FRONT", "DROP_KEY", "DROP_YOUNGEST", "DROP_FROM", "DROP_LAST", "PUT_BACK", "MOVE", "MARK", "LOOK", "OPEN"]
+WHAT = ["PUSH", "PUSH_FRONT", "DROP_KEY", "DROP_YOUNGEST", "DROP_FROM", "DROP_LAST", "PUT_BACK", "MOVE", "MARK", "LOOK", "WALK", "OPEN"]
 ROUNDS = 300 if lib.DEBUG else 2000
 
 
@@ -82,6 +83,18 @@ def a_packet_that_waits_is_looked_into_and_marked():
         do(sender, "OPEN")
         lib.equal([(arrival.number, arrival.tos) for arrival in receiver.collect(4)],
                   [(0, 0xA8), (1, 0xAB), (2, 0xA8), (3, 0xAB)], "what leaves")
+
+
+def all_that_waits_is_looked_into():
+    """On a walk; of a short packet as much as there is. One that has been taken shows nothing."""
+    with lib.wire(ORDER) as (device, sender, receiver):
+        sizes, toses = (100, 299, 300, 301, 1400), (4, 8, 16, 32, 64)
+        for number, key in enumerate((5, 5, 6, 6, 6)):
+            lib.true(do(sender, "PUSH", key, number, sizes[number], tos=toses[number]), "dropped")
+        do(sender, "WALK")
+        lib.equal(lib.policy_stats(max(lib.maps_named("order_walk"))),
+                  {"packets": 5, "lengths": 100 + 299 + 3 * 300, "toses": sum(toses), "gone": -errno.ENOENT}, "what is seen")
+        remain(device, sender, receiver, list(range(5)))
 
 
 def another_key():
@@ -340,6 +353,7 @@ lib.main(the_front_of_a_key,
          looking_does_not_change_the_order,
          what_is_put_back_is_within_the_limit,
          a_packet_that_waits_is_looked_into_and_marked,
+         all_that_waits_is_looked_into,
          another_key,
          the_oldest_and_the_youngest_of_a_key,
          all_of_a_key_from_behind,

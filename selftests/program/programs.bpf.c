@@ -118,6 +118,7 @@ int all_enqueue(struct sch_bpf_ctx *ctx)
 	__u64 key = bpf_qdisc_departure(ctx, skb);
 	struct bpf_dynptr bytes;
 	__u8 buffer[14], *data;
+	struct pkt *waits;
 
 	seen.runs++;
 	seen.key = key;
@@ -137,6 +138,9 @@ int all_enqueue(struct sch_bpf_ctx *ctx)
 	other = bpf_qdisc_clone(ctx, skb);
 	if (other)
 		bpf_qdisc_push(ctx, &pkts, &key, other);
+	waits = bpf_map_lookup_elem(&pkts, &key);
+	if (waits)
+		bpf_qdisc_load_bytes(ctx, &pkts, waits, buffer, sizeof(buffer));
 	other = bpf_qdisc_take_youngest(ctx, &pkts, &key);
 	if (other)
 		bpf_qdisc_push_front(ctx, &pkts, &key, other);

@@ -19,6 +19,8 @@
 	} name SEC(".maps")
 
 PACKETS(pkts, __u64, struct pkt);
+PACKETS(others, __u64, struct pkt);
+BPF_QDISC_QUEUES(inner_pkts, __u64, 8, 2);
 PACKETS(numbers, __u64, __u64);			/* ordered, but not of packets */
 
 struct {
@@ -486,6 +488,70 @@ int mark_what_waits(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = first_that_waits();
 
 	return skb ? bpf_qdisc_ecn_mark(ctx, skb) : 0;
+}
+
+#define LOAD_BYTES(name, value, words)						\
+SEC("qdisc/dequeue")								\
+__refused(words)								\
+int name(struct sch_bpf_ctx *ctx)						\
+{										\
+	struct pkt *pkt = bpf_rbtree_map_first(&pkts, KEY);			\
+	__u64 byte = 0;								\
+										\
+	(void)pkt;								\
+	return bpf_qdisc_load_bytes(ctx, &pkts, (void *)(value), &byte, 1);	\
+}
+
+#define NO_VALUE	"is not the value of an element of map 'pkts'"
+
+LOAD_BYTES(bytes_of_perhaps_nothing, pkt, "Possibly NULL pointer passed")
+LOAD_BYTES(bytes_of_nothing, NULL, "Possibly NULL pointer passed")
+LOAD_BYTES(bytes_of_the_packet, pkt ? pkt->skb : NULL, "Possibly NULL pointer passed")
+LOAD_BYTES(bytes_by_a_local_value, &byte, NO_VALUE)
+LOAD_BYTES(bytes_by_a_number, 42, NO_VALUE)
+
+SEC("qdisc/dequeue")
+__refused(NO_VALUE)
+int bytes_beside_the_value(struct sch_bpf_ctx *ctx)
+{
+	struct pkt *pkt = bpf_rbtree_map_first(&pkts, KEY);
+	__u8 byte = 0;
+
+	return pkt ? bpf_qdisc_load_bytes(ctx, &pkts, pkt + 1, &byte, sizeof(byte)) : 0;
+}
+
+SEC("qdisc/dequeue")
+__refused(NO_VALUE)
+int bytes_of_another_map(struct sch_bpf_ctx *ctx)
+{
+	struct pkt *pkt = bpf_rbtree_map_first(&others, KEY);
+	__u8 byte = 0;
+
+	return pkt ? bpf_qdisc_load_bytes(ctx, &pkts, pkt, &byte, sizeof(byte)) : 0;
+}
+
+/* To the verifier both inner maps have the type of one, and differ by where they were found. */
+SEC("qdisc/dequeue")
+__refused("is not the value of an element of map '")
+int bytes_of_another_inner_map(struct sch_bpf_ctx *ctx)
+{
+	void *first = bpf_map_lookup_elem(&inner_pkts, &(__u32){ 0 });
+	void *second = bpf_map_lookup_elem(&inner_pkts, &(__u32){ 1 });
+	struct pkt *pkt = second ? bpf_rbtree_map_first(second, KEY) : NULL;
+	__u8 byte = 0;
+
+	return first && pkt ? bpf_qdisc_load_bytes(ctx, first, pkt, &byte, sizeof(byte)) : 0;
+}
+
+SEC("qdisc/dequeue")
+__accepted
+int bytes_of_an_inner_map(struct sch_bpf_ctx *ctx)
+{
+	void *inner = bpf_map_lookup_elem(&inner_pkts, &(__u32){ 0 });
+	struct pkt *pkt = inner ? bpf_rbtree_map_first(inner, KEY) : NULL;
+	__u8 byte = 0;
+
+	return pkt ? bpf_qdisc_load_bytes(ctx, inner, pkt, &byte, sizeof(byte)) : 0;
 }
 
 SEC("qdisc/dequeue")

@@ -493,6 +493,23 @@ extern struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map,
 					    const void *key) __ksym;
 
 /**
+ * bpf_qdisc_load_bytes() - copy the first bytes of a packet that waits
+ * @ctx: context of the program
+ * @map: where it waits
+ * @value: what the map holds of it: a struct pkt, as bpf_rbtree_map_first(), its variants or
+ *	bpf_for_each_map_elem() give it
+ * @to: where to copy the bytes
+ * @size: how many
+ *
+ * The packet stays where it is. The bytes begin where those of bpf_dynptr_from_skb() do.
+ * Returns how many were copied, fewer than @size of a shorter packet; or, with nothing
+ * copied, -ENOENT if the packet has been taken out meanwhile, -EBUSY if another qdisc keeps
+ * packets in the map, -EFAULT if its bytes are in memory of a device.
+ */
+extern int bpf_qdisc_load_bytes(struct sch_bpf_ctx *ctx, void *map, void *value, void *to,
+				__u32 size) __ksym;
+
+/**
  * bpf_qdisc_take_key() - take the oldest packet of one key and own it
  * @ctx: context of the program
  * @map: where from
@@ -707,7 +724,8 @@ extern __u32 bpf_skb_get_hash(struct sk_buff *skb) __ksym;
  * Returns skb->tstamp in ns CLOCK_MONOTONIC, whatever clock the stamp is in, or
  * the present time for a packet without a stamp. It is at most the qdisc's horizon (10 s,
  * unless tc is given another one) from now, and so is the stamp then: a policy that drops
- * what is too far ahead compares with less.
+ * what is too far ahead compares with less. Call bpf_ktime_get_ns() after it, not before: a
+ * packet without a stamp would seem to ask for later.
  */
 extern __u64 bpf_qdisc_departure(struct sch_bpf_ctx *ctx, struct sk_buff *skb) __ksym;
 
