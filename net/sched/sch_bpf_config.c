@@ -428,7 +428,7 @@ static bool sch_bpf_out_of_reach(struct sch_bpf_data *q, const struct sch_bpf_co
 	const struct bpf_prog_aux *aux;
 	u32 i;
 
-	if (!cfg->dequeue || cfg->flags & SCH_BPF_FLUSH ||
+	if (!sch_bpf_reached_by(cfg) ||
 	    !bpf_rbtree_owner_unmarked(&q->owner, sch_bpf_mark, name))
 		return false;
 	aux = cfg->dequeue->aux;
@@ -487,7 +487,7 @@ static void sch_bpf_flush(struct Qdisc *sch, struct sk_buff_head *list)
  * @extack: for the reason of a failure
  *
  * Context: process, under RTNL; between sch_bpf_reach_begin() and sch_bpf_reach_end()
- * of the new dequeue program, but for SCH_BPF_FORCE_ALL.
+ * of sch_bpf_reached_by(), but for SCH_BPF_FORCE_ALL.
  * Return: 0; -EBUSY if a map or a class holds packets and the new dequeue program does
  * not use it: nothing has changed then.
  */
@@ -547,19 +547,19 @@ unlock:
 int sch_bpf_change(struct Qdisc *sch, struct nlattr *opt,
 		   struct netlink_ext_ack *extack)
 {
-	const struct bpf_prog *dequeue;
+	const struct bpf_prog *reached;
 	struct sch_bpf_config cfg;
 	int err;
 
 	err = sch_bpf_parse(&cfg, opt, false, extack);
 	if (err)
 		return err;
-	dequeue = cfg.dequeue;
-	sch_bpf_maps(sch, cfg.enqueue, dequeue, bpf_rbtree_use);
-	err = sch_bpf_reach_begin(dequeue);
+	sch_bpf_maps(sch, cfg.enqueue, cfg.dequeue, bpf_rbtree_use);
+	reached = sch_bpf_reached_by(&cfg);
+	err = sch_bpf_reach_begin(reached);
 	if (!err) {
 		err = sch_bpf_config_change(sch, &cfg, SCH_BPF_CHANGE, extack);
-		sch_bpf_reach_end(dequeue);
+		sch_bpf_reach_end(reached);
 	}
 	sch_bpf_config_put(&cfg);
 	return err;

@@ -267,7 +267,7 @@ static unsigned int sch_bpf_mq_change_queues(struct Qdisc *sch, struct sch_bpf_m
 					     unsigned int n, enum sch_bpf_how how, int *err,
 					     struct netlink_ext_ack *extack)
 {
-	const struct bpf_prog *reached = NULL;
+	const struct bpf_prog *reached = NULL, *to_reach;
 	unsigned int i;
 
 	*err = 0;
@@ -275,10 +275,11 @@ static unsigned int sch_bpf_mq_change_queues(struct Qdisc *sch, struct sch_bpf_m
 		struct sch_bpf_config cfg = sch_bpf_mq_give(req, i);
 		enum sch_bpf_how this = how;
 
-		if (reached != cfg.dequeue) {
+		to_reach = sch_bpf_reached_by(&cfg);
+		if (reached != to_reach) {
 			sch_bpf_reach_end(reached);
-			*err = sch_bpf_reach_begin(cfg.dequeue);
-			reached = *err ? NULL : cfg.dequeue;
+			*err = sch_bpf_reach_begin(to_reach);
+			reached = *err ? NULL : to_reach;
 		}
 		if (*err && how == SCH_BPF_FORCE)
 			this = SCH_BPF_FORCE_ALL;

@@ -232,6 +232,14 @@ void sch_bpf_maps(struct Qdisc *sch, const struct bpf_prog *enqueue,
 		  const struct bpf_prog *dequeue,
 		  void (*call)(struct bpf_map *map, struct bpf_rbtree_owner *owner));
 u64 sch_bpf_new_mark(void);
+/* The program that has to reach the packets that wait, NULL if none has to: a flush drops them.
+ * So it needs no memory to find out what is reached, and cannot fail half way.
+ */
+static inline const struct bpf_prog *sch_bpf_reached_by(const struct sch_bpf_config *cfg)
+{
+	return cfg->flags & SCH_BPF_FLUSH ? NULL : cfg->dequeue;
+}
+
 int sch_bpf_reach_begin(const struct bpf_prog *dequeue);
 void sch_bpf_reach_end(const struct bpf_prog *dequeue);
 void sch_bpf_config_swap(struct Qdisc *sch, struct sch_bpf_config *cfg);

@@ -512,6 +512,7 @@ static int change_limit(void) { return change(NULL, false, 77, 0); }
 static int change_flush(void) { return change(NULL, true, 0, BPF_QDISC_F_FLUSH); }
 static int add_mq(void) { return attach("bpf_mq", 0, ROOT, false, 0); }
 static int change_mq(void) { return change("bpf_mq", true, 77, 0); }
+static int flush_mq(void) { return change("bpf_mq", true, 0, BPF_QDISC_F_FLUSH); }
 static int add_child(void) { return attach(NULL, CLASS, CHILD, false, 0); }
 static int add_pfifo(void) { return attach_pfifo(CLASS, CHILD, 0); }
 
@@ -608,6 +609,7 @@ static const struct operation {
 	{ "delete a qdisc", with_packets, delete_qdisc },
 	{ "add bpf_mq", nothing, add_mq },
 	{ "change bpf_mq", with_mq, change_mq },
+	{ "change bpf_mq and drop", with_mq, flush_mq },
 	{ "delete bpf_mq", with_mq, delete_qdisc },
 	{ "add a class", with_classes, add_class },
 	{ "add a class with an estimator", with_classes, add_class_rate },
