@@ -526,7 +526,7 @@ static int bpf_print_opt(const struct qdisc_util *qu, FILE *f, struct rtattr *op
 		print_program(op, tb[ops[op].attr]);
 		shown[op] = program_id(tb[ops[op].attr]);
 	}
-	print_values("set", "set ", PARAM_SECTION, shown);
+	print_values("set", "", "set %s=", PARAM_SECTION, shown);
 	return 0;
 }
 
@@ -554,7 +554,7 @@ static int bpf_print_xstats(const struct qdisc_util *qu, FILE *f, struct rtattr 
 	if (!shown[ENQUEUE])
 		print_string(PRINT_FP, NULL, "%s",
 			     " NO PROGRAMS, served in order of arrival: \"tc qdisc change dev DEV root bpf_mq obj FILE\" gives each tx queue its own");
-	print_values("stats", "\n  ", STATS_SECTION, shown);
+	print_values("stats", "\n  ", "%s ", STATS_SECTION, shown);
 	return 0;
 }
 

@@ -166,7 +166,7 @@ int set_shared_tables(struct bpf_object *obj, struct setting *setting, int setti
 int set_live_params(struct bpf_request *req, const struct target *target);
 void tell_what_begins_anew(struct bpf_object *obj, struct bpf_request *req,
 			   const struct target *target);
-void print_values(const char *name, const char *text, const char *section,
+void print_values(const char *name, const char *text, const char *format, const char *section,
 		  const __u32 *prog_id);
 
 /* q_bpf_values.c */

@@ -640,14 +640,14 @@ static void print_value(const struct values *vs, const char *key, const struct v
 /* A table that the programs change meanwhile may be walked twice: not more elements than
  * it can have.
  */
-static void print_table(const struct values *vs, struct value *v)
+static void print_table(const struct values *vs, struct value *v, const char *format)
 {
 	__u64 key_data[MAX_ELEMENT / sizeof(__u64)], data[MAX_ELEMENT / sizeof(__u64)];
 	struct value key = key_of(vs, v, key_data);
 	bool hash = is_hash(vs, v);
 	int fd = key.kind == OTHER ? -1 : open_table(vs, v);
 	__u32 left = table_number(vs->btf, v->table, "max_entries");
-	char text[256];
+	char text[256], name[512];
 	int err;
 
 	if (fd < 0)
@@ -658,8 +658,8 @@ static void print_table(const struct values *vs, struct value *v)
 		if (!bpf_map_lookup_elem(fd, key_data, data) &&
 		    (hash || !is_zero(v->data, v->size))) {
 			text_of(&key, text, sizeof(text));
-			print_string(PRINT_FP, NULL, "%s", v->name);
-			print_string(PRINT_FP, NULL, "[%s] ", text);
+			snprintf(name, sizeof(name), "%s[%s]", v->name, text);
+			print_string(PRINT_FP, NULL, format, name);
 			print_value(vs, text, v);
 			print_string(PRINT_FP, NULL, "%s", " ");
 		}
@@ -669,8 +669,10 @@ static void print_table(const struct values *vs, struct value *v)
 	close(fd);
 }
 
-/* Whoever may not look into maps sees the rest */
-void print_values(const char *name, const char *text, const char *section,
+/* As text, @text comes first, and @format with the name before each value. Whoever may not look
+ * into maps sees the rest.
+ */
+void print_values(const char *name, const char *text, const char *format, const char *section,
 		  const __u32 *prog_id)
 {
 	struct values vs;
@@ -688,10 +690,10 @@ void print_values(const char *name, const char *text, const char *section,
 			continue;
 		}
 		if (v.table) {
-			print_table(&vs, &v);
+			print_table(&vs, &v, format);
 			continue;
 		}
-		print_string(PRINT_FP, NULL, "%s ", v.name);
+		print_string(PRINT_FP, NULL, format, v.name);
 		print_value(&vs, v.name, &v);
 		print_string(PRINT_FP, NULL, "%s", " ");
 	}

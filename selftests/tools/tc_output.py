@@ -142,7 +142,7 @@ def parameters():
     values = {"rate": 1000, "offset": -5, "small": 7, "on": True, "mode": 1, "label": "first",
               "delay": 5000000, "speed": 1000000, "level": 0, "twisted": 3}
     for _, text, entries, _, _ in shown()[:-1]:
-        lib.contains(text, "set rate 1000 offset -5 small 7 on true mode 1 label first ")
+        lib.contains(text, "set rate=1000 set offset=-5 set small=7 set on=true set mode=1 set label=first ")
         (entry,) = entries[with_parameters]
         lib.equal(entry["options"]["set"], values, "parameters")
 

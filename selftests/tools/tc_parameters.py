@@ -47,7 +47,7 @@ def parameters(tc, device):
         lib.equal(options(tc, device)["set"][setting.split("=")[0]], value, setting)
     lib.equal(options(tc, device)["enqueue"]["id"], programs, "program that runs")
     shown = works(*tc, "qdisc", "show", "dev", device.a)
-    lib.contains(shown, " set rate 18446744073709551615 offset -2147483648 ")
+    lib.contains(shown, " set rate=18446744073709551615 set offset=-2147483648 ")
     status, _, err = lib.said(*tc, *qdisc(device, "change", *obj, "set", "small=9"))
     lib.equal(options(tc, device)["set"], {**first, "small": 9}, "of a new object")
     lib.equal((status, sorted(re.findall(r'parameter "(\w+)" begins anew', err)), len(err.splitlines())),
@@ -161,14 +161,14 @@ def arrays(tc, device):
         name = assignment.split("[")[0].split("=")[0]
         lib.equal(shown_after(tc, device, assignment)[name], value, assignment)
     lib.contains(works(*tc, "qdisc", "show", "dev", device.a),
-                 "rates 0,0,0,0 ports false,false names a,b number 5 levels -128,127,-7 ")
+                 "set rates=0,0,0,0 set ports=false,false set names=a,b set number=5 set levels=-128,127,-7 ")
 
 
 @with_both
 def what_is_shown_can_be_set(tc, device):
     """In the unit that the range is declared in, and whole; JSON has the numbers."""
     def shown(name):
-        return re.search(rf" {re.escape(name)} (\S*) ", works(*tc, "qdisc", "show", "dev", device.a))[1]
+        return re.search(rf" set {re.escape(name)}=(\S*) ", works(*tc, "qdisc", "show", "dev", device.a))[1]
 
     works(*tc, *qdisc(device, "add", "obj", compiled("params")))
     for name, value, text in (("delay", 10**10, "10s"), ("delay", 1500 * 10**6, "1500ms"), ("delay", 10**6 + 1, "1000001ns"),
@@ -228,9 +228,9 @@ def tables(tc, device):
     lib.equal(tables_of(shown_after(tc, device, "of_text[seven b]=value", "of_text[some]=other")),
               {**values, "of_text": {"seven b": "value", "some": "other"}}, "at change")
     text = works(*tc, "qdisc", "show", "dev", device.a)
-    for part in ("of_number[7] -3 ", "of_address[192.0.2.1] 1,2,0 ", "of_text[some] other ", "of_index[2] 30 ",
-                 f"{SHARED}[{device.a}] 2500000 "):
-        lib.contains(text, part)
+    for part in ("of_number[7]=-3", "of_address[192.0.2.1]=1,2,0", "of_text[some]=other", "of_index[2]=30",
+                 f"{SHARED}[{device.a}]=2500000"):
+        lib.contains(text, f" set {part} ")
     programs = options(tc, device)["enqueue"]["id"]
     got = shown_after(tc, device, "of_number[0x10]=1k", "of_number[7]=", "of_number[8]=", "of_address[192.0.2.1]=9",
                       "of_index[7]=100", "of_index[2]=0")
