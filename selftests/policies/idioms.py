@@ -77,12 +77,48 @@ def room_is_made_at_the_far_end():
         lib.equal(what_leaves(device, sender, receiver, priority=0), [100, 1, 4, 3], "packets that leave")
 
 
+def what_is_late_is_dropped():
+    """The most urgent packet leaves first. Those that have come to their deadline are dropped in several runs, one
+    at once after the other."""
+    with behind("A deadline for each packet") as (device, sender, receiver), lib.traced("qdisc/qdisc_drop") as lines:
+        for number in range(100):
+            sender.set(SO_PRIORITY, 6)
+            sender.send(number)
+        late = time.monotonic_ns() + 5 * MS
+        sender.set(SO_PRIORITY, 0)
+        sender.send(200)
+        while time.monotonic_ns() <= late:
+            pass
+        sender.set(SO_PRIORITY, 6)
+        sender.send(201)
+        sender.set(SO_MARK, 1)
+        sender.set(SO_PRIORITY, 0)
+        opened = time.monotonic_ns()
+        sender.send(202)
+        arrivals = receiver.collect(3)
+        lib.equal(lib.numbers(arrivals), [201, 200, 202], "packets that leave")
+        lib.true(arrivals[0].when - opened < MS, f"the first leaves after {(arrivals[0].when - opened) / MS} ms")
+        lib.equal(reasons(lines(), device), ["GENERIC"] * 100, "reasons")
+
+
 def its_bytes_are_looked_at():
     """The oldest one is dropped if its TOS is that of the packet that comes, and else keeps its place."""
     with behind("To look at its bytes") as (device, sender, receiver):
         for number, tos in enumerate((0x10, 0x20, 0x10, 0x30, 0x20)):
             sender.send(number, tos=tos)
         lib.equal(what_leaves(device, sender, receiver), [2, 3, 4, 100], "packets that leave")
+
+
+def it_is_written_to():
+    """The oldest of a priority is marked by the next one; one that takes no mark is dropped."""
+    with behind("To write to it") as (device, sender, receiver):
+        for number, tos in enumerate((0x02, 0x02, 0x00, 0x02)):
+            sender.send(number, tos=tos)
+        sender.set(SO_MARK, 1)
+        sender.set(SO_PRIORITY, 9)
+        sender.send(100)
+        lib.equal([(arrival.number, arrival.tos) for arrival in receiver.collect(sender.packets - drops(device))],
+                  [(0, 0x03), (1, 0x02), (2, 0x00), (3, 0x02), (100, 0)], "packets that leave")
 
 
 def a_packet_is_found_again():
@@ -379,7 +415,9 @@ lib.main(groups_stand_together,
          a_packet_is_looked_at_where_it_stands,
          packets_that_are_due_join_a_line,
          room_is_made_at_the_far_end,
+         what_is_late_is_dropped,
          its_bytes_are_looked_at,
+         it_is_written_to,
          a_packet_is_found_again,
          a_count_is_right_after_a_reset_and_a_change,
          classes_have_rounds,

@@ -214,8 +214,8 @@ static __always_inline void bpf_codel_empty(struct bpf_codel *codel)
  * @params: parameters
  * @now: the present time, the same for all packets of a run
  * @enqueued: when the packet came, from the policy's note on it
- * @backlog: bytes that still wait in the qdisc, without this packet: in all of its queues, if
- *           there are several
+ * @backlog: bytes that still wait, without this packet: in all of the queues that share the rate
+ *           of this one; in it alone if it has a rate of its own
  *
  * Call it once for each packet that is taken from the queue's head, in dequeue programs, and
  * take the next one if this one is dropped; where there are several queues, bpf_codel_empty()
@@ -402,7 +402,7 @@ static __always_inline void __bpf_pie_catch_up(struct bpf_pie *pie,
  * @now: the present time
  * @backlog: bytes that wait in the queue, without this packet
  *
- * In enqueue programs, once for each packet; bpf_pie_dequeue() for each that leaves. Only the
+ * Call it once for each packet, where it joins the queue, and bpf_pie_dequeue() for each that leaves. Only the
  * policy that owns the queue may call them (see the head of this file).
  *
  * Guarantees: the probability is that of the RFC, with delays measured by time stamps, and 2 %
@@ -508,7 +508,7 @@ static __always_inline __u64 __bpf_red_decay(__u64 avg, __u8 weight_log, __u64 p
  * @now: the present time
  * @backlog: bytes that wait in the queue, without this packet
  *
- * In enqueue programs, once for each packet; bpf_red_dequeue() for each that leaves. Only the
+ * Call it once for each packet, where it joins the queue, and bpf_red_dequeue() for each that leaves. Only the
  * policy that owns the queue may call them (see the head of this file).
  *
  * Guarantees: with p = max_p * (avg - min) / (max - min) the next drop is that of any of the

@@ -105,7 +105,7 @@ extern void *bpf_rbtree_map_first(void *map, void *key) __ksym;
 /**
  * bpf_rbtree_map_lower_bound() - look at the first element from a key on
  * @map: any ordered map
- * @key: the lowest key wanted; set to the one that was found
+ * @key: the lowest key wanted; set to the one that was found, left as it is if there is none
  *
  * Returns what bpf_rbtree_map_first() does, of the oldest element of the lowest
  * key that is not below the one wanted; NULL if there is none or the map's lock
@@ -116,7 +116,7 @@ extern void *bpf_rbtree_map_lower_bound(void *map, void *key) __ksym;
 /**
  * bpf_rbtree_map_upper_bound() - look at the first element above a key
  * @map: any ordered map
- * @key: the key; set to the one that was found
+ * @key: the key; set to the one that was found, left as it is if there is none
  *
  * Returns as bpf_rbtree_map_lower_bound(), of the lowest key above the one given.
  */
