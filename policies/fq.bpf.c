@@ -14,6 +14,9 @@
  * second map, sorted by time. If the first map is empty then, it leaves at once;
  * else it is given its round now. What has a time beyond `horizon` is dropped.
  *
+ * Each socket has a pace of its own, by its address, and keeps it while it sends. There is room for
+ * 65,536, at 96 bytes each; a socket beyond sends unpaced, and its packets are counted.
+ *
  * A flow may have `flow_limit` packets here. A packet that leaves later than
  * `ce_threshold` after its time is marked: congestion experienced.
  *
@@ -42,23 +45,26 @@
  *   # tc filter add dev eth0 parent 1: protocol ip flower ip_proto tcp classid 1:7
  *
  * Where it does badly: flows are told apart by the packet's hash, so two may share
- * one share; behind a VLAN tag in the frame, a hash that is not the socket's or the
+ * one share and one limit; behind a VLAN tag in the frame, a hash that is not the socket's or the
  * NIC's tells nothing. A packet without a time may overtake one of its flow that
  * waits. With groups, what stands has paid by the number of flows in its group when it
  * came, not by the present one: a burst that came first is ahead until it has left.
  * What stands when the programs are changed counts in no flow and no group any more.
  *
  * Statistics, by `tc -s qdisc show`: packets that waited for their time, that were marked,
- * that were dropped because of flow_limit and horizon, and that CoDel dropped and marked.
+ * that were dropped because of flow_limit and horizon, and that CoDel dropped and marked; and that
+ * were `unpaced`.
  */
 #include "policy.h"
 
 #define MAX_PACKETS	10000
 #define FLOWS		16384
+#define SOCKETS		65536
 #define GROUPS		1024
 #define BANDS		3
 #define PRIORITIES	16
 #define NEVER		(~0ULL)
+#define IDLE		(3 * NSEC_PER_SEC)
 
 enum { BY_PRIORITY = 1, BY_CGROUP, BY_CLASS };
 
@@ -80,6 +86,7 @@ __u64 waited SEC(".data.stats");		/* for their time */
 __u64 flow_limit_drops SEC(".data.stats");
 __u64 horizon_drops SEC(".data.stats");
 __u64 ce_marks SEC(".data.stats");
+__u64 unpaced SEC(".data.stats");	/* no room for their socket's pace */
 __u64 codel_drops SEC(".data.stats");
 __u64 codel_marks SEC(".data.stats");
 
@@ -87,6 +94,7 @@ struct fq {
 	__u64 round;		/* the latest from which a packet has left */
 	__u64 next_due;		/* nothing in fq_later is due before */
 	__u64 past;		/* what the clock said when it was read last */
+	__u64 hand;		/* the socket that forget() has looked at last */
 	__u32 ready;		/* packets in fq_now, at most */
 	__u32 generation;	/* ready counts if this is the qdisc's */
 };
@@ -97,8 +105,12 @@ struct flow {
 	__u32 generation;	/* qlen counts if this is the qdisc's */
 	__u16 group;
 	bool active;		/* counted in its group */
-	__u64 next;		/* when the socket's rate lets the next packet go */
 	struct bpf_codel codel;
+};
+
+struct pace {			/* of a socket with a rate */
+	__u64 next;		/* when the rate lets its next packet go */
+	__u64 ino;		/* another socket may have its address later */
 };
 
 struct group {
@@ -123,6 +135,14 @@ struct {			/* hash of a packet -> its flow */
 	__type(value, struct flow);
 	__uint(max_entries, FLOWS);
 } fq_flows SEC(".maps");
+
+struct {			/* address of a socket -> its pace */
+	__uint(type, BPF_MAP_TYPE_RBTREE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct pace);
+	__uint(max_entries, SOCKETS);
+} fq_paces SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -220,6 +240,55 @@ static void flow_loses(struct sch_bpf_ctx *ctx, struct flow *flow)
 		deactivate(ctx, flow);
 }
 
+/* ---- sockets with a rate ---- */
+
+/* The packet's socket, if it has a pacing rate. */
+static struct sock *paced_socket(struct sk_buff *skb)
+{
+	struct sock *sk = bpf_qdisc_socket(skb);
+
+	return sk && sk->sk_pacing_rate && sk->sk_pacing_rate != NEVER ? sk : NULL;
+}
+
+/* Two more sockets are looked at whenever one is new, so few are there that send nothing. A pace
+ * whose time has come says nothing; it is kept for a while, because to make another costs more.
+ */
+static void forget(struct fq *q, __u64 now)
+{
+	__u64 idle = bpf_rbtree_map_len(&fq_paces) < SOCKETS / 2 ? IDLE : 0;
+	struct pace *pace;
+	int i;
+
+	bpf_for(i, 0, 2) {
+		pace = bpf_rbtree_map_upper_bound(&fq_paces, &q->hand);
+		if (!pace)
+			q->hand = 0;
+		else if (pace->next + idle <= now)
+			bpf_map_delete_elem(&fq_paces, &q->hand);
+	}
+}
+
+/* When a packet may go by the rate of its socket, which may change that: no packet holds up
+ * the next one for longer than a second.
+ */
+static __u64 slot(struct fq *q, struct sock *sk, __u32 len, __u64 now)
+{
+	__u64 key = (__u64)sk, when = now;
+	struct pace *pace = bpf_map_lookup_elem(&fq_paces, &key), next = { .ino = sk->sk_ino };
+
+	if (pace && pace->ino == next.ino && pace->next > now)
+		when = pace->next;
+	next.next = when + bpf_qdisc_tx_time_most(len, sk->sk_pacing_rate, NSEC_PER_SEC);
+	if (pace) {
+		*pace = next;
+		return when;
+	}
+	forget(q, now);
+	if (bpf_rbtree_map_push(&fq_paces, &key, &next))
+		unpaced++;
+	return when;
+}
+
 /* ---- enqueue ---- */
 
 static int push_now(struct sch_bpf_ctx *ctx, struct fq *q, struct flow *flow, struct sk_buff *skb)
@@ -257,25 +326,6 @@ static int push_alone(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb
 	return bpf_qdisc_push(ctx, &fq_now, &first, skb);
 }
 
-/* The pacing rate of the packet's socket, or 0. */
-static __u64 rate_of(struct sk_buff *skb)
-{
-	struct sock *sk = bpf_qdisc_socket(skb);
-
-	return sk && sk->sk_pacing_rate != NEVER ? sk->sk_pacing_rate : 0;
-}
-
-/* When a flow's next packet may go at @rate bytes a second, which the socket may change:
- * no packet holds up the next one for longer than a second.
- */
-static __u64 slot(struct flow *flow, __u64 rate, __u32 len, __u64 now)
-{
-	__u64 when = flow->next > now ? flow->next : now;
-
-	flow->next = when + bpf_qdisc_tx_time_most(len, rate, NSEC_PER_SEC);
-	return when;
-}
-
 /* Is that yet to come? The clock is read when it must be. */
 static bool is_later(struct fq *q, __u64 when)
 {
@@ -287,7 +337,7 @@ static bool is_later(struct fq *q, __u64 when)
 
 /* Somebody is waiting, or this packet has to. */
 static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *skb,
-			struct note *note, __u64 rate, bool wait)
+			struct note *note, struct sock *sk, bool wait)
 {
 	struct flow *flow;
 	__u64 when;
@@ -303,10 +353,10 @@ static int enqueue_flow(struct sch_bpf_ctx *ctx, struct fq *q, struct sk_buff *s
 	}
 	if (!flow->qlen++ && group_by)
 		activate(ctx, flow, skb);
-	if (rate) {
+	if (sk) {
 		__u64 now = bpf_ktime_get_ns();
 
-		note->when = slot(flow, rate, bpf_qdisc_pkt_len(skb), now);
+		note->when = slot(q, sk, bpf_qdisc_pkt_len(skb), now);
 		wait = note->when > now;
 	}
 	when = note->when;
@@ -335,7 +385,7 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 	struct sk_buff *skb = ctx->skb;
 	struct note *note = bpf_qdisc_cb(skb);
 	__u32 qlen = ctx->qdisc->q.qlen;
-	__u64 rate = 0;
+	struct sock *sk = NULL;
 	bool wait = false;
 
 	if (!q)
@@ -358,12 +408,12 @@ int fq_enqueue(struct sch_bpf_ctx *ctx)
 		wait = note->when > q->past;
 	}
 	if (!skb->tstamp)
-		rate = rate_of(skb);
-	if (!qlen && !wait && !rate)
+		sk = paced_socket(skb);
+	if (!qlen && !wait && !sk)
 		return push_alone(ctx, q, skb, note);
 	if (!qlen)
 		q->ready = 0;
-	return enqueue_flow(ctx, q, skb, note, rate, wait);
+	return enqueue_flow(ctx, q, skb, note, sk, wait);
 }
 
 /* ---- dequeue ---- */
