@@ -129,12 +129,7 @@ struct note {			/* on a packet */
 /* In maps, not in variables, which new programs do not take over. A flow's number is that of its
  * tin, times FLOWS, and its place in that.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct tin);
-	__uint(max_entries, TINS);
-} cake_tins SEC(".maps");
+ARRAY_MAP(cake_tins, struct tin, TINS);
 
 ORDERED_MAP(cake_turns, struct turn, __u32, TINS * FLOWS);	/* -> number of a flow */
 

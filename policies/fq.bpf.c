@@ -128,13 +128,9 @@ BPF_QDISC_QUEUE(fq_now, __u64, MAX_PACKETS);	/* by round */
 BPF_QDISC_QUEUE(fq_later, __u64, MAX_PACKETS);	/* by departure time */
 
 MAP_OF_ONE(fq_state, struct fq);
-
-struct {			/* hash of a packet -> its flow */
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct flow);
-	__uint(max_entries, FLOWS);
-} fq_flows SEC(".maps");
+ARRAY_MAP(fq_flows, struct flow, FLOWS);	/* by hash of a packet */
+ARRAY_MAP(fq_groups, struct group, GROUPS);
+ARRAY_MAP(fq_weights, __u32, GROUPS) BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 1000000);
 
 struct {			/* address of a socket -> its pace */
 	__uint(type, BPF_MAP_TYPE_RBTREE);
@@ -143,20 +139,6 @@ struct {			/* address of a socket -> its pace */
 	__type(value, struct pace);
 	__uint(max_entries, SOCKETS);
 } fq_paces SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct group);
-	__uint(max_entries, GROUPS);
-} fq_groups SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, __u32);
-	__uint(max_entries, GROUPS);
-} fq_weights SEC(".maps") BPF_QDISC_TABLE BPF_QDISC_RANGE(0, 1000000);
 
 /* ---- groups ---- */
 

@@ -110,12 +110,7 @@ struct node {
 	bool held;			/* or its qdisc holds them back */
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct node);
-	__uint(max_entries, CLASSES);
-} htb_nodes SEC(".maps");
+ARRAY_MAP(htb_nodes, struct node, CLASSES);
 
 BPF_QDISC_QUEUE(htb_pkts, __u32, MAX_PACKETS);	/* by class */
 ORDERED_MAP(htb_tree, struct place, __u32, CLASSES);

@@ -25,14 +25,16 @@
 		__uint(max_entries, entries);		\
 	} name SEC(".maps")
 
-/* A map of one value: new programs take it over, which variables are not */
-#define MAP_OF_ONE(name, value_type)			\
+#define ARRAY_MAP(name, value_type, entries)		\
 	struct {					\
 		__uint(type, BPF_MAP_TYPE_ARRAY);	\
 		__type(key, __u32);			\
 		__type(value, value_type);		\
-		__uint(max_entries, 1);			\
+		__uint(max_entries, entries);		\
 	} name SEC(".maps")
+
+/* A map of one value: new programs take it over, which variables are not */
+#define MAP_OF_ONE(name, value_type)	ARRAY_MAP(name, value_type, 1)
 
 /* The id of the cgroup of a packet's socket; `nobody` if it has none, as without CONFIG_CGROUPS */
 static __always_inline __u64 cgroup_of(const struct sk_buff *skb, __u64 nobody)
