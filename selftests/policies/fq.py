@@ -118,5 +118,5 @@ def sockets_beyond_the_limit_send_unpaced():
                 lib.run("bpftool", "map", "delete", "id", str(paces()), "key", *lib.map_bytes(1, 8))
 
 
-lib.main(a_rate_ends_with_its_socket, sockets_that_send_nothing_are_forgotten, sockets_beyond_the_limit_send_unpaced,
-         measured=[each_of_1000_sockets_has_its_own_rate_as_with_the_native_fq])
+lib.main(a_rate_ends_with_its_socket, sockets_beyond_the_limit_send_unpaced,
+         measured=[each_of_1000_sockets_has_its_own_rate_as_with_the_native_fq, sockets_that_send_nothing_are_forgotten])
