@@ -232,8 +232,9 @@ static struct sock *paced_socket(struct sk_buff *skb)
 	return sk && sk->sk_pacing_rate && sk->sk_pacing_rate != NEVER ? sk : NULL;
 }
 
-/* Two more sockets are looked at whenever one is new, so few are there that send nothing. A pace
- * whose time has come says nothing; it is kept for a while, because to make another costs more.
+/* For each new socket two others are looked at, and forgotten if they are idle: so the map holds
+ * few that send no more. A pace whose time has come says nothing. While there is much room it is
+ * kept for IDLE all the same, because to make a pace costs more than to find it.
  */
 static void forget(struct fq *q, __u64 now)
 {
