@@ -81,7 +81,6 @@ struct {
 } table SEC(".maps") BPF_QDISC_TABLE;
 
 __u64 counted SEC(".data.stats");
-__u64 link SEC(".data.stats");
 __u32 generation SEC(".data.stats");
 
 SEC("qdisc/enqueue")
@@ -125,6 +124,9 @@ struct events {
 	__u64 maps_in, maps_out;	/* into an ordered map of maps, and out */
 	__u64 gone;			/* packets of maps that were gone */
 	__u64 tasks_in, tasks_out;
+	__u64 marked, not_marked;	/* by a building block; one that is to be dropped */
+	__u64 wrong;			/* a building block says or does what it must not */
+	__u64 zero_divisors;		/* it has divided by 0; prog_fuzz.c sees to it */
 } events;
 
 /* Of our devices, dev0 and so on */
@@ -176,6 +178,7 @@ int BPF_PROG(on_cut, struct sk_buff *skb, struct sch_bpf_ctx *run, int ret)
 	return 0;
 }
 
+#define COUNT_AT(place)		__sync_fetch_and_add(&(place), 1)
 #define COUNT(member, n)	__sync_fetch_and_add(&events.member, n)
 
 SEC("fentry/bpf_qdisc_lose_skb")
@@ -358,6 +361,159 @@ SEC("syscall")
 int references(void *ctx)
 {
 	return bpf_get_current_task_btf()->rcu_users.refs.counter;
+}
+
+/* ---- the building blocks of <bpf/bpf_qdisc_aqm.h> ---- */
+
+/* Whatever is in here; no flag is neither 0 nor 1, which C excludes. */
+struct blocks {
+	struct bpf_codel codel;
+	struct bpf_codel_params codel_params;
+	struct bpf_pie pie;
+	struct bpf_pie_params pie_params;
+	struct bpf_red red;
+	struct bpf_red_params red_params;
+	struct bpf_drr_flow flow;
+	struct bpf_tbf tbf;
+	__u64 link;
+};
+
+#define BLOCK_WORDS	(sizeof(struct blocks) / 8)
+
+__u64 states[DEVICES][BLOCK_WORDS];	/* by the index of the device */
+
+#define VERDICTS	(BPF_AQM_DROP + 1)
+
+__u64 verdicts[3][VERDICTS];		/* how often one was what a block said: CoDel, PIE, RED */
+
+/* Programs that prog_fuzz.c makes up call these, with any numbers, and with a packet or NULL: it
+ * copies them behind the program. One that is hidden has the arguments that it is written with, and
+ * is verified for each of its callers.
+ */
+#define BLOCK	__noinline __hidden
+
+static __always_inline struct blocks *blocks_of(struct sch_bpf_ctx *ctx)
+{
+	return (struct blocks *)states[ctx->qdisc->dev_queue->dev->ifindex & (DEVICES - 1)];
+}
+
+/* Does a packet have to be dropped? */
+static __always_inline __u64 obey(struct sch_bpf_ctx *ctx, struct sk_buff *skb, int block,
+				  __u32 verdict, bool ecn)
+{
+	barrier_var(verdict);		/* it may be any number */
+	if (verdict >= VERDICTS || (verdict == BPF_AQM_MARK && !ecn)) {
+		COUNT(wrong, 1);
+		return 0;
+	}
+	COUNT_AT(verdicts[block][verdict]);
+	return skb && bpf_aqm_drops_counted(ctx, skb, verdict, &events.not_marked, &events.marked);
+}
+
+BLOCK __u64 codel(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u64 now, __u64 enqueued,
+		  __u64 backlog)
+{
+	struct blocks *its = blocks_of(ctx);
+
+	return obey(ctx, skb, 0, bpf_codel_dequeue(&its->codel, &its->codel_params, now, enqueued, backlog),
+		    its->codel_params.ecn);
+}
+
+BLOCK __u64 pie(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u64 now, __u64 backlog)
+{
+	struct blocks *its = blocks_of(ctx);
+
+	return obey(ctx, skb, 1, bpf_pie_enqueue(&its->pie, &its->pie_params, now, backlog),
+		    its->pie_params.ecn);
+}
+
+BLOCK __u64 red(struct sch_bpf_ctx *ctx, struct sk_buff *skb, __u64 now, __u64 backlog)
+{
+	struct blocks *its = blocks_of(ctx);
+
+	return obey(ctx, skb, 2, bpf_red_enqueue(&its->red, &its->red_params, now, backlog),
+		    its->red_params.ecn);
+}
+
+BLOCK __u64 leaves(struct sch_bpf_ctx *ctx, __u64 now, __u64 enqueued, __u64 backlog)
+{
+	struct blocks *its = blocks_of(ctx);
+
+	if (!backlog)
+		bpf_codel_empty(&its->codel);
+	bpf_pie_dequeue(&its->pie, &its->pie_params, now, enqueued, backlog);
+	bpf_red_dequeue(&its->red, now, backlog);
+	return its->pie.delay;
+}
+
+BLOCK __u64 drr(struct sch_bpf_ctx *ctx, __u64 round, __u32 quantum, __u32 initial, __u32 len)
+{
+	struct bpf_drr_flow *flow = &blocks_of(ctx)->flow;
+	__u64 its = bpf_drr_round(flow, round, quantum | 1, initial, len);
+
+	COUNT(wrong, its + 1 < round || flow->used >= (quantum | 1));
+	return its;
+}
+
+BLOCK __u64 tbf(struct sch_bpf_ctx *ctx, __u64 rate, __u32 burst, __u64 now, __u32 len)
+{
+	__u64 when = bpf_tbf_reserve(&blocks_of(ctx)->tbf, rate, burst, now, len);
+
+	COUNT(wrong, rate ? when < now : when != now);
+	return when;
+}
+
+BLOCK __u64 link(struct sch_bpf_ctx *ctx, __u64 rate, __u64 floor, __u32 len, __u64 more)
+{
+	__u64 *link = &blocks_of(ctx)->link, before = *link, when, cost;
+
+	cost = bpf_qdisc_tx_time_most(len, rate, NSEC_PER_SEC);
+	when = bpf_qdisc_link_reserve(link, floor, cost);
+	COUNT(wrong, when != (before > floor ? before : floor) || *link != when + cost);
+	before = *link;
+	bpf_qdisc_link_give_back(link, more);
+	COUNT(wrong, *link != bpf_qdisc_time_sub(before, more));
+	return when;
+}
+
+/* With these each verdict is likely. */
+static const struct blocks likely_numbers = {
+	.codel_params = { .target = 1, .interval = 1 },
+	.pie = { .prob = BPF_PIE_ONE / 20, .accu_prob = 9 * BPF_PIE_ONE, .delay = 1, .next = ~0ULL },
+	.pie_params = { .tupdate = NSEC_PER_SEC },
+	.red = { .avg = 1000ULL << 24 },
+	.red_params = { .min = 500, .max = 2000, .max_p = 1U << 31, .weight_log = 5, .packet_time = 1 },
+};
+
+/* One number of a state or of parameters is another one. */
+BLOCK __u64 scramble(struct sch_bpf_ctx *ctx, __u64 word, __u64 value)
+{
+	struct blocks *its = blocks_of(ctx);
+
+	if (!(value & 6))
+		*its = likely_numbers;
+	((__u64 *)its)[word % BLOCK_WORDS] = value;
+	*(__u8 *)&its->codel.dropping &= 1;
+	its->codel_params.ecn = its->pie_params.ecn = its->red_params.ecn = value & 1;
+	return value;
+}
+
+/* Here prog_fuzz.c finds them, in this order. */
+SEC("qdisc/enqueue")
+int all_blocks(struct sch_bpf_ctx *ctx)
+{
+	struct sk_buff *skb = ctx->skb;
+	__u64 n = skb->tstamp;
+
+	n += codel(ctx, skb, n, n, n);
+	n += pie(ctx, skb, n, n);
+	n += red(ctx, skb, n, n);
+	n += leaves(ctx, n, n, n);
+	n += drr(ctx, n, n, n, n);
+	n += tbf(ctx, n, n, n, n);
+	n += link(ctx, n, n, n, n);
+	n += scramble(ctx, n, n);
+	return bpf_qdisc_drop(ctx, skb, n & 1);
 }
 
 SEC("fentry/dummy_xmit")
