@@ -41,9 +41,9 @@
  * starts anew beside what it has in the queue. A GSO packet leaves whole, its
  * segments at the speed of the link. A new rate holds for packets to come, not
  * for those that stand. Beyond 65536 flows the longest silent one is forgotten,
- * also if its packets still stand. Packets that are neither IPv4 nor IPv6 are
- * not paced, but counted. With drop_late and a delta that is shorter than a timer
- * may be late, few packets leave.
+ * also if its packets still stand. Packets that are neither IPv4 nor IPv6, also behind
+ * VLAN tags, labels of MPLS or the header of a PPPoE session, are not paced, but counted.
+ * With drop_late and a delta that is shorter than a timer may be late, few packets leave.
  *
  * Statistics, by `tc -s qdisc show`: packets that came without a time (`unpaced`), that
  * were dropped, and of these the late ones; and the time given back for them. What has
@@ -53,6 +53,9 @@
 
 #define MAX_PACKETS	10000
 #define VLAN_TAGS	8		/* in front of a packet, at most */
+#define MPLS_LABELS	8		/* likewise */
+#define PPP_IP		0x0021
+#define PPP_IPV6	0x0057
 #define CATCH_UP	(20 * NSEC_PER_MSEC)
 #define UPTIME_MAX	(30ULL * 365 * 86400 * NSEC_PER_SEC)	/* as of TIME_UPTIME_SEC_MAX */
 #define NEVER		(~0ULL)
@@ -124,6 +127,33 @@ static __u64 earliest(struct __sk_buff *skb, __u64 now)
 	return now + (ahead < horizon ? ahead : horizon);
 }
 
+/* Where the IP header is behind a header of this protocol, or 0. MPLS does not say what is behind
+ * its labels: it is taken for IP by its version, as routers do.
+ */
+static __noinline __u32 find_ip_behind(struct __sk_buff *skb, __be16 protocol, __u32 offset)
+{
+	__u8 label[5];			/* the last byte is the next one's */
+	__be16 ppp;
+	__u32 i;
+
+	if (protocol == bpf_htons(ETH_P_PPP_SES)) {
+		if (bpf_skb_load_bytes(skb, offset + 6, &ppp, sizeof(ppp)) ||
+		    (ppp != bpf_htons(PPP_IP) && ppp != bpf_htons(PPP_IPV6)))
+			return 0;
+		return offset + 8;
+	}
+	if (protocol != bpf_htons(ETH_P_MPLS_UC) && protocol != bpf_htons(ETH_P_MPLS_MC))
+		return 0;
+	for (i = 0; i < MPLS_LABELS; i++) {
+		if (bpf_skb_load_bytes(skb, offset, label, sizeof(label)))
+			return 0;
+		offset += 4;
+		if (label[2] & 1)	/* the last one */
+			return label[4] >> 4 == 4 || label[4] >> 4 == 6 ? offset : 0;
+	}
+	return 0;
+}
+
 /* Where the IP header is, or 0. One VLAN tag may be in skb->vlan_tci; all others are in
  * the frame.
  */
@@ -136,7 +166,9 @@ static __u32 find_ip(struct __sk_buff *skb)
 		if ((protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD)) ||
 		    bpf_skb_load_bytes(skb, offset + 2, &protocol, sizeof(protocol)))
 			break;
-	return protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6) ? offset : 0;
+	if (protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6))
+		return offset;
+	return find_ip_behind(skb, protocol, offset);
 }
 
 /* The kernel's flow dissector takes a tag in the frame for the protocol behind it, so that

@@ -35,6 +35,18 @@ def stats(device):
     return device.qdisc()["stats"]
 
 
+MPLS, PPPOE = 0x8847, 0x8864
+
+
+def label(last):
+    return (0x4567 << 12 | last << 8 | 64).to_bytes(4, "big")
+
+
+def pppoe(protocol):
+    """Version and type, code, session, length (which nobody reads); what PPP carries"""
+    return struct.pack("!BBHHH", 0x11, 0, 1, 0, protocol)
+
+
 def on_time(arrival, when):
     late = arrival.when - when
     lib.true(0 <= late < LATE, f"packet {arrival.number} came {late / MS:.3f} ms late")
@@ -237,29 +249,47 @@ def behind_vlan_tags_packets_are_paced():
                 lib.equal(stats(device)["unpaced"], 0, "packets without a time")
 
 
-def behind_vlan_tags_ipv6_is_paced():
-    """Two flows, each at its rate."""
-    udp, ip = struct.Struct("!HHHH"), struct.Struct("!IHBB16s16s")
-    with (lib.link() as device, tagged(device, 5, 7) as ends,
-          socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender,
+def frames_are_paced(device, ends, version, protocol, header=b""):
+    """Frames of this protocol, with the header in front of the one of IP; two flows, each at its rate."""
+    udp, start_of_udp = struct.Struct("!HHHH"), 14 + len(header) + (20 if version == 4 else 40)
+    size = 1000 - start_of_udp                  # of UDP
+    if version == 4:
+        ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + size, 0, 0, 64, 17, 0, b"\x0a\0\0\1", b"\x0a\0\0\2")
+    else:
+        ip = struct.pack("!IHBB16s16s", 6 << 28, size, 17, 64, b"\xfd" + bytes(15), b"\xfd" + bytes(14) + b"\1")
+    with (socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender,
           socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as receiver):
         for sock, end in zip((sender, receiver), ends):
-            sock.bind((end, 0x86DD))
+            sock.bind((end, protocol))
         receiver.settimeout(lib.TIMEOUT)
         device.attach(EDT)
         stamp(device)
         set_rate(device, 100_000)
         start = time.monotonic_ns()
         for number in range(40):
-            sender.send(bytes.fromhex("020000000002" "020000000001" "86dd") +
-                        ip.pack(6 << 28, 946, 17, 64, b"\xfd" + bytes(15), b"\xfd" + bytes(14) + b"\1") +
-                        udp.pack(1000 + number % 2, 9, 946, 0) + bytes(938))
+            sender.send(bytes.fromhex("020000000002" "020000000001") + protocol.to_bytes(2, "big") + header + ip +
+                        udp.pack(1000 + number % 2, 9, size, 0) + bytes(size - 8))
         last = {}
         for _ in range(40):
-            last[udp.unpack_from(receiver.recv(2048), 54)[0]] = time.monotonic_ns()
+            last[udp.unpack_from(receiver.recv(2048), start_of_udp)[0]] = time.monotonic_ns()
         for port in (1000, 1001):
-            on_the_whole(last[port], start, [1000] * 20, 100_000, f"port {port}")
+            on_the_whole(last[port], start, [1000] * 20, 100_000, f"{protocol:#x} {header.hex()}: port {port}")
         lib.equal(stats(device)["unpaced"], 0, "packets without a time")
+
+
+def behind_vlan_tags_ipv6_is_paced():
+    with lib.link() as device, tagged(device, 5, 7) as ends:
+        frames_are_paced(device, ends, 6, 0x86DD)
+
+
+def behind_labels_and_pppoe_packets_are_paced():
+    """One label of MPLS, and as many as there may be; a PPPoE session, in a VLAN, too."""
+    for version, protocol, header in ((4, MPLS, label(True)), (6, MPLS, 7 * label(False) + label(True)),
+                                      (4, PPPOE, pppoe(0x21)), (6, PPPOE, pppoe(0x57))):
+        with lib.link() as device:
+            frames_are_paced(device, (device.a, device.b), version, protocol, header)
+    with lib.link() as device, tagged(device, 5, 7) as ends:
+        frames_are_paced(device, ends, 4, PPPOE, pppoe(0x21))
 
 
 def a_sender_may_ask_for_later():
@@ -296,17 +326,19 @@ def a_time_of_the_wall_clock_gives_way_to_the_flows():
 
 
 def what_cannot_be_paced_is_counted():
-    """A frame that is neither IPv4 nor IPv6."""
+    """A frame that is neither IPv4 nor IPv6; nor is it behind labels, of which one is the last, or in a PPPoE session."""
+    frames = ((0x88B5, bytes(50)), (MPLS, label(True) + bytes(46)), (MPLS, 9 * label(False) + b"\x45" * 20),
+              (MPLS, label(True)), (PPPOE, pppoe(0xC021) + bytes(40)), (PPPOE, b"\x11\0"))
     with lib.wire(EDT) as (device, sender, receiver):
         stamp(device)
         set_rate(device, 100_000)
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as other:
-            other.bind((device.a, 0x88B5))
-            for _ in range(3):
-                other.send(bytes(12) + b"\x88\xb5" + bytes(50))
+        for protocol, rest in frames:
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as other:
+                other.bind((device.a, protocol))
+                other.send(bytes(12) + protocol.to_bytes(2, "big") + rest)
         sender.send(1)
         receiver.collect(1)
-        lib.equal(stats(device)["unpaced"], 3, "packets without a time")
+        lib.equal(stats(device)["unpaced"], len(frames), "packets without a time")
 
 
 def share_of_the_rate(attach, give=set_rate):
@@ -363,6 +395,7 @@ lib.main(packets_leave_by_departure_time_and_not_before,
          a_time_far_ahead_does_not_hold_up_its_flow,
          behind_vlan_tags_packets_are_paced,
          behind_vlan_tags_ipv6_is_paced,
+         behind_labels_and_pppoe_packets_are_paced,
          a_sender_may_ask_for_later,
          a_time_of_the_wall_clock_gives_way_to_the_flows,
          what_cannot_be_paced_is_counted,

@@ -61,6 +61,15 @@
 #ifndef ETH_P_IPV6
 #define ETH_P_IPV6	0x86DD
 #endif
+#ifndef ETH_P_MPLS_UC
+#define ETH_P_MPLS_UC	0x8847
+#endif
+#ifndef ETH_P_MPLS_MC
+#define ETH_P_MPLS_MC	0x8848
+#endif
+#ifndef ETH_P_PPP_SES
+#define ETH_P_PPP_SES	0x8864
+#endif
 #ifndef ETH_P_8021AD
 #define ETH_P_8021AD	0x88A8
 #endif
