@@ -16,6 +16,18 @@
 
 BPF_QDISC_QUEUE(pkts, __u64, 2 * KEYS);
 
+/* Without the fast path of a map whose keys are __u64 */
+struct two_u32 {
+	__u32 group, number;
+};
+
+struct two_u64 {
+	__u64 group, number;
+};
+
+BPF_QDISC_QUEUE(pkts_by_two_u32, struct two_u32, 2 * KEYS);
+BPF_QDISC_QUEUE(pkts_by_two_u64, struct two_u64, 2 * KEYS);
+
 static bool failed;
 
 /* One that must not fail */
@@ -25,47 +37,45 @@ static bool failed;
 			failed = true;			\
 	} while (0)
 
-static void push_clones(struct sch_bpf_ctx *ctx, struct sk_buff *skb)
-{
-	struct sk_buff *clone;
-	__u64 key;
-
-	bpf_for(key, 0, KEYS) {
-		clone = bpf_qdisc_clone(ctx, skb);
-		if (clone)
-			bpf_qdisc_push(ctx, &pkts, &key, clone);
-	}
-}
-
-#define PROGRAM(name, ...)								\
+/* @number is what differs of the keys of @map. */
+#define PROGRAM_ON(name, map, key_type, number, ...)					\
 SEC("qdisc/enqueue")									\
 int name(struct sch_bpf_ctx *ctx)							\
 {											\
-	struct sk_buff *skb = ctx->skb, *other __attribute__((unused));			\
+	struct sk_buff *skb = ctx->skb, *other;						\
+	key_type key = {};								\
 	__u32 i;									\
-	__u64 key;									\
 											\
 	failed = false;									\
-	push_clones(ctx, skb);								\
+	bpf_for(i, 0, KEYS) {								\
+		number = i;								\
+		other = bpf_qdisc_clone(ctx, skb);					\
+		if (other)								\
+			bpf_qdisc_push(ctx, &map, &key, other);				\
+	}										\
 	bpf_for(i, 0, N) {								\
-		key = i % KEYS;								\
+		number = i % KEYS;							\
 		asm volatile("" :: "r"(&key) : "memory");				\
 		__VA_ARGS__;								\
 	}										\
-	key = KEYS;									\
+	number = KEYS;									\
 	if (failed)									\
 		return bpf_qdisc_drop(ctx, skb, 0);					\
-	return bpf_qdisc_push(ctx, &pkts, &key, skb);					\
+	return bpf_qdisc_push(ctx, &map, &key, skb);					\
 }
 
-#define TAKE(other, take, push)								\
+#define PROGRAM(name, ...)	PROGRAM_ON(name, pkts, __u64, key, __VA_ARGS__)
+
+#define TAKE_FROM(map, take, push)							\
 	do {										\
 		other = take;								\
 		if (other)								\
-			MUST(!push(ctx, &pkts, &key, other));				\
+			MUST(!push(ctx, &map, &key, other));				\
 		else									\
 			failed = true;							\
 	} while (0)
+
+#define TAKE(take, push)	TAKE_FROM(pkts, take, push)
 
 #define REFUSE(give)									\
 	do {										\
@@ -77,13 +87,17 @@ int name(struct sch_bpf_ctx *ctx)							\
 	} while (0)
 
 PROGRAM(nothing)
-PROGRAM(take_push, TAKE(other, bpf_qdisc_take(ctx, &pkts), bpf_qdisc_push))
-PROGRAM(take_until_push, TAKE(other, bpf_qdisc_take_until(ctx, &pkts, &(__u64){ -1 }), bpf_qdisc_push))
-PROGRAM(take_from_push, TAKE(other, bpf_qdisc_take_from(ctx, &pkts, &key), bpf_qdisc_push))
-PROGRAM(take_last_push, TAKE(other, bpf_qdisc_take_last(ctx, &pkts), bpf_qdisc_push))
-PROGRAM(take_key_push, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push))
-PROGRAM(take_key_push_front, TAKE(other, bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push_front))
-PROGRAM(take_youngest_push, TAKE(other, bpf_qdisc_take_youngest(ctx, &pkts, &key), bpf_qdisc_push))
+PROGRAM(take_push, TAKE(bpf_qdisc_take(ctx, &pkts), bpf_qdisc_push))
+PROGRAM_ON(take_push_by_two_u32, pkts_by_two_u32, struct two_u32, key.number,
+	   TAKE_FROM(pkts_by_two_u32, bpf_qdisc_take(ctx, &pkts_by_two_u32), bpf_qdisc_push))
+PROGRAM_ON(take_push_by_two_u64, pkts_by_two_u64, struct two_u64, key.number,
+	   TAKE_FROM(pkts_by_two_u64, bpf_qdisc_take(ctx, &pkts_by_two_u64), bpf_qdisc_push))
+PROGRAM(take_until_push, TAKE(bpf_qdisc_take_until(ctx, &pkts, &(__u64){ -1 }), bpf_qdisc_push))
+PROGRAM(take_from_push, TAKE(bpf_qdisc_take_from(ctx, &pkts, &key), bpf_qdisc_push))
+PROGRAM(take_last_push, TAKE(bpf_qdisc_take_last(ctx, &pkts), bpf_qdisc_push))
+PROGRAM(take_key_push, TAKE(bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push))
+PROGRAM(take_key_push_front, TAKE(bpf_qdisc_take_key(ctx, &pkts, &key), bpf_qdisc_push_front))
+PROGRAM(take_youngest_push, TAKE(bpf_qdisc_take_youngest(ctx, &pkts, &key), bpf_qdisc_push))
 PROGRAM(clone_drop, REFUSE(bpf_qdisc_drop(ctx, other, 0)))
 PROGRAM(clone_lose, REFUSE(bpf_qdisc_lose(ctx, other)))
 PROGRAM(clone_steal, REFUSE(bpf_qdisc_steal(ctx, other)))
