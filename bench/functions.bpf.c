@@ -124,7 +124,7 @@ PROGRAM(ecn_mark, MUST(bpf_qdisc_ecn_mark(ctx, skb)))
 PROGRAM(set_queue, MUST(!bpf_qdisc_set_queue(ctx, skb, 0)))
 PROGRAM(bypass, bpf_qdisc_bypass(ctx))
 PROGRAM(generation, MUST(ctx->generation))
-PROGRAM(load_bytes, {
+PROGRAM(dynptr_read, {
 	struct bpf_dynptr bytes;
 	__u16 protocol = 0;
 

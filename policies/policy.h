@@ -200,10 +200,10 @@ static __always_inline bool ack_is_later(const struct ack *ack, const struct ack
 }
 
 /* If the packet is an ACK that says more than the youngest of its flow, which is an ACK, too, that
- * one is dropped. Its length, or 0
+ * one is dropped, else put back. Returns how many bytes the flow has lost, or 0.
  */
 static __always_inline __u32 drop_older_ack(struct sch_bpf_ctx *ctx, void *packets,
-					    const __u32 *flow, struct sk_buff *skb)
+					    const void *flow, struct sk_buff *skb)
 {
 	struct ack ack, older;
 	struct sk_buff *waits;

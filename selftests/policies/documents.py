@@ -141,6 +141,16 @@ def the_reference_lists_all_building_blocks():
     lib.equal(sorted(rows), sorted(described(BLOCKS)), "functions of the table")
 
 
+def the_reference_lists_what_policies_share():
+    """What policy.h has that a policy may use."""
+    text = read(f"{lib.POLICIES}/policy.h")
+    names = re.findall(r"^#define (?!__|\w+\t)(\w+)\(", text, re.M) + re.findall(r"^static \S+ \S+ (?:\S+ )?\*?(\w+)\(", text, re.M)
+    section = rst.of_title("sch_bpf", "Building blocks").split("``policy.h``", 1)[1]
+    listed = [name for row in re.findall(r"^((?:``\w+\(\)``(?:, )?)+)", section, re.M) for name in re.findall(r"\w+", row)]
+    lib.true(len(names) > 10, f"{len(names)} names")
+    lib.equal(sorted(listed), sorted(names), "names of the table")
+
+
 def declarations(text, pattern):
     """Without the names of parameters."""
     return sorted(re.sub(r"\w+(?=[,)])", "", " ".join(found.split())) for found in re.findall(pattern, text, re.M | re.S))
@@ -244,6 +254,7 @@ lib.main(there_are_twelve,
          the_documents_list_the_members_of_the_context,
          the_reference_lists_all_errors,
          the_reference_lists_all_building_blocks,
+         the_reference_lists_what_policies_share,
          what_is_printed_for_senders_is_run_by_a_test,
          the_documents_list_all_functions_of_ordered_maps,
          each_function_is_used_by_an_example,
