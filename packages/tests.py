@@ -195,7 +195,7 @@ def attached_at_boot():
     lib.equal(len(instances), 4, "instances of four tx queues")
     for each in instances:
         lib.equal((each["options"]["obj"], each["options"]["limit"]), ("fq.bpf.o", 5000), "options")
-    lib.contains(lib.run("tc", "qdisc", "show", "dev", "eth0"), " quantum 9000b ")
+    lib.contains(lib.run("tc", "qdisc", "show", "dev", "eth0"), " set quantum=9000b ")
     with open("/sys/class/net/eth0/operstate", encoding="ascii") as file:
         lib.equal(file.read(), "down\n", "the device's state, which nothing had to wait for")
 

@@ -41,8 +41,8 @@
  * starts anew beside what it has in the queue. A GSO packet leaves whole, its
  * segments at the speed of the link. A new rate holds for packets to come, not
  * for those that stand. Beyond 65536 flows the longest silent one is forgotten,
- * also if its packets still stand. Packets that are neither IPv4 nor IPv6, also behind
- * VLAN tags, labels of MPLS or the header of a PPPoE session, are not paced, but counted.
+ * also if its packets still stand. IP is found behind up to 8 VLAN tags, and behind these up to 8
+ * labels of MPLS or the header of a PPPoE session; all else is not paced, but counted.
  * With drop_late and a delta that is shorter than a timer may be late, few packets leave.
  *
  * Statistics, by `tc -s qdisc show`: packets that came without a time (`unpaced`), that

@@ -52,8 +52,8 @@
  * What stands when the programs are changed counts in no flow and no group any more.
  *
  * Statistics, by `tc -s qdisc show`: packets that waited for their time, that were marked,
- * that were dropped because of flow_limit and horizon, and that CoDel dropped and marked; and that
- * were `unpaced`.
+ * that were dropped because of flow_limit and horizon, and that CoDel dropped and marked; and those
+ * that left without a wait, because there was no room for their socket's pace (`unpaced`).
  */
 #include "policy.h"
 
@@ -97,6 +97,7 @@ struct fq {
 	__u64 hand;		/* the socket that forget() has looked at last */
 	__u32 ready;		/* packets in fq_now, at most */
 	__u32 generation;	/* ready counts if this is the qdisc's */
+	__u32 era;		/* begins anew when packets were dropped that sockets have paid for */
 };
 
 struct flow {
@@ -110,7 +111,7 @@ struct flow {
 
 struct pace {			/* of a socket with a rate */
 	__u64 next;		/* when the rate lets its next packet go */
-	__u64 ino;		/* another socket may have its address later */
+	__u64 whose;		/* another socket may have its address later */
 };
 
 struct group {
@@ -252,14 +253,16 @@ static void forget(struct fq *q, __u64 now)
 }
 
 /* When a packet may go by the rate of its socket, which may change that: no packet holds up
- * the next one for longer than a second.
+ * the next one for longer than a second. Two sockets of one address are told apart by their inodes.
  */
 static __u64 slot(struct fq *q, struct sock *sk, __u32 len, __u64 now)
 {
 	__u64 key = (__u64)sk, when = now;
-	struct pace *pace = bpf_map_lookup_elem(&fq_paces, &key), next = { .ino = sk->sk_ino };
+	struct pace *pace = bpf_map_lookup_elem(&fq_paces, &key), next = {
+		.whose = sk->sk_ino ^ (__u64)q->era << 32,
+	};
 
-	if (pace && pace->ino == next.ino && pace->next > now)
+	if (pace && pace->whose == next.whose && pace->next > now)
 		when = pace->next;
 	next.next = when + bpf_qdisc_tx_time_most(len, sk->sk_pacing_rate, NSEC_PER_SEC);
 	if (pace) {
@@ -356,8 +359,11 @@ static struct fq *fq_of(struct sch_bpf_ctx *ctx)
 {
 	struct fq *q = bpf_map_lookup_elem(&fq_state, &(__u32){ 0 });
 
-	if (q && bpf_qdisc_begins_anew(ctx, &q->generation))
+	if (q && bpf_qdisc_begins_anew(ctx, &q->generation)) {
 		q->ready = MAX_PACKETS;
+		if (!ctx->qdisc->q.qlen)	/* as after a reset or a flush */
+			q->era++;
+	}
 	return q;
 }
 

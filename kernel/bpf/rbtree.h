@@ -163,6 +163,7 @@ struct bpf_rbtree {
 	struct bpf_rbtree_owner *alone;	/* the owner, if it needs no lock */
 	struct bpf_rbtree_owner *owner;	/* whose list owner_node is on */
 	struct list_head owner_node;
+	u64 claimed;			/* @pushed when the owner claimed the map */
 
 	/* constant after creation */
 	bool key_is_u64;		/* all of it: eight bytes */

@@ -89,6 +89,7 @@ int rbtree_claim(struct bpf_rbtree *rb, struct bpf_rbtree_owner *owner)
 	raw_spin_lock_irqsave(&rbtree_owner_lock, flags);
 	list_move_tail(&rb->owner_node, &owner->maps);
 	rb->owner = owner;
+	rb->claimed = rb->pushed;
 	rbtree_set_alone(rb, READ_ONCE(rb->sole_user) == owner ? owner : NULL);
 	raw_spin_unlock_irqrestore(&rbtree_owner_lock, flags);
 	return 0;

@@ -314,25 +314,27 @@ void *bpf_rbtree_pop_from(struct bpf_map *map, struct bpf_rbtree_owner *owner, c
  * @owner: who looks
  * @value: the value of one of its elements, which may have been taken out, and be in use again
  *
- * Nobody but the owner takes an object out, so it stays until the owner does.
+ * What the owner has pushed stays until it takes it out itself. An element may be one of an owner
+ * before, whose tree was detached: a worker frees its object at any time.
  *
  * Context: bottom halves off, not in hard interrupt or NMI.
- * Return: the object, still the map's; NULL if the element holds none any more; ERR_PTR(-EBUSY)
- * if another owner keeps objects in @map, or if its lock could not be had.
+ * Return: the object, still the map's; NULL if the element holds none of @owner's any more;
+ * ERR_PTR(-EBUSY) if another owner keeps objects in @map, or if its lock could not be had.
  */
 void *bpf_rbtree_peek(struct bpf_map *map, struct bpf_rbtree_owner *owner, void *value)
 {
 	struct bpf_rbtree *rb = to_rbtree(map);
+	struct rbtree_elem *elem = value_elem(rb, value);
 	unsigned long flags;
 	void *obj = NULL;
 	bool locked;
 
 	if (unlikely(rbtree_step_begin(rb, owner, &locked, &flags)))
 		return ERR_PTR(-EBUSY);
-	if (likely(!locked || rb->owner == owner))
-		obj = *elem_obj(rb, value_elem(rb, value));
-	else if (rbtree_count(rb))
-		obj = ERR_PTR(-EBUSY);
+	if (unlikely(locked && rb->owner != owner))
+		obj = rbtree_count(rb) ? ERR_PTR(-EBUSY) : NULL;
+	else if (likely(elem->number > rb->claimed))
+		obj = *elem_obj(rb, elem);
 	rbtree_step_end(rb, locked, flags);
 	return obj;
 }

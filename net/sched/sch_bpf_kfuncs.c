@@ -535,12 +535,13 @@ __bpf_kfunc int bpf_qdisc_class_len(struct sch_bpf_ctx *ctx, u32 classid)
  * @to: where to copy them
  * @to__sz: how many, bytes
  *
- * The packet stays where it is. The bytes begin where those of bpf_dynptr_from_skb() do.
+ * The packet stays where it is. The bytes begin where those of bpf_dynptr_from_skb() do. Once
+ * the program has taken the packet and pushed one, the value may be that one's.
  *
  * Context: qdisc programs, under the qdisc's root lock, bottom halves off.
- * Return: how many bytes were copied, fewer than @to__sz if the packet is shorter; or, with
- * nothing copied, -ENOENT if the element's packet has been taken out; -EBUSY if another
- * qdisc keeps packets in the map; -EFAULT if the packet could not be read.
+ * Return: how many bytes were copied, fewer than @to__sz if the packet is shorter, or if the rest
+ * is in memory of a device; -ENOENT if the element's packet has been taken out; -EBUSY if
+ * another qdisc keeps packets in the map.
  */
 __bpf_kfunc int bpf_qdisc_load_bytes(struct sch_bpf_ctx *ctx, void *map__packet_map,
 				     void *value__mapelem, void *to, u32 to__sz)
@@ -552,7 +553,7 @@ __bpf_kfunc int bpf_qdisc_load_bytes(struct sch_bpf_ctx *ctx, void *map__packet_
 	skb = bpf_rbtree_peek(map__packet_map, &q->owner, value__mapelem);
 	if (IS_ERR_OR_NULL(skb))
 		return skb ? PTR_ERR(skb) : -ENOENT;
-	len = min(to__sz, skb->len);
+	len = min(to__sz, skb_frags_readable(skb) ? skb->len : skb_headlen(skb));
 	return skb_copy_bits(skb, 0, to, len) ?: len;
 }
 

@@ -79,7 +79,7 @@ static unsigned int dice(unsigned int sides)
 #define NUMBER		(-72)		/* a value of `numbers` */
 #define ITERATOR	(-80)
 #define CONTEXT		(-88)		/* for a callback */
-#define STASH		(-128)		/* of a building block, which uses less of it itself */
+#define STASH		(-128)		/* below what a building block uses of the stack itself */
 /* In the context */
 #define CLASSID		24
 #define GENERATION	32
@@ -1459,6 +1459,14 @@ static void find_blocks(void)
 		blocks[i].length = (int)((i + 1 < BLOCKS ? blocks[i + 1].insns : all + count) - blocks[i].insns);
 		if (blocks[i].length <= 0)
 			errx(1, "no building blocks");
+		for (int j = 0; j < blocks[i].length; j++) {
+			const struct bpf_insn *insn = &blocks[i].insns[j];
+
+			/* Memory on the stack, and addresses of it */
+			if (((insn->dst_reg == BPF_REG_10 || insn->src_reg == BPF_REG_10) && insn->off && insn->off < STASH + 8) ||
+			    (insn->code == (BPF_ALU64 | BPF_ADD | BPF_K) && insn->imm < 0 && insn->imm > -512 && insn->imm < STASH + 8))
+				errx(1, "a building block uses more of the stack than STASH leaves");
+		}
 	}
 }
 

@@ -512,7 +512,36 @@ static int change_limit(void) { return change(NULL, false, 77, 0); }
 static int change_flush(void) { return change(NULL, true, 0, BPF_QDISC_F_FLUSH); }
 static int add_mq(void) { return attach("bpf_mq", 0, ROOT, false, 0); }
 static int change_mq(void) { return change("bpf_mq", true, 77, 0); }
-static int flush_mq(void) { return change("bpf_mq", true, 0, BPF_QDISC_F_FLUSH); }
+
+static void end_nest(struct nlattr *nest)
+{
+	nest->nla_len = (char *)&message + message.n.nlmsg_len - (char *)nest;
+}
+
+/* A pair of programs for each tx queue, no two dequeue programs of neighbours the same */
+static int flush_mq(void)
+{
+	const uint32_t flags = SCH_BPF_FLUSH;
+	struct nlattr *options, *programs;
+	uint32_t fds[2][4];
+
+	for (int i = 0; i < 4; i++) {
+		fds[0][i] = (uint32_t)enqueue_fd(i % 2);
+		fds[1][i] = (uint32_t)dequeue_fd(i % 2);
+	}
+	begin(RTM_NEWQDISC, 0, TC_H_ROOT, ROOT);
+	kind("bpf_mq");
+	options = attribute(TCA_OPTIONS | NLA_F_NESTED, NULL, 0);
+	for (int i = 0; i < 2; i++) {
+		programs = attribute((i ? TCA_SCH_BPF_DEQUEUE : TCA_SCH_BPF_ENQUEUE) | NLA_F_NESTED, NULL, 0);
+		attribute(TCA_SCH_BPF_PROG_FD, fds[i], sizeof(fds[i]));
+		end_nest(programs);
+	}
+	attribute(TCA_SCH_BPF_FLAGS, &flags, sizeof(flags));
+	end_nest(options);
+	return request();
+}
+
 static int add_child(void) { return attach(NULL, CLASS, CHILD, false, 0); }
 static int add_pfifo(void) { return attach_pfifo(CLASS, CHILD, 0); }
 

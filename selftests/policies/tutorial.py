@@ -252,7 +252,7 @@ def what_it_counts_is_shown():
     marked = run.stats["stats"]["marked"]
     lib.equal(marked, sum(packet.tos == CE for packet in run.packets), "marks that the policy has counted")
     lib.true(marked > 100, "nothing is marked")
-    for words in ("mine_enqueue", "mine_dequeue", "map_ids", "rate 8mbit ", "target 10ms ", f"marked {marked}",
+    for words in ("mine_enqueue", "mine_dequeue", "map_ids", "set rate=8mbit ", "set target=10ms ", f"marked {marked}",
                   f"dropped {run.drops}"):
         lib.contains(run.shown, words)
 

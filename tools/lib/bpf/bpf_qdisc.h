@@ -510,10 +510,11 @@ extern struct sk_buff *bpf_qdisc_take_until(struct sch_bpf_ctx *ctx, void *map,
  * @to: where to copy the bytes
  * @size: how many
  *
- * The packet stays where it is. The bytes begin where those of bpf_dynptr_from_skb() do.
- * Returns how many were copied, fewer than @size of a shorter packet; or, with nothing
- * copied, -ENOENT if the packet has been taken out meanwhile, -EBUSY if another qdisc keeps
- * packets in the map, -EFAULT if its bytes are in memory of a device.
+ * The packet stays where it is. The bytes begin where those of bpf_dynptr_from_skb() do. Once
+ * the program has taken the packet and pushed one, the value may be that one's.
+ * Returns how many were copied, fewer than @size of a shorter packet, or if the rest is in memory
+ * of a device; -ENOENT if the packet has been taken out, -EBUSY if another qdisc keeps packets
+ * in the map.
  */
 extern int bpf_qdisc_load_bytes(struct sch_bpf_ctx *ctx, void *map, void *value, void *to,
 				__u32 size) __ksym;

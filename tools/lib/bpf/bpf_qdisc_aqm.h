@@ -402,8 +402,8 @@ static __always_inline void __bpf_pie_catch_up(struct bpf_pie *pie,
  * @now: the present time
  * @backlog: bytes that wait in the queue, without this packet
  *
- * Call it once for each packet, where it joins the queue, and bpf_pie_dequeue() for each that leaves. Only the
- * policy that owns the queue may call them (see the head of this file).
+ * Call it once for each packet, where it joins the queue, and bpf_pie_dequeue() for each that
+ * leaves. Only the policy that owns the queue may call them (see the head of this file).
  *
  * Guarantees: the probability is that of the RFC, with delays measured by time stamps, and 2 %
  * an update are added to it while packets wait for longer than 250 ms, as Linux' pie does. All
@@ -508,8 +508,8 @@ static __always_inline __u64 __bpf_red_decay(__u64 avg, __u8 weight_log, __u64 p
  * @now: the present time
  * @backlog: bytes that wait in the queue, without this packet
  *
- * Call it once for each packet, where it joins the queue, and bpf_red_dequeue() for each that leaves. Only the
- * policy that owns the queue may call them (see the head of this file).
+ * Call it once for each packet, where it joins the queue, and bpf_red_dequeue() for each that
+ * leaves. Only the policy that owns the queue may call them (see the head of this file).
  *
  * Guarantees: with p = max_p * (avg - min) / (max - min) the next drop is that of any of the
  * next 1 / p packets, with equal chances: at a constant average 2 p / (1 + p) of the packets,
