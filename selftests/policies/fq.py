@@ -76,11 +76,12 @@ def what_is_flushed_is_not_paid_for():
         sender.set(SO_MAX_PACING_RATE, SIZE)
         for number in range(10):
             lib.true(sender.send(number, SIZE), "packet refused")
-        lib.equal(device.qdisc()["qlen"], 9, "packets that wait")
         lib.run("tc", "qdisc", "change", "dev", device.a, "root", "bpf", "obj", FQ, "flush")
+        lib.true(device.qdisc()["drops"] > 2, "no packets waited")
         sent = time.monotonic_ns()
         sender.send(10, SIZE)
-        (arrival,) = [each for each in receiver.collect(2) if each.number == 10]
+        while (arrival := receiver.collect(1)[0]).number != 10:
+            pass
         lib.true(arrival.when - sent < lib.LATE, f"it waits for {(arrival.when - sent) / MS:.1f} ms")
 
 
