@@ -90,13 +90,13 @@ __u64 unpaced SEC(".data.stats");	/* no room for their socket's pace */
 __u64 codel_drops SEC(".data.stats");
 __u64 codel_marks SEC(".data.stats");
 
-struct fq {
+struct fq {				/* first what every packet needs, in one cache line */
 	__u64 round;		/* the latest from which a packet has left */
 	__u64 next_due;		/* nothing in fq_later is due before */
 	__u64 past;		/* what the clock said when it was read last */
-	__u64 hand;		/* the socket that forget() has looked at last */
 	__u32 ready;		/* packets in fq_now, at most */
 	__u32 generation;	/* ready counts if this is the qdisc's */
+	__u64 hand;		/* the socket that forget() has looked at last */
 	__u32 era;		/* begins anew when packets were dropped that sockets have paid for */
 };
 
