@@ -100,13 +100,13 @@ struct fq {				/* first what every packet needs, in one cache line */
 	__u32 era;		/* begins anew when packets were dropped that sockets have paid for */
 };
 
-struct flow {
+struct flow {			/* what every packet needs stands behind, in one line of an array map */
+	struct bpf_codel codel;
 	struct bpf_drr_flow drr;
 	__u32 qlen;
 	__u32 generation;	/* qlen counts if this is the qdisc's */
 	__u16 group;
 	bool active;		/* counted in its group */
-	struct bpf_codel codel;
 };
 
 struct pace {			/* of a socket with a rate */
