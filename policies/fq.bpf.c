@@ -97,10 +97,10 @@ struct fq {				/* first what every packet needs, in one cache line */
 	__u32 ready;		/* packets in fq_now, at most */
 	__u32 generation;	/* ready counts if this is the qdisc's */
 	__u64 hand;		/* the socket that forget() has looked at last */
-	__u32 era;		/* begins anew when packets were dropped that sockets have paid for */
+	__u32 era;		/* another one after a reset or a flush */
 };
 
-struct flow {			/* what every packet needs stands behind, in one line of an array map */
+struct flow {			/* what every packet needs is behind CoDel, in one line */
 	struct bpf_codel codel;
 	struct bpf_drr_flow drr;
 	__u32 qlen;
