@@ -99,6 +99,12 @@ static void *attribute(int type, const void *data, size_t size)
 	return attr;
 }
 
+/* What was put in since is part of it. */
+static void end_nest(struct nlattr *nest)
+{
+	nest->nla_len = (char *)&message + message.n.nlmsg_len - (char *)nest;
+}
+
 static void kind(const char *name)
 {
 	attribute(TCA_KIND, name, strlen(name) + 1);
@@ -427,7 +433,7 @@ static int filter_request(int type, int flags)
 	if (type == RTM_NEWTFILTER) {
 		options = attribute(TCA_OPTIONS, NULL, 0);
 		attribute(TCA_MATCHALL_CLASSID, &id, sizeof(id));
-		options->nla_len = (char *)&message + message.n.nlmsg_len - (char *)options;
+		end_nest(options);
 	}
 	return request();
 }
@@ -512,11 +518,6 @@ static int change_limit(void) { return change(NULL, false, 77, 0); }
 static int change_flush(void) { return change(NULL, true, 0, BPF_QDISC_F_FLUSH); }
 static int add_mq(void) { return attach("bpf_mq", 0, ROOT, false, 0); }
 static int change_mq(void) { return change("bpf_mq", true, 77, 0); }
-
-static void end_nest(struct nlattr *nest)
-{
-	nest->nla_len = (char *)&message + message.n.nlmsg_len - (char *)nest;
-}
 
 /* A pair of programs for each tx queue, no two dequeue programs of neighbours the same */
 static int flush_mq(void)
